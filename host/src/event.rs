@@ -1,0 +1,107 @@
+//! What can the host say happened?
+//!
+//! Every outlet (terminal, `--json`, the admin's event stream) shows these and nothing else, so that all of them tell the same story.
+//! The bus remembers the last few, so that whoever listens late still learns how things came to be.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::error::{Code, Stage};
+
+/// Microseconds by step, in the order of the journey.
+pub type Phases = BTreeMap<Stage, u64>;
+
+/// Something that happened, as every outlet shows it: a JSON object with `event` naming the kind.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are the contract's words; docs/events in README names them")]
+pub enum Event {
+    /// The host answers; addresses as `ip:port`.
+    Listening { http: String, admin: Option<String>, pid: u32, run: String },
+    /// The sources are watched, by the system's events or by polling.
+    Watching { plugins: Vec<String>, folders: usize, files: usize, by: &'static str },
+    /// A build started.
+    Building { plugins: Vec<String>, trigger: String },
+    /// A build ended well; microseconds.
+    Built { plugins: Vec<String>, build_us: u64 },
+    /// What the compiler said, as it renders it.
+    Diagnostic { level: String, message: String, rendered: String },
+    /// An attempt failed before publish; what served before serves on.
+    Rejected {
+        attempt: u64,
+        code: Code,
+        stage: Stage,
+        subject: String,
+        reason: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        help: Option<String>,
+        /// What keeps serving, as `plugin=generation`.
+        serving: Vec<String>,
+        phases_us: Phases,
+        trigger: String,
+    },
+    /// A generation is live. Said after its number was read back through the live table.
+    Published { attempt: u64, plugin: String, generation: u64, digest: String, epoch: u64, phases_us: Phases, trigger: String },
+    /// The artifact holds the very bytes that serve already.
+    Unchanged { attempt: u64, plugin: String, generation: u64, digest: String, trigger: String },
+    /// A newer change overtook this attempt.
+    Superseded { attempt: u64, trigger: String },
+    /// No new request can reach the generation.
+    Retired { plugin: String, generation: u64, leases: usize },
+    /// The last request on a retired generation ended.
+    Drained { plugin: String, generation: u64 },
+    /// A handler panicked; its request got a 500.
+    Panicked { plugin: String, generation: u64, handler: String, message: String, location: String },
+    /// A handler returned an error; its request got a 500.
+    Failed { plugin: String, generation: u64, handler: String, error: String },
+    /// A line that a plugin logged.
+    Log { plugin: String, generation: u64, level: String, message: String },
+    /// Something that its reader should know and need not act on at once.
+    Warning { message: String },
+    /// The host was asked to end and lets requests finish.
+    Stopping { signal: String, in_flight: usize },
+    /// The host ends. `abandoned` requests were still running at the deadline.
+    Stopped { abandoned: usize },
+}
+
+type Listener = Box<dyn FnMut(&Arc<Event>) -> bool + Send>;
+
+/// Hands each event to all who listen, in one order for all.
+#[derive(Clone, Default)]
+pub struct Bus(Arc<Mutex<Hall>>);
+
+#[derive(Default)]
+struct Hall {
+    listeners: Vec<Listener>,
+    recent: VecDeque<Arc<Event>>,
+}
+
+/// How many events a late listener still gets.
+const REMEMBERED: usize = 256;
+
+impl Bus {
+    /// Hands `event` to every listener, on the caller's thread.
+    pub fn say(&self, event: Event) {
+        let event = Arc::new(event);
+        let mut hall = self.0.lock();
+        if hall.recent.len() == REMEMBERED {
+            hall.recent.pop_front();
+        }
+        hall.recent.push_back(event.clone());
+        hall.listeners.retain_mut(|listener| listener(&event));
+    }
+
+    /// Calls `listener` for the remembered events and then for each new one, until it returns `false`.
+    ///
+    /// It runs on the thread of whoever speaks, so it must be quick and must not speak itself.
+    pub fn listen(&self, mut listener: impl FnMut(&Arc<Event>) -> bool + Send + 'static) {
+        let mut hall = self.0.lock();
+        if hall.recent.iter().all(&mut listener) {
+            hall.listeners.push(Box::new(listener));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! midair.
+pub mod attempt;
+pub mod error;
+pub mod event;
