@@ -1,0 +1,162 @@
+//! What can a handler ask of the host?
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::attached::Attached;
+use crate::error::Result;
+use crate::operation::Operation;
+use crate::request::Request;
+use crate::response::Response;
+use crate::state::{Batch, Cell, Counter, Table};
+use crate::store::{Answer, Op};
+use crate::test::World;
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Level {
+    /// Something failed.
+    Error = 1,
+    /// Something looks wrong.
+    Warn = 2,
+    /// Something worth knowing happened.
+    Info = 3,
+    /// For whoever looks for a fault.
+    Debug = 4,
+    /// Every step.
+    Trace = 5,
+}
+
+/// A call's way to the host. Cheap to clone; a clone that is kept keeps the code of its generation in memory.
+///
+/// Until a candidate is published, what its `init` hook writes through this is queued and takes effect with the publish.
+#[derive(Clone)]
+pub struct Ctx(pub(crate) Link);
+
+#[derive(Clone)]
+pub(crate) enum Link {
+    Host(Attached),
+    Test(Arc<World>),
+}
+
+impl Ctx {
+    /// The plugin's name.
+    #[must_use]
+    pub fn plugin(&self) -> &str {
+        match &self.0 {
+            Link::Host(host) => host.plugin(),
+            Link::Test(_) => "test",
+        }
+    }
+
+    /// The number of the generation whose code this is; in `init` the one that it will have.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        match &self.0 {
+            Link::Host(host) => host.generation(),
+            Link::Test(_) => 1,
+        }
+    }
+
+    /// A line in the host's log.
+    pub fn log(&self, level: Level, message: impl fmt::Display) {
+        match &self.0 {
+            Link::Host(host) => host.log(level, &message.to_string()),
+            Link::Test(world) => world.log(level, message.to_string()),
+        }
+    }
+
+    /// A line in the host's log, at [`Level::Info`].
+    pub fn info(&self, message: impl fmt::Display) {
+        self.log(Level::Info, message);
+    }
+
+    /// A line in the host's log, at [`Level::Warn`].
+    pub fn warn(&self, message: impl fmt::Display) {
+        self.log(Level::Warn, message);
+    }
+
+    /// A line in the host's log, at [`Level::Error`].
+    pub fn error(&self, message: impl fmt::Display) {
+        self.log(Level::Error, message);
+    }
+
+    /// Done after `duration`. The host keeps the time, so no thread of the plugin waits.
+    ///
+    /// # Errors
+    ///
+    /// If this generation was rejected before publish.
+    pub fn sleep(&self, duration: Duration) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
+        let link = self.0.clone();
+        Operation::new(async move {
+            match link {
+                Link::Host(host) => host.sleep(duration).await,
+                Link::Test(world) => {
+                    world.sleep(duration).await;
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    /// Asks another route of this host, of any plugin, in the snapshot that this call was admitted to: whatever is swapped meanwhile, both
+    /// run the code of one moment.
+    ///
+    /// # Errors
+    ///
+    /// If the called handler panicked or failed, or calls nest deeper than the host allows. A route that isn't there answers 404.
+    pub fn call(&self, request: Request) -> Operation<impl Future<Output = Result<Response>> + Send + 'static> {
+        let link = self.0.clone();
+        Operation::new(async move {
+            match link {
+                Link::Host(host) => Response::from_outcome(&host.call(request).await),
+                Link::Test(world) => world.call(request).await,
+            }
+        })
+    }
+
+    /// The host-held table `name` of this plugin: values of `T` by key.
+    ///
+    /// `T` is written as MessagePack with named fields, so that later code may add a field with `#[serde(default)]`. Declare tables with
+    /// [`Plugin::table`](crate::Plugin::table) to have them tried before newer code is published.
+    #[must_use]
+    pub fn table<T: Serialize + DeserializeOwned>(&self, name: &str) -> Table<T> {
+        Table::new(self.clone(), format!("{}/{name}", self.plugin()))
+    }
+
+    /// The table `name` of another plugin. Sharing is explicit: whoever reads it depends on the owner's types.
+    #[must_use]
+    pub fn table_of<T: Serialize + DeserializeOwned>(&self, plugin: &str, name: &str) -> Table<T> {
+        Table::new(self.clone(), format!("{plugin}/{name}"))
+    }
+
+    /// The host-held single value `name` of this plugin.
+    #[must_use]
+    pub fn cell<T: Serialize + DeserializeOwned>(&self, name: &str) -> Cell<T> {
+        Cell::new(Table::new(self.clone(), format!("{}/$cells", self.plugin())), name)
+    }
+
+    /// The host-held integer `name` of this plugin.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> Counter {
+        Counter::new(self.clone(), format!("{}/$counters", self.plugin()), name)
+    }
+
+    /// Writes that happen all or not at all.
+    #[must_use]
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.clone())
+    }
+
+    pub(crate) async fn submit(&self, ops: &[Op<'_>]) -> Answer {
+        match &self.0 {
+            Link::Host(host) => host.state(ops).await,
+            Link::Test(world) => world.store().apply(ops),
+        }
+    }
+}

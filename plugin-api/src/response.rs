@@ -1,0 +1,291 @@
+//! What can a handler return?
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::abi::Outcome;
+use crate::error::{Error, Result};
+
+/// A status, headers and a whole body.
+///
+/// Most handlers return something that turns into one: see [`IntoResponse`].
+#[derive(Debug, Default)]
+pub struct Response {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    /// An error whose text the client must not see outside of development.
+    secret: bool,
+}
+
+impl Response {
+    /// A response without headers.
+    #[must_use]
+    pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self { status, headers: HeaderMap::new(), body: body.into(), secret: false }
+    }
+
+    /// Sets a header; one that was set before is replaced.
+    ///
+    /// # Errors
+    ///
+    /// If the name or the value isn't allowed in HTTP.
+    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Result<Self> {
+        self.headers.insert(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value.as_ref())?);
+        Ok(self)
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The headers, to be changed.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The body as text; what isn't UTF-8 is replaced.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't JSON, or not of this type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        Ok(serde_json::from_slice(&self.body)?)
+    }
+
+    fn typed(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let mut response = Self::new(StatusCode::OK, body);
+        response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+    }
+
+    pub(crate) fn into_outcome(self) -> Outcome {
+        if self.secret {
+            return Outcome::told(Outcome::ERROR, self.status.as_u16(), String::from_utf8_lossy(&self.body).into_owned(), &[]);
+        }
+        // `drain` gives a name for each first value of several and `None` for the ones after it.
+        let mut last = None;
+        let named = |(name, value): (Option<HeaderName>, HeaderValue)| {
+            last = name.or_else(|| last.take());
+            last.clone().map(|name| (Text(name), value))
+        };
+        let headers: Vec<(Text, HeaderValue)> = self.headers.into_iter().filter_map(named).collect();
+        Outcome::response(self.status.as_u16(), headers, self.body)
+    }
+
+    pub(crate) fn from_outcome(outcome: &Outcome) -> Result<Self> {
+        match outcome.kind {
+            Outcome::DONE => {}
+            Outcome::PANIC => return Err(Error::internal(format!("the called handler panicked: {}", outcome.text()))),
+            _ => return Err(Error::internal(outcome.text())),
+        }
+        let status = u16::try_from(outcome.status).unwrap_or_default();
+        let mut response = Self::new(StatusCode::from_u16(status)?, Bytes::copy_from_slice(outcome.body()));
+        for (name, value) in outcome.pairs() {
+            response.headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?);
+        }
+        Ok(response)
+    }
+}
+
+struct Text(HeaderName);
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+/// What can be turned into a response.
+///
+/// Text, bytes, [`Json`], [`Html`], [`Redirect`], a [`StatusCode`]; tuples `(StatusCode, T)`, `([(name, value); N], T)` and
+/// `(StatusCode, [(name, value); N], T)`; a [`Response`]; a `Result` of two of them, [`Error`] among them.
+///
+/// ```
+/// use midair_plugin::{IntoResponse, Json, StatusCode};
+///
+/// let response = (StatusCode::CREATED, [("location", "/ab")], Json("ab")).into_response();
+/// assert_eq!((response.status().as_u16(), response.text()), (201, "\"ab\"".to_owned()));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be turned into a response",
+    label = "this is what the handler returns",
+    note = "return text, bytes, `Json(value)`, `Redirect`, `StatusCode`, `(StatusCode, T)`, a `Response`, or a `Result` of these"
+)]
+pub trait IntoResponse {
+    /// The response.
+    fn into_response(self) -> Response;
+}
+
+impl IntoResponse for Response {
+    fn into_response(self) -> Response {
+        self
+    }
+}
+
+impl IntoResponse for () {
+    fn into_response(self) -> Response {
+        Response::default()
+    }
+}
+
+impl IntoResponse for StatusCode {
+    fn into_response(self) -> Response {
+        Response::new(self, Bytes::new())
+    }
+}
+
+impl IntoResponse for &'static str {
+    fn into_response(self) -> Response {
+        Response::typed("text/plain; charset=utf-8", self)
+    }
+}
+
+impl IntoResponse for String {
+    fn into_response(self) -> Response {
+        Response::typed("text/plain; charset=utf-8", self)
+    }
+}
+
+impl IntoResponse for &'static [u8] {
+    fn into_response(self) -> Response {
+        Response::typed("application/octet-stream", self)
+    }
+}
+
+impl IntoResponse for Vec<u8> {
+    fn into_response(self) -> Response {
+        Response::typed("application/octet-stream", self)
+    }
+}
+
+impl IntoResponse for Bytes {
+    fn into_response(self) -> Response {
+        Response::typed("application/octet-stream", self)
+    }
+}
+
+/// A value as JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => Response::typed("application/json", body),
+            Err(error) => Error::internal(format!("the answer can't be written as JSON: {error}")).into_response(),
+        }
+    }
+}
+
+/// A page.
+#[derive(Clone, Debug)]
+pub struct Html<T>(pub T);
+
+impl<T: Into<Bytes>> IntoResponse for Html<T> {
+    fn into_response(self) -> Response {
+        Response::typed("text/html; charset=utf-8", self.0)
+    }
+}
+
+/// Sends the client elsewhere.
+#[derive(Clone, Debug)]
+pub struct Redirect {
+    status: StatusCode,
+    to: String,
+}
+
+impl Redirect {
+    /// 303: to be fetched with GET, as after a form.
+    #[must_use]
+    pub fn to(to: impl Into<String>) -> Self {
+        Self { status: StatusCode::SEE_OTHER, to: to.into() }
+    }
+
+    /// 307: the same request again elsewhere, this time.
+    #[must_use]
+    pub fn temporary(to: impl Into<String>) -> Self {
+        Self { status: StatusCode::TEMPORARY_REDIRECT, to: to.into() }
+    }
+
+    /// 308: the same request again elsewhere, from now on.
+    #[must_use]
+    pub fn permanent(to: impl Into<String>) -> Self {
+        Self { status: StatusCode::PERMANENT_REDIRECT, to: to.into() }
+    }
+}
+
+impl IntoResponse for Redirect {
+    fn into_response(self) -> Response {
+        match HeaderValue::try_from(self.to) {
+            Ok(to) => {
+                let mut response = Response::new(self.status, Bytes::new());
+                response.headers.insert(LOCATION, to);
+                response
+            }
+            Err(_) => Error::internal("the address of a redirect holds bytes that no header may").into_response(),
+        }
+    }
+}
+
+impl<T: IntoResponse> IntoResponse for (StatusCode, T) {
+    fn into_response(self) -> Response {
+        let mut response = self.1.into_response();
+        response.status = self.0;
+        response
+    }
+}
+
+impl<const N: usize, K: AsRef<str>, V: AsRef<str>, T: IntoResponse> IntoResponse for ([(K, V); N], T) {
+    fn into_response(self) -> Response {
+        let response = self.1.into_response();
+        let set = |response: Response, (name, value): (K, V)| response.header(name.as_ref(), value);
+        self.0.into_iter().try_fold(response, set).unwrap_or_else(IntoResponse::into_response)
+    }
+}
+
+impl<const N: usize, K: AsRef<str>, V: AsRef<str>, T: IntoResponse> IntoResponse for (StatusCode, [(K, V); N], T) {
+    fn into_response(self) -> Response {
+        (self.0, (self.1, self.2)).into_response()
+    }
+}
+
+impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
+    fn into_response(self) -> Response {
+        match self {
+            Ok(value) => value.into_response(),
+            Err(error) => error.into_response(),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), self.to_string()).into_response();
+        response.secret = !self.is_public();
+        response
+    }
+}

@@ -1,0 +1,106 @@
+//! How does the host enter a plugin?
+//!
+//! Every function that the host can call is here, and each runs inside the panic wall on the plugin's own side.
+
+use std::ffi::c_void;
+
+use crate::abi::{self, Address, Built, Handler, Many, Outcome, Owner, Pair, Root, Span};
+use crate::attached::Attached;
+use crate::ctx::{Ctx, Link};
+use crate::plugin::{Handle, Plugin, Reply};
+use crate::request::Request;
+use crate::{task, wall};
+
+/// A plugin with the tables that the host reads; the spans point into `plugin`.
+struct Shelf {
+    plugin: Plugin,
+    metas: Vec<[Pair; 3]>,
+    handlers: Vec<Handler>,
+    tables: Vec<abi::TableDecl>,
+    /// `check` functions by table, since a border function can't close over one.
+    checks: Vec<fn(&[u8]) -> Result<(), String>>,
+}
+
+/// Makes the plugin. Called by what `export!` emits.
+#[must_use]
+pub fn build(factory: fn() -> Plugin) -> Built {
+    wall::install_hook();
+    let empty = |outcome| Built { outcome, handlers: Many::of(&[]), tables: Many::of(&[]), owner: Owner::NONE };
+    let plugin = match wall::guard(factory) {
+        Ok(plugin) => plugin,
+        Err(panic) => return empty(Outcome::panicked(panic)),
+    };
+    let shelf = Shelf { plugin, metas: Vec::new(), handlers: Vec::new(), tables: Vec::new(), checks: Vec::new() };
+    let owner = Owner::of(shelf);
+    // SAFETY: the owner was just made of a `Shelf` and nobody else knows of it.
+    let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };
+    shelf.metas.extend(shelf.plugin.routes.iter().map(|route| {
+        let meta = [("method", route.method.as_str()), ("path", route.path.as_str()), ("name", route.name)];
+        meta.map(|(name, value)| Pair::of(name, value.as_bytes()))
+    }));
+    shelf.handlers.extend(shelf.plugin.routes.iter().zip(&shelf.metas).map(|(route, meta)| Handler {
+        kind: Handler::ROUTE,
+        meta: Many::of(meta),
+        data: Address(std::ptr::from_ref(&route.handler).cast()),
+        call,
+    }));
+    shelf.checks.extend(shelf.plugin.tables.iter().map(|table| table.check));
+    shelf.tables.extend(shelf.plugin.tables.iter().zip(&shelf.checks).map(|(table, check_fn)| abi::TableDecl {
+        name: Span::of(table.name.as_bytes()),
+        data: Address(std::ptr::from_ref(check_fn).cast()),
+        check,
+    }));
+    Built { outcome: Outcome::done(), handlers: Many::of(&shelf.handlers), tables: Many::of(&shelf.tables), owner }
+}
+
+unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Request, waker: *const abi::Waker) -> Outcome {
+    // SAFETY: `data` is the address of a handler on the shelf, which the host holds while it calls.
+    let handler = unsafe { &*data.0.cast::<Box<dyn Handle>>() };
+    // SAFETY: the host gives the context away with the call.
+    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let reply = wall::guard(|| match handler.handle(Request::from_wire(request), ctx) {
+        Reply::Ready(response) => Ok(response.into_outcome()),
+        Reply::Later(future) => Err(future),
+    });
+    match reply {
+        Ok(Ok(outcome)) => outcome,
+        // SAFETY: the host lends the waker for this call.
+        Ok(Err(future)) => unsafe { task::give(future, None, waker) },
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
+unsafe extern "C" fn check(data: Address, bytes: Span) -> Outcome {
+    // SAFETY: `data` is the address of a function on the shelf, which the host holds while it calls.
+    let check = unsafe { *data.0.cast::<fn(&[u8]) -> Result<(), String>>() };
+    // SAFETY: the host keeps the bytes during the call.
+    let bytes = unsafe { bytes.bytes() };
+    match wall::guard(|| check(bytes)) {
+        Ok(Ok(())) => Outcome::done(),
+        Ok(Err(misfit)) => Outcome::told(Outcome::ERROR, 500, misfit, &[]),
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
+/// Runs the `init` hook.
+///
+/// # Safety
+///
+/// `plugin` is the address that `build`'s owner holds, and the host gives the context away with the call.
+pub unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> Outcome {
+    // SAFETY: passed on to the caller.
+    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    // SAFETY: passed on to the caller; the shelf isn't changed any more.
+    let shelf = unsafe { &*plugin.cast::<Shelf>() };
+    match wall::guard(|| shelf.plugin.init.as_ref().map_or(Ok(()), |init| init(ctx))) {
+        Ok(Ok(())) => Outcome::done(),
+        Ok(Err(error)) => Outcome::told(Outcome::ERROR, 500, error.to_string(), &[]),
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
+/// The root of a plugin with this manifest and constructor, for `export!`.
+#[must_use]
+pub const fn root(manifest: extern "C" fn() -> Span, build: extern "C" fn() -> Built) -> Root {
+    Root { manifest, build, init }
+}
