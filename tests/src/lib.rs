@@ -1,1 +1,30 @@
-//! x
+//! How is midair tested as its users meet it: through the real binary, real builds, real files and real sockets?
+//!
+//! A test makes a [`Project`](project::Project), starts a [`Midair`](host::Midair) on it, edits files, waits for the event that says what
+//! came of it, and asks the host with a [`Client`](client::Client). Nothing here links the host, so that nothing here can look behind
+//! its contract.
+//!
+//! | room | question |
+//! |---|---|
+//! | [`repository`] | where is what we test? |
+//! | [`cargo`] | how are things built, and once only? |
+//! | [`project`] | what does a user edit? |
+//! | [`host`] | what does a running midair say? |
+//! | [`client`] | what does it answer? |
+//! | [`edit_to_live`] | how long does a user wait, and how long would cargo alone take? |
+//!
+//! # Limitations
+//!
+//! All waiting is for an event, with [`PATIENCE`] as the end of it: that is no promise about time.
+
+pub mod cargo;
+pub mod client;
+//EL
+pub mod host;
+pub mod project;
+pub mod repository;
+
+use std::time::Duration;
+
+/// After this a test gives up: a build from nothing on a busy machine of two cores takes a fraction of it.
+pub const PATIENCE: Duration = Duration::from_secs(180);

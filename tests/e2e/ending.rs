@@ -1,0 +1,94 @@
+//! How does a host end?
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use midair_tests::client::read_answer;
+use midair_tests::host::{Launch, Midair};
+use midair_tests::project::Project;
+use rustix::process::Signal;
+
+const SOURCE: &str = "
+use midair_plugin::{Ctx, Plugin, Request, Result};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new().get(\"/sleep/{ms}\", sleep)
+}
+
+async fn sleep(req: Request, ctx: Ctx) -> Result<&'static str> {
+    ctx.info(\"sleeps\");
+    ctx.sleep(std::time::Duration::from_millis(req.param(\"ms\")?)).await?;
+    Ok(\"slept\")
+}
+";
+
+/// A host with one request that sleeps for so many milliseconds.
+#[track_caller]
+fn with_a_sleeper(name: &str, ms: u64, args: &[&str]) -> (Project, Midair, TcpStream) {
+    let project = Project::plugin(name, SOURCE);
+    let launch = args.iter().fold(Launch::dev(&[project.root()]), |launch, arg| launch.arg(arg));
+    let mut midair = launch.start();
+    midair.published();
+    let mut stream = midair.http().connect();
+    write!(stream, "GET /sleep/{ms} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
+    midair.wait_for("the sleeper's log", |event| event["event"] == "log" && event["message"] == "sleeps");
+    (project, midair, stream)
+}
+
+#[test]
+fn sigterm_and_sigint_let_requests_finish_and_end_with_0() {
+    for (name, signal, said) in [("term", Signal::TERM, "SIGTERM"), ("interrupt", Signal::INT, "SIGINT")] {
+        let (_project, mut midair, mut stream) = with_a_sleeper(name, 1_500, &[]);
+        midair.signal(signal);
+        let stopping = midair.wait_for("stopping", |event| event["event"] == "stopping");
+        assert_eq!((stopping["signal"].as_str(), stopping["in_flight"].as_u64()), (Some(said), Some(1)));
+        let answer = read_answer(&mut stream).expect("the request finishes");
+        assert_eq!((answer.status, answer.body.as_str()), (200, "slept"));
+        let ended = midair.ended("its end");
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+        let last = ended.events.last().expect("it says something");
+        assert_eq!((last["event"].as_str(), last["abandoned"].as_u64()), (Some("stopped"), Some(0)));
+    }
+}
+
+#[test]
+fn a_host_that_ends_takes_no_new_connections() {
+    let (_project, mut midair, mut stream) = with_a_sleeper("closes", 1_500, &[]);
+    midair.signal(Signal::TERM);
+    midair.wait_for("stopping", |event| event["event"] == "stopping");
+    let address = midair.http().0;
+    assert_eq!(read_answer(&mut stream).expect("the request finishes").status, 200);
+    let ended = midair.ended("its end");
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_request_that_outlasts_the_drain_is_counted_and_the_end_is_still_0() {
+    let (_project, midair, _stream) = with_a_sleeper("outlasts", 3_600_000, &["--drain-timeout", "0.1"]);
+    let ended = midair.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+    assert_eq!(ended.events.last().and_then(|last| last["abandoned"].as_u64()), Some(1), "{}", ended.words());
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (_project, mut midair, _stream) = with_a_sleeper("hurried", 3_600_000, &["--drain-timeout", "3600"]);
+    midair.signal(Signal::TERM);
+    midair.wait_for("stopping", |event| event["event"] == "stopping");
+    midair.signal(Signal::TERM);
+    let ended = midair.ended("its end after the second signal, long before the drain's deadline");
+    assert!(!ended.status.success(), "an end that was forced is told from one that wasn't: {:?}", ended.status);
+}
+
+#[test]
+fn a_build_that_runs_is_ended_with_the_host() {
+    let project = Project::plugin("forever", "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin { midair_plugin::Plugin::new() }\n");
+    project.save("build.rs", "fn main() { loop { std::thread::park() } }\n");
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.wait_for("building", |event| event["event"] == "building");
+    let ended = midair.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+}

@@ -1,0 +1,15 @@
+//! Does midair do what it says, as seen from outside?
+//!
+//! Every test here drives the real binary. Names state behaviours; `g..` are promises, `fault_..` rows of what has to be survived.
+
+mod bad_input;
+mod clients;
+mod dev;
+mod ending;
+mod fifty_edits;
+mod foreign;
+mod load;
+mod run;
+mod state;
+mod structure;
+mod stuck;

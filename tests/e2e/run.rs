@@ -1,0 +1,312 @@
+//! What becomes of an artifact that is replaced while `midair run` serves it?
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use midair_tests::host::{Launch, Midair};
+use midair_tests::project::{self, Project};
+use midair_tests::repository;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::dev::saying;
+
+/// Builds the plugin `hello` with this source; the artifact's bytes.
+fn built(source: &str) -> Vec<u8> {
+    let project = Project::plugin("hello", source);
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::read(&project.build_to(folder.path())[0]).expect("it was built")
+}
+
+/// Two good artifacts: one says "one", the other "two".
+pub(crate) fn one_and_two() -> &'static [Vec<u8>; 2] {
+    static BOTH: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    BOTH.get_or_init(|| [built(&saying("one")), built(&saying("two"))])
+}
+
+/// An artifact in a folder of its own, and a host that serves it.
+struct Served {
+    folder: TempDir,
+    midair: Midair,
+}
+
+impl Served {
+    /// Serves the artifact that says "one".
+    #[track_caller]
+    fn one() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("libhello.so");
+        project::save(&path, &one_and_two()[0]);
+        let mut midair = Launch::run(&[&path]).arg("--generation-header").start();
+        midair.published();
+        assert_eq!(midair.get("/").body, "one");
+        Self { folder, midair }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("libhello.so")
+    }
+
+    /// Replaces it by something bad, which must be refused with one of these codes and all these words, and then by something good.
+    #[track_caller]
+    fn refuses(&mut self, what: &str, bad: &[u8], codes: &[&str], words: &[&str]) {
+        let generation = self.midair.get("/").generation();
+        project::save(&self.path(), bad);
+        let rejected = self.midair.wait_for(what, |event| event["event"] == "rejected" || event["event"] == "published");
+        let code = rejected["code"].as_str().unwrap_or("none");
+        assert!(codes.contains(&code), "{what}: expected {codes:?}, got {rejected}");
+        let said = format!("{} {}", rejected["subject"], rejected["reason"]);
+        assert!(words.iter().all(|word| said.contains(word)), "{what}: expected {words:?} in {said}");
+        let answer = self.midair.get("/");
+        assert_eq!((answer.body.as_str(), answer.generation()), ("one", generation), "{what}");
+        let attempts = self.midair.status()["attempts"].clone();
+        let last = attempts.as_array().and_then(|attempts| attempts.last()).cloned().unwrap_or_default();
+        assert_eq!((&last["outcome"], &last["code"]), (&json!("rejected"), &json!(code)), "{what}: {last}");
+
+        project::save(&self.path(), &one_and_two()[1]);
+        self.midair.published();
+        assert_eq!(self.midair.get("/").body, "two", "after {what}");
+        project::save(&self.path(), &one_and_two()[0]);
+        self.midair.published();
+    }
+}
+
+#[test]
+fn an_artifact_that_is_replaced_by_rename_goes_live() {
+    let mut served = Served::one();
+    for (generation, text) in [(2, "two"), (3, "one"), (4, "two")] {
+        project::save(&served.path(), &one_and_two()[usize::from(text == "two")]);
+        let published = served.midair.published();
+        assert_eq!((&published["plugin"], &published["generation"]), (&json!("hello"), &json!(generation)));
+        assert_eq!((served.midair.get("/").body.as_str(), served.midair.get("/").generation()), (text, generation));
+    }
+}
+
+#[test]
+fn fault_6_cp_over_the_file_that_serves_goes_live_and_hurts_nobody() {
+    let mut served = Served::one();
+    let new = served.folder.path().join("new.so");
+    for text in ["two", "one", "two"] {
+        fs::write(&new, &one_and_two()[usize::from(text == "two")]).expect("it can be written");
+        assert!(Command::new("cp").arg(&new).arg(served.path()).status().expect("cp runs").success());
+        served.midair.published();
+        assert_eq!(served.midair.get("/").body, text);
+    }
+}
+
+#[test]
+fn fault_5_an_artifact_that_is_written_slowly_is_loaded_when_it_is_whole() {
+    use std::io::Write;
+
+    let mut served = Served::one();
+    let bytes = &one_and_two()[1];
+    let mut file = fs::File::create(served.path()).expect("it can be written");
+    for piece in bytes.chunks(64 * 1024) {
+        file.write_all(piece).expect("it can be written");
+        // What serves goes on serving meanwhile; asking also takes some time.
+        assert_eq!(served.midair.get("/").body, "one");
+    }
+    drop(file);
+    served.midair.published();
+    assert_eq!(served.midair.get("/").body, "two");
+    assert_eq!(served.midair.all("rejected"), Vec::<serde_json::Value>::new(), "no half of it was tried");
+}
+
+#[test]
+fn a_symlink_that_is_pointed_elsewhere_goes_live() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, bytes) in ["one", "two"].iter().zip(one_and_two()) {
+        project::save(&folder.path().join(name).join("libhello.so"), bytes);
+    }
+    // Once the file itself is the link, once a folder on the way to it.
+    for (link, to, served) in [("libhello.so", "libhello.so", "libhello.so"), ("current", "", "current/libhello.so")] {
+        let point = |text: &str| {
+            let draft = folder.path().join("draft");
+            symlink(Path::new(text).join(to), &draft).expect("a link can be made");
+            fs::rename(&draft, folder.path().join(link)).expect("it can be renamed");
+        };
+        point("one");
+        let mut midair = Launch::run(&[&folder.path().join(served)]).start();
+        midair.published();
+        for text in ["two", "one", "two"] {
+            point(text);
+            midair.published();
+            assert_eq!(midair.get("/").body, text, "{link}");
+        }
+    }
+}
+
+#[test]
+fn fault_12_the_same_bytes_again_make_no_new_generation() {
+    let mut served = Served::one();
+    for _ in 0..3 {
+        project::save(&served.path(), &one_and_two()[0]);
+    }
+    project::save(&served.path(), &one_and_two()[1]);
+    let published = served.midair.published();
+    assert_eq!(published["generation"], 2, "the first number after the start's\n{}", served.midair.story());
+    assert_eq!(served.midair.get("/").body, "two");
+    // Asked for, it is said.
+    assert_eq!(served.midair.admin().ask("POST", "/reload?force", &[], "").status, 202);
+    let outcome = served.midair.outcome();
+    assert!(outcome["event"] != "rejected", "{outcome}");
+}
+
+#[test]
+fn fault_7_what_is_no_plugin_is_refused_by_what_it_is() {
+    let mut served = Served::one();
+    let good = &one_and_two()[1];
+    let bare = "#[unsafe(no_mangle)]\npub extern \"C\" fn answer() -> u32 { 42 }\n";
+    served.refuses("a text", b"not a library, but longer than a header of one would be: it goes on and on", &["E_ELF"], &["libhello.so"]);
+    served.refuses("an executable", &fs::read(midair_tests::cargo::midair()).expect("a binary"), &["E_ELF", "E_ABI", "E_SYM", "E_DEPS"], &[]);
+    served.refuses("a cdylib without manifest", &built(bare), &["E_ABI", "E_SYM"], &["manifest"]);
+    served.refuses("an empty file", b"", &["E_SIZE", "E_ELF", "E_TRUNC"], &[]);
+    served.refuses("half a library", &good[..good.len() / 2], &["E_TRUNC", "E_ELF"], &[]);
+    served.refuses("a library without its last bytes", &good[..good.len() - 64], &["E_TRUNC", "E_ELF"], &[]);
+    served.refuses("the first page of a library", &good[..4096], &["E_TRUNC", "E_ELF"], &[]);
+}
+
+#[test]
+fn fault_4_an_artifact_for_another_machine_is_refused_with_both_named() {
+    let mut served = Served::one();
+    let with = |place: usize, byte: u8| {
+        let mut bytes = one_and_two()[1].clone();
+        bytes[place] = byte;
+        bytes
+    };
+    // Places in the ELF header: the class, the byte order, the machine.
+    served.refuses("32 bit", &with(4, 1), &["E_ARCH", "E_ELF"], &[]);
+    served.refuses("big-endian", &with(5, 2), &["E_ARCH", "E_ELF"], &[]);
+    served.refuses("for aarch64", &with(18, 183), &["E_ARCH"], &["aarch64", "x86_64"]);
+}
+
+#[test]
+fn fault_3_a_folder_in_the_place_of_the_artifact_is_refused() {
+    let mut served = Served::one();
+    fs::remove_file(served.path()).expect("it can be removed");
+    fs::create_dir(served.path()).expect("a folder can be made");
+    served.midair.wait_for("rejected", |event| event["event"] == "rejected");
+    assert_eq!(served.midair.get("/").body, "one");
+    fs::remove_dir(served.path()).expect("it can be removed");
+    project::save(&served.path(), &one_and_two()[1]);
+    served.midair.published();
+    assert_eq!(served.midair.get("/").body, "two");
+}
+
+#[test]
+fn fault_17_an_artifact_that_vanishes_harms_nobody_and_is_taken_when_it_is_back() {
+    let mut served = Served::one();
+    fs::remove_file(served.path()).expect("it can be removed");
+    assert_eq!(served.midair.get("/").body, "one");
+    project::save(&served.path(), &one_and_two()[1]);
+    served.midair.published();
+    assert_eq!(served.midair.get("/").body, "two");
+}
+
+#[test]
+fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
+    let mut served = Served::one();
+    for (what, edits, words) in [
+        (
+            "a field of another type",
+            &[
+                ("abi.rs", "    pub status: u32,\n    /// The response's headers", "    pub status: u64,\n    /// The response's headers"),
+                ("abi.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
+                ("response.rs", "u16::try_from(outcome.status)", "u16::try_from(outcome.status as u64)"),
+            ][..],
+            &["Outcome", "status", "u32", "u64"][..],
+        ),
+        ("a field deep below", &[("abi.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
+        (
+            "fields in another order",
+            &[("abi.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"), ("abi.rs", "    pub flags: u32,\n}\n\n/// One operation", "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\n/// One operation")],
+            &["Identity", "generation"],
+        ),
+    ] {
+        let project = Project::plugin("hello", &saying("another layout")).with_another_border(edits);
+        let folder = tempfile::tempdir().expect("a folder");
+        let artifact = fs::read(&project.build_to(folder.path())[0]).expect("it was built");
+        served.refuses(what, &artifact, &["E_LAYOUT"], words);
+    }
+}
+
+#[test]
+fn fault_9_another_version_of_the_border_is_refused_with_both_named() {
+    let edits = [
+        ("abi.rs", "ABI_VERSION: u32 = 1", "ABI_VERSION: u32 = 7"),
+        ("manifest.rs", "ABI_VERSION == 1", "ABI_VERSION == 7"),
+        ("manifest.rs", "\"abi=1\\nname=\"", "\"abi=7\\nname=\""),
+    ];
+    let project = Project::plugin("hello", &saying("another version")).with_another_border(&edits);
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifact = fs::read(&project.build_to(folder.path())[0]).expect("it was built");
+    Served::one().refuses("another ABI version", &artifact, &["E_ABI"], &["1", "7"]);
+}
+
+#[test]
+fn fault_9_a_plugin_that_aborts_on_panic_is_refused() {
+    let project = Project::plugin("hello", &saying("aborts"));
+    project.edit("Cargo.toml", "[profile.dev]\n", "[profile.dev]\npanic = \"abort\"\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = repository::shared_target().join("abort");
+    let artifact = fs::read(&project.build_with(Command::new("cargo"), &target, folder.path())[0]).expect("it was built");
+    Served::one().refuses("panic = abort", &artifact, &["E_ABI"], &["abort", "unwind"]);
+}
+
+#[test]
+fn a_stripped_release_build_is_served_like_any_other() {
+    let project = Project::plugin("hello", &saying("stripped"));
+    project.save("Cargo.toml", &format!("{}\n[profile.dev.package.hello]\nopt-level = 3\n", project.read("Cargo.toml")));
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifact = project.build_to(folder.path()).remove(0);
+    let stripped = Command::new("strip").arg("--strip-all").arg(&artifact).status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        left_out("there is no `strip` here");
+        return;
+    }
+    let mut midair = Launch::run(&[&artifact]).start();
+    midair.published();
+    assert_eq!(midair.get("/").body, "stripped");
+}
+
+#[expect(clippy::print_stdout, reason = "a test that could not be run must be seen to be left out")]
+pub(crate) fn left_out(why: &str) {
+    println!("left out: {why}");
+}
+
+#[test]
+fn one_of_two_artifacts_is_swapped_and_the_other_keeps_its_generation() {
+    let other = Project::plugin("other", &saying("other one").replace("\"/\"", "\"/other\""));
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = other.build_to(folder.path()).remove(0);
+    let hello = folder.path().join("libhello.so");
+    project::save(&hello, &one_and_two()[0]);
+    let mut midair = Launch::run(&[&hello, &other]).arg("--generation-header").start();
+    midair.all_published(&["hello", "other"]);
+    project::save(&hello, &one_and_two()[1]);
+    assert_eq!(midair.published()["plugin"], "hello");
+    assert_eq!((midair.get("/").body.as_str(), midair.get("/").generation()), ("two", 2));
+    assert_eq!((midair.get("/other").body.as_str(), midair.get("/other").generation()), ("other one", 1));
+}
+
+#[test]
+fn without_being_asked_run_keeps_generation_and_errors_to_itself() {
+    let source = "
+midair_plugin::export!(plugin);
+
+fn plugin() -> midair_plugin::Plugin {
+    midair_plugin::Plugin::new().get(\"/\", |_, _| -> midair_plugin::Result<String> { Ok(\"secret\".parse::<u32>()?.to_string()) })
+}
+";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("libhello.so");
+    project::save(&path, built(source));
+    let mut midair = Launch::run(&[&path]).start();
+    midair.published();
+    let answer = midair.get("/");
+    assert_eq!((answer.status, answer.header("x-midair-generation")), (500, None));
+    assert!(!answer.body.contains("invalid digit"), "{answer:?}");
+}

@@ -1,0 +1,91 @@
+//! How are things built, and once only?
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::repository;
+
+/// The binary under test: `MIDAIR_BIN` if that is set, else what `cargo build` makes of the workspace, once a process.
+///
+/// # Panics
+///
+/// If it doesn't build.
+pub fn midair() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| binary(&[]))
+}
+
+/// The same with the release profile, for benches.
+///
+/// # Panics
+///
+/// If it doesn't build.
+pub fn released_midair() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| binary(&["--release"]))
+}
+
+/// What `cargo install --path host` puts in place, built as the tests are, once a process.
+///
+/// # Panics
+///
+/// If it can't be installed.
+pub fn installed_midair() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = given() {
+            return given;
+        }
+        let root = repository::shared_target().join("installed");
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(repository::root()).args(["install", "--path", "host", "--debug", "--locked", "--force"]);
+        cargo.arg("--root").arg(&root).arg("--target-dir").arg(repository::target());
+        let output = cargo.output().expect("cargo starts");
+        assert!(output.status.success(), "cargo install:\n{}", String::from_utf8_lossy(&output.stderr));
+        root.join("bin/midair")
+    })
+}
+
+fn given() -> Option<PathBuf> {
+    std::env::var_os("MIDAIR_BIN").map(PathBuf::from)
+}
+
+fn binary(args: &[&str]) -> PathBuf {
+    given().unwrap_or_else(|| {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(repository::root()).args(["build", "-p", "midair", "--bin", "midair"]).args(args);
+        cargo.arg("--target-dir").arg(repository::target());
+        let executables = |message: &Value| message["executable"].as_str().map(PathBuf::from);
+        build(&mut cargo).iter().find_map(executables).expect("cargo names the executable")
+    })
+}
+
+/// Builds the cdylibs of the workspace in `folder` into `target` and says where they are.
+///
+/// # Panics
+///
+/// If they don't build; with what cargo said.
+#[must_use]
+pub fn cdylibs(mut cargo: Command, folder: &Path, target: &Path) -> Vec<PathBuf> {
+    cargo.current_dir(folder).args(["build", "--workspace"]).arg("--target-dir").arg(target);
+    let library = |message: &Value| {
+        let is_cdylib = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "cdylib");
+        let files = message["filenames"].as_array()?;
+        let shared = files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".so"));
+        shared.filter(|_| is_cdylib).map(PathBuf::from)
+    };
+    build(&mut cargo).iter().filter_map(library).collect()
+}
+
+/// Runs a cargo command that builds; the messages of its JSON.
+fn build(cargo: &mut Command) -> Vec<Value> {
+    let output = cargo.arg("--message-format=json").stdin(Stdio::null()).output().expect("cargo starts");
+    let messages: Vec<Value> =
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let rendered: String = messages.iter().filter_map(|message| message["message"]["rendered"].as_str()).collect();
+    assert!(output.status.success(), "{cargo:?}:\n{rendered}{}", String::from_utf8_lossy(&output.stderr));
+    messages
+}

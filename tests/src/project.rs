@@ -1,0 +1,288 @@
+//! What does a user edit?
+//!
+//! A [`Project`] is a workspace of its own in a temporary folder outside the repository, as a user would have it. All projects share one
+//! target folder and the repository's lock file, so that what they depend on is compiled once.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::{cargo, repository};
+
+/// A workspace of plugins that a test may edit.
+pub struct Project {
+    root: TempDir,
+    packages: Vec<String>,
+}
+
+impl Project {
+    /// One plugin: its package is the workspace's root, `source` its `src/lib.rs`. Packages of one name would overwrite each other's
+    /// artifacts, so each test takes a name of its own.
+    #[must_use]
+    pub fn plugin(name: &str, source: &str) -> Self {
+        let project = Self::empty();
+        project.save("Cargo.toml", &format!("{}\n{PROFILE}[workspace]\n", manifest(name, "")));
+        project.save("src/lib.rs", source);
+        project.with(name)
+    }
+
+    /// Several packages, each in a folder of its name: `(name, kind, source)`. A library comes before the plugins that use it: they all
+    /// depend on it.
+    #[must_use]
+    pub fn packages(packages: &[(&str, Kind, &str)]) -> Self {
+        let mut project = Self::empty();
+        let libraries: String = (packages.iter().filter(|(_, kind, _)| *kind == Kind::Library))
+            .map(|(name, ..)| format!("{name} = {{ path = \"../{name}\" }}\n"))
+            .collect();
+        for (name, kind, source) in packages {
+            let text = match kind {
+                Kind::Plugin => manifest(name, &libraries),
+                Kind::Library => format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n"),
+            };
+            project.save(&format!("{name}/Cargo.toml"), &text);
+            project.save(&format!("{name}/src/lib.rs"), source);
+            project = project.with(name);
+        }
+        let members: Vec<_> = packages.iter().map(|(name, ..)| *name).collect();
+        project.save("Cargo.toml", &format!("[workspace]\nresolver = \"3\"\nmembers = {members:?}\n{PROFILE}"));
+        project
+    }
+
+    /// A copy of the repository's example plugin in a workspace of its own, under the name `name`.
+    #[must_use]
+    pub fn example(name: &str) -> Self {
+        let project = Self::empty();
+        let root = repository::root().display();
+        let workspace = repository::read("Cargo.toml")
+            .lines()
+            .filter(|line| !line.starts_with("default-members"))
+            .map(|line| if line.starts_with("members") { "members = [\"plugin\"]\n".to_owned() } else { format!("{line}\n") })
+            .collect::<String>()
+            .replace("path = \"", &format!("path = \"{root}/"));
+        project.save("Cargo.toml", &workspace);
+        project.save("plugin/Cargo.toml", &repository::read("example-plugin/Cargo.toml").replace("\"example-plugin\"", &format!("{name:?}")));
+        project.save("plugin/src/lib.rs", &repository::read("example-plugin/src/lib.rs"));
+        project.with(name)
+    }
+
+    fn empty() -> Self {
+        let root = tempfile::Builder::new().prefix("midair-e2e-").tempdir().expect("a folder for the project");
+        let project = Self { root, packages: Vec::new() };
+        project.save("Cargo.lock", &repository::read("Cargo.lock"));
+        project
+    }
+
+    fn with(mut self, package: &str) -> Self {
+        self.packages.push(package.to_owned());
+        self
+    }
+
+    /// Lets its plugins depend on a copy of midair-plugin that differs: in each `(file, from, to)` of its sources.
+    #[must_use]
+    pub fn with_another_border(self, edits: &[(&str, &str, &str)]) -> Self {
+        copy(&repository::root().join("plugin-api"), &self.path("border"));
+        let workspace = repository::read("Cargo.toml");
+        let dependency = |name: &str| {
+            let line = workspace.lines().find(|line| line.split(' ').next() == Some(name));
+            let line = line.unwrap_or_else(|| panic!("the workspace has no {name}"));
+            line.split_once('=').expect("a dependency is `name = value`").1.trim().to_owned()
+        };
+        let mut text = repository::read("plugin-api/Cargo.toml");
+        text = text.split("[dev-dependencies]").next().unwrap_or_default().to_owned();
+        for line in text.clone().lines() {
+            if let Some(name) = line.strip_suffix(".workspace = true") {
+                let value = match name {
+                    "version" => "\"0.1.0\"".to_owned(),
+                    "edition" => "\"2024\"".to_owned(),
+                    "rust-version" | "license" | "publish" => {
+                        text = text.replace(&format!("{line}\n"), "");
+                        continue;
+                    }
+                    _ => dependency(name),
+                };
+                text = text.replace(line, &format!("{name} = {value}"));
+            }
+        }
+        self.save("border/Cargo.toml", &text);
+        for (file, from, to) in edits {
+            self.edit(&format!("border/src/{file}"), from, to);
+        }
+        let api = format!("path = {:?}", repository::root().join("plugin-api"));
+        self.edit("Cargo.toml", &api, "path = \"border\"");
+        self
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    /// Saves a file as careful editors do: whole, under a temporary name, then renamed into place.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be written.
+    #[track_caller]
+    pub fn save(&self, path: &str, text: &str) {
+        save(&self.path(path), text);
+    }
+
+    /// Saves a file by writing over it.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be written.
+    #[track_caller]
+    pub fn save_in_place(&self, path: &str, text: &str) {
+        let mut file = fs::File::create(self.path(path)).expect("the file can be opened");
+        file.write_all(text.as_bytes()).expect("the file can be written");
+    }
+
+    /// A file's text.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be read.
+    #[must_use]
+    #[track_caller]
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Saves a file with `from` replaced by `to`.
+    ///
+    /// # Panics
+    ///
+    /// If `from` isn't in it.
+    #[track_caller]
+    pub fn edit(&self, path: &str, from: &str, to: &str) {
+        let text = self.read(path);
+        assert!(text.contains(from), "{path} has no {from:?}");
+        self.save(path, &text.replace(from, to));
+    }
+
+    /// Renames a file or folder.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be renamed.
+    #[track_caller]
+    pub fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).expect("it can be renamed");
+    }
+
+    /// Removes a file.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be removed.
+    #[track_caller]
+    pub fn remove(&self, path: &str) {
+        fs::remove_file(self.path(path)).expect("it can be removed");
+    }
+
+    /// Builds its plugins and copies the artifacts to `folder`, which is made. The artifacts' paths, by the packages' order.
+    ///
+    /// # Panics
+    ///
+    /// If they don't build.
+    #[track_caller]
+    pub fn build_to(&self, folder: &Path) -> Vec<PathBuf> {
+        self.build_with(Command::new("cargo"), &repository::shared_target().join("midair"), folder)
+    }
+
+    /// The same with another cargo and target folder.
+    ///
+    /// # Panics
+    ///
+    /// If they don't build.
+    #[track_caller]
+    pub fn build_with(&self, cargo: Command, target: &Path, folder: &Path) -> Vec<PathBuf> {
+        let built = cargo::cdylibs(cargo, self.root(), target);
+        fs::create_dir_all(folder).expect("the folder can be made");
+        let wanted = self.packages.iter().map(|package| format!("lib{}.so", package.replace('-', "_")));
+        let found = wanted.filter_map(|name| built.iter().find(|path| path.ends_with(&name)));
+        let copy = |path: &PathBuf| {
+            let to = folder.join(path.file_name().expect("an artifact is a file"));
+            fs::copy(path, &to).expect("an artifact can be copied");
+            to
+        };
+        found.map(copy).collect()
+    }
+}
+
+/// What a package is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A plugin.
+    Plugin,
+    /// A library that all plugins of the project use.
+    Library,
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        // The folder's name is new each time, so cargo would keep what it compiled for ever.
+        for folder in ["midair/debug/incremental", "midair/debug/.fingerprint", "midair/debug/deps"] {
+            let Ok(entries) = fs::read_dir(repository::shared_target().join(folder)) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().replace('-', "_");
+                let ours = |package: &String| {
+                    let package = package.replace('-', "_");
+                    let rest = name.strip_prefix(&package).or_else(|| name.strip_prefix(&format!("lib{package}")));
+                    rest.is_some_and(|rest| rest.starts_with(['_', '.']))
+                };
+                if self.packages.iter().any(ours) {
+                    // What stays behind costs disk only.
+                    let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+                }
+            }
+        }
+    }
+}
+
+/// The repository's own development profile: with another one all that plugins depend on would be compiled twice.
+const PROFILE: &str = "[profile.dev]\ndebug = \"line-tables-only\"\n";
+
+fn manifest(name: &str, more: &str) -> String {
+    format!(
+        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n\n[dependencies]\n\
+         midair-plugin = {{ path = {:?} }}\nserde = {{ version = \"1\", features = [\"derive\"] }}\nserde_json = \"1\"\n{more}",
+        repository::root().join("plugin-api")
+    )
+}
+
+/// Writes a file by rename, with the folders above it.
+///
+/// # Panics
+///
+/// If it can't be written.
+#[track_caller]
+pub fn save(path: &Path, bytes: impl AsRef<[u8]>) {
+    let folder = path.parent().expect("a file is in a folder");
+    fs::create_dir_all(folder).expect("the folder can be made");
+    let mut draft = tempfile::NamedTempFile::new_in(folder).expect("a draft beside the file");
+    draft.write_all(bytes.as_ref()).expect("the draft can be written");
+    draft.persist(path).expect("the draft can be renamed");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the folder can be made");
+    for entry in fs::read_dir(from).expect("the folder can be read").flatten() {
+        let to = to.join(entry.file_name());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => copy(&entry.path(), &to),
+            _ => drop(fs::copy(entry.path(), to).expect("a file can be copied")),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Where is what we test?
+
+use std::path::{Path, PathBuf};
+
+/// The workspace that this crate belongs to.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie in a folder of the workspace")
+}
+
+/// A file of the workspace as text.
+///
+/// # Panics
+///
+/// If it can't be read.
+#[must_use]
+pub fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The folder into which this very test was built.
+///
+/// # Panics
+///
+/// If the test's own executable can't be found.
+#[must_use]
+pub fn target() -> PathBuf {
+    let own = std::env::current_exe().expect("the test's own executable");
+    own.ancestors().nth(3).expect("it lies in `target/<profile>/deps`").to_owned()
+}
+
+/// Where all test projects are built, so that what they depend on is compiled once. `midair dev` builds into `midair` below it.
+#[must_use]
+pub fn shared_target() -> PathBuf {
+    target().join("e2e")
+}
