@@ -42,9 +42,12 @@ pub(crate) struct Route {
     pub(crate) handler: Box<dyn Handle>,
 }
 
+/// Reads a value as a table's type.
+pub(crate) type Check = fn(&[u8]) -> Result<(), String>;
+
 pub(crate) struct TableDecl {
     pub(crate) name: String,
-    pub(crate) check: fn(&[u8]) -> Result<(), String>,
+    pub(crate) check: Check,
 }
 
 impl Plugin {
