@@ -133,7 +133,8 @@ pub enum Reply {
     message = "`{Self}` can't be the answer of a handler",
     label = "a handler takes `(Request, Ctx)` and returns a response, or a future of one that is `Send`",
     note = "return text, bytes, `Json(value)`, `Redirect`, `StatusCode`, `(StatusCode, T)`, a `Response`, or a `Result` of these, \
-            from a plain `fn` or an `async fn`"
+            from a plain `fn` or an `async fn`",
+    note = "an `async fn` must be `Send`: what it holds across an `.await` can't be an `Rc`, a `RefCell`'s borrow or a lock's guard"
 )]
 pub trait IntoReply<Marker> {
     #[doc(hidden)]
