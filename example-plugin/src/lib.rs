@@ -147,7 +147,10 @@ mod tests {
         let app = App::new(plugin());
         assert_eq!(make(&app, "https://example.org", None), (201, json!({ "slug": "b" })));
         let response = app.get("/b");
-        assert_eq!((response.status().as_u16(), &response.headers()["location"]), (307, &"https://example.org".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["location"]),
+            (307, &"https://example.org".parse().expect("a header"))
+        );
         let stats: serde_json::Value = app.get("/stats").json().expect("JSON");
         assert_eq!(stats, json!({ "links": 1, "clicks": 1, "top": [{ "slug": "b", "clicks": 1 }] }));
         assert_eq!(app.delete("/links/b").status(), 204);
@@ -179,7 +182,7 @@ mod tests {
         }
         let page = |target: &str| -> Vec<String> {
             let page: serde_json::Value = app.get(target).json().expect("JSON");
-            page["links"].as_array().expect("a list").iter().map(|link| link["slug"].as_str().unwrap().to_owned()).collect()
+            page["links"].as_array().expect("a list").iter().map(|link| link["slug"].as_str().expect("text").to_owned()).collect()
         };
         assert_eq!(page("/links?limit=2"), ["a", "b"]);
         assert_eq!(page("/links?limit=2&after=b"), ["c"]);

@@ -345,7 +345,7 @@ impl Outcome {
         let index = self.status as usize;
         let revision = rows.first().map_or(0, |row| row.revision);
         match self.kind {
-            Self::DONE => Ok(rows.iter().map(Row::to_owned_row).collect()),
+            Self::DONE => Ok(rows.iter().map(Row::copied).collect()),
             Self::CONFLICT => Err(Refusal::Conflict { index, revision }),
             Self::NOT_A_NUMBER => Err(Refusal::NotANumber { index }),
             Self::REVOKED => Err(Refusal::Revoked),
@@ -360,7 +360,6 @@ impl Outcome {
     }
 
     /// The headers, or the details of a panic.
-    #[must_use]
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // SAFETY: they live in what `owner` owns, which lives as long as `self`.
         unsafe { read_pairs(self.headers) }
@@ -580,7 +579,7 @@ pub struct Row {
 }
 
 impl Row {
-    fn to_owned_row(&self) -> store::Row {
+    fn copied(&self) -> store::Row {
         // SAFETY: the spans of a row live in what the outcome's owner owns, through which alone rows are reached.
         let key = unsafe { self.key.text() }.to_owned();
         // SAFETY: as above.

@@ -148,7 +148,6 @@ impl Ctx {
     }
 
     /// Writes that happen all or not at all.
-    #[must_use]
     pub fn batch(&self) -> Batch {
         Batch::new(self.clone())
     }

@@ -30,7 +30,7 @@ impl Note {
     /// At compile time, if the texts are longer than a note holds.
     #[must_use]
     pub const fn new(name: &str, version: &str) -> Self {
-        assert!(crate::abi::ABI_VERSION == 1, "the line below says so");
+        const { assert!(crate::abi::ABI_VERSION == 1, "the line below says so") };
         let lines = [
             "abi=1\nname=",
             name,

@@ -42,9 +42,12 @@ pub(crate) struct Route {
     pub(crate) handler: Box<dyn Handle>,
 }
 
+/// Reads a value as a table's type.
+pub(crate) type Check = fn(&[u8]) -> Result<(), String>;
+
 pub(crate) struct TableDecl {
     pub(crate) name: String,
-    pub(crate) check: fn(&[u8]) -> Result<(), String>,
+    pub(crate) check: Check,
 }
 
 impl Plugin {
@@ -130,7 +133,8 @@ pub enum Reply {
     message = "`{Self}` can't be the answer of a handler",
     label = "a handler takes `(Request, Ctx)` and returns a response, or a future of one that is `Send`",
     note = "return text, bytes, `Json(value)`, `Redirect`, `StatusCode`, `(StatusCode, T)`, a `Response`, or a `Result` of these, \
-            from a plain `fn` or an `async fn`"
+            from a plain `fn` or an `async fn`",
+    note = "an `async fn` must be `Send`: what it holds across an `.await` can't be an `Rc`, a `RefCell`'s borrow or a lock's guard"
 )]
 pub trait IntoReply<Marker> {
     #[doc(hidden)]

@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use crate::abi::{self, Address, Built, Handler, Many, Outcome, Owner, Pair, Root, Span};
 use crate::attached::Attached;
 use crate::ctx::{Ctx, Link};
-use crate::plugin::{Handle, Plugin, Reply};
+use crate::plugin::{Check, Handle, Plugin, Reply};
 use crate::request::Request;
 use crate::{task, wall};
 
@@ -18,7 +18,7 @@ struct Shelf {
     handlers: Vec<Handler>,
     tables: Vec<abi::TableDecl>,
     /// `check` functions by table, since a border function can't close over one.
-    checks: Vec<fn(&[u8]) -> Result<(), String>>,
+    checks: Vec<Check>,
 }
 
 /// Makes the plugin. Called by what `export!` emits.
@@ -72,7 +72,7 @@ unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Re
 
 unsafe extern "C" fn check(data: Address, bytes: Span) -> Outcome {
     // SAFETY: `data` is the address of a function on the shelf, which the host holds while it calls.
-    let check = unsafe { *data.0.cast::<fn(&[u8]) -> Result<(), String>>() };
+    let check = unsafe { *data.0.cast::<Check>() };
     // SAFETY: the host keeps the bytes during the call.
     let bytes = unsafe { bytes.bytes() };
     match wall::guard(|| check(bytes)) {

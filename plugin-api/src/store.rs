@@ -173,17 +173,34 @@ impl Memory {
             Ok(ops.iter().flat_map(|op| tables.read(op)).collect())
         }
     }
+
+    /// At most `most` rows of a table, spread evenly over its keys.
+    #[must_use]
+    pub fn sample(&self, table: &str, most: usize) -> Vec<Row> {
+        let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(table) = tables.tables.get(table) else { return Vec::new() };
+        table.iter().step_by(table.len().div_ceil(most.max(1)).max(1)).map(Row::of).collect()
+    }
+
+    /// What an integer becomes when `number` is added; `None` if it is no integer, or out of range.
+    #[must_use]
+    pub fn sum(there: Option<&Row>, number: i64) -> Option<i64> {
+        there.map_or(Some(0), |row| integer(&row.bytes))?.checked_add(number)
+    }
+}
+
+fn integer(bytes: &[u8]) -> Option<i64> {
+    rmp_serde::from_slice(bytes).ok()
+}
+
+impl Row {
+    fn of((key, value): (&String, &Value)) -> Self {
+        Self { key: key.clone(), bytes: value.bytes.clone(), revision: value.revision, number: 0, schema: value.schema }
+    }
 }
 
 impl Tables {
     fn read(&self, op: &Op<'_>) -> Vec<Row> {
-        let row = |(key, value): (&String, &Value)| Row {
-            key: key.clone(),
-            bytes: value.bytes.clone(),
-            revision: value.revision,
-            number: 0,
-            schema: value.schema,
-        };
         let table = self.tables.get(op.table);
         let from = match op.after {
             Some(after) if after >= op.key => Bound::Excluded(after),
@@ -191,10 +208,10 @@ impl Tables {
         };
         let within = |table: &'_ Table| {
             let range = table.range::<str, _>((from, Bound::Unbounded));
-            range.take_while(|(key, _)| key.starts_with(op.key)).take(op.limit).map(row).collect()
+            range.take_while(|(key, _)| key.starts_with(op.key)).take(op.limit).map(Row::of).collect()
         };
         match op.kind {
-            Kind::Get => table.and_then(|table| table.get_key_value(op.key)).map(row).into_iter().collect(),
+            Kind::Get => table.and_then(|table| table.get_key_value(op.key)).map(Row::of).into_iter().collect(),
             Kind::Scan => table.map(within).unwrap_or_default(),
             Kind::Count => {
                 let keys = |table: &Table| {
@@ -248,7 +265,7 @@ impl Tables {
         let (bytes, number) = match op.kind {
             Kind::Remove => (None, i64::from(before.is_some())),
             Kind::Add => {
-                let now = before.map_or(Some(0), |value| rmp_serde::from_slice::<i64>(&value.bytes).ok());
+                let now = before.map_or(Some(0), |value| integer(&value.bytes));
                 let sum = now.and_then(|now| now.checked_add(op.number)).ok_or(Refusal::NotANumber { index })?;
                 (Some(rmp_serde::to_vec(&sum).map_err(|error| Refusal::Failed(error.to_string()))?), sum)
             }
@@ -308,6 +325,19 @@ mod tests {
         assert_eq!(keys(&store, scan(Some("b2"), 9)), ["b3"]);
         assert_eq!(keys(&store, scan(Some("a"), 9)), ["b1", "b2", "b3"]);
         assert_eq!(store.apply(&[Op::new(Kind::Count, "t", "b")]).expect("a count")[0].number, 3);
+    }
+
+    #[test]
+    fn a_sample_is_spread_over_the_keys() {
+        let store = Memory::default();
+        let keys: Vec<String> = (0..100).map(|n| format!("{n:03}")).collect();
+        for key in &keys {
+            store.apply(&[put(key, b"")]).expect("a put");
+        }
+        let sampled = |most| store.sample("t", most).into_iter().map(|row| row.key).collect::<Vec<_>>();
+        assert_eq!(sampled(4), ["000", "025", "050", "075"]);
+        assert_eq!(sampled(1_000).len(), 100);
+        assert_eq!(store.sample("none", 4), []);
     }
 
     #[test]

@@ -247,7 +247,8 @@ mod tests {
         assert!(Pin::new(&mut taken).poll(&mut context).is_pending());
         let kept = stolen.lock().expect("a lock").take().expect("a waker");
         kept.wake_by_ref();
-        kept.clone().wake();
+        let second = kept.clone();
+        second.wake_by_ref();
         assert_eq!(count.0.load(SeqCst), 2);
         assert!(matches!(Pin::new(&mut taken).poll(&mut context), Poll::Ready(outcome) if outcome.kind == Outcome::DONE));
         drop(taken);

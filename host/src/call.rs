@@ -1,0 +1,242 @@
+//! How does a request run through a plugin?
+//!
+//! A [`Call`] holds the lease under which a request was admitted, and is what the plugin's `Ctx` leads to. An [`Invocation`] is the
+//! handler's work: its first poll enters the plugin under that lease, and if the handler isn't done the very lease is kept; the slot is
+//! never looked at again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use midair_plugin::abi::{self, Outcome, RequestParts};
+use midair_plugin::task::{Taken, lend};
+
+use crate::entry::told;
+use crate::event::Event;
+use crate::generation::Generation;
+use crate::lease::Lease;
+use crate::route::Found;
+use crate::services;
+use crate::snapshot::Target;
+
+/// How deep calls of routes by handlers may nest.
+const DEEPEST: u32 = 16;
+
+/// A call in flight, or an `init` that runs.
+pub struct Call {
+    /// None for a candidate, which was admitted to nothing.
+    lease: Option<Lease>,
+    depth: u32,
+    handler: usize,
+    // Last: whatever the lease lets go of, this generation's code stays until the call is over.
+    generation: Arc<Generation>,
+}
+
+impl Call {
+    /// A call of `target`, which was found in the snapshot of `lease`.
+    #[must_use]
+    pub fn admit(lease: Lease, target: Target) -> Arc<Self> {
+        let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
+        let lease = lease.pin(&generation.services().leases, generation.key(), place(target));
+        Arc::new(Self { lease: Some(lease), depth: 0, handler: target.handler, generation })
+    }
+
+    /// A candidate's way to the host while its `init` runs.
+    #[must_use]
+    pub fn of_candidate(generation: Arc<Generation>) -> Arc<Self> {
+        Arc::new(Self { lease: None, depth: 0, handler: 0, generation })
+    }
+
+    /// Whose code runs.
+    #[must_use]
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// The handler's name.
+    #[must_use]
+    pub fn handler(&self) -> &str {
+        self.generation.handlers().get(self.handler).map_or("", |handler| &handler.name)
+    }
+
+    /// Runs the handler. The request's parameters are those of the route.
+    pub fn invoke(self: Arc<Self>, parts: RequestParts) -> Invocation {
+        Invocation { work: Work::Ready(Box::new(abi::Request::new(parts))), call: self }
+    }
+
+    /// Asks another route in the same snapshot.
+    ///
+    /// # Errors
+    ///
+    /// An outcome that says why there is nothing to ask.
+    pub fn nest(&self, request: &abi::Request) -> Result<Invocation, Outcome> {
+        let refuse = |status, text: String| Err(Outcome::response(status, Vec::<(String, String)>::new(), text));
+        let Some(lease) = &self.lease else {
+            return Err(Outcome::told(Outcome::ERROR, 500, "init can't call routes: nothing serves it yet".to_owned(), &[]));
+        };
+        if self.depth == DEEPEST {
+            let text = format!("calls nest deeper than {DEEPEST}: does a route call itself?");
+            return Err(Outcome::told(Outcome::ERROR, 508, text, &[]));
+        }
+        let (target, params) = match lease.snapshot().find(request.method(), request.path()) {
+            Found::Handler(target, params) => (target, params),
+            Found::OtherMethods(allow) => return refuse(405, format!("{} takes {allow}", request.path())),
+            Found::Nothing => return refuse(404, format!("nothing answers {}", request.path())),
+        };
+        let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
+        let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
+        let lease = lease.nest(&generation.services().leases, generation.key(), place(target));
+        let call = Arc::new(Self { lease: Some(lease), depth: self.depth + 1, handler: target.handler, generation });
+        let header = |(name, value): (&str, &[u8])| {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
+            Some((name, http::HeaderValue::from_bytes(value).ok()?))
+        };
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in request.headers().filter_map(header) {
+            headers.append(name, value);
+        }
+        Ok(call.invoke(RequestParts {
+            method: http::Method::from_bytes(request.method().as_bytes()).unwrap_or_default(),
+            path: request.path().to_owned(),
+            query: request.query().to_owned(),
+            params,
+            headers,
+            body: bytes::Bytes::copy_from_slice(request.body()),
+            peer: request.peer(),
+        }))
+    }
+}
+
+fn place(target: Target) -> u32 {
+    u32::try_from(target.handler).unwrap_or(u32::MAX)
+}
+
+/// Percent-decodes the parameters; `None` if one isn't UTF-8.
+#[must_use]
+pub fn decode(mut params: Vec<(String, String)>) -> Option<Vec<(String, String)>> {
+    for (_, value) in &mut params {
+        if value.contains('%') {
+            *value = percent_encoding::percent_decode_str(value).decode_utf8().ok()?.into_owned();
+        }
+    }
+    Some(params)
+}
+
+/// A handler at work. Dropping it drops the handler's future, on its own generation's code.
+#[must_use = "futures do nothing unless polled"]
+pub struct Invocation {
+    // Dropped first: a future of the plugin must go before the call that keeps its code.
+    work: Work,
+    call: Arc<Call>,
+}
+
+enum Work {
+    Ready(Box<abi::Request>),
+    Pending(Taken),
+    Done,
+}
+
+/// What a handler answered.
+pub enum Answer {
+    /// A response; body and headers stay in the plugin's memory until it is dropped.
+    Response(Reply),
+    /// An error that the handler returned. Its text is the operator's.
+    Error {
+        /// The status.
+        status: u16,
+        /// The text.
+        text: String,
+    },
+    /// The handler panicked; what is known of it.
+    Panic(String),
+}
+
+/// A plugin's response with what keeps it readable.
+pub struct Reply {
+    // Dropped first, by the plugin's code.
+    outcome: Outcome,
+    _call: Arc<Call>,
+}
+
+impl Reply {
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        u16::try_from(self.outcome.status).unwrap_or(500)
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.outcome.pairs()
+    }
+}
+
+impl AsRef<[u8]> for Reply {
+    fn as_ref(&self) -> &[u8] {
+        self.outcome.body()
+    }
+}
+
+impl Future for Invocation {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let this = &mut *self;
+        let outcome = match std::mem::replace(&mut this.work, Work::Done) {
+            Work::Ready(request) => {
+                let Some(code) = this.call.generation.code() else { return Poll::Ready(Answer::Panic(String::new())) };
+                let handle = services::context(&this.call);
+                let outcome = lend(context.waker(), |waker| code.call(this.call.handler, handle, *request, waker));
+                match Taken::take(outcome) {
+                    // Its first poll is done and has our waker.
+                    Ok(taken) => {
+                        this.work = Work::Pending(taken);
+                        return Poll::Pending;
+                    }
+                    Err(outcome) => outcome,
+                }
+            }
+            Work::Pending(mut taken) => match Pin::new(&mut taken).poll(context) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => {
+                    this.work = Work::Pending(taken);
+                    return Poll::Pending;
+                }
+            },
+            Work::Done => return Poll::Pending,
+        };
+        Poll::Ready(this.call.answer(outcome))
+    }
+}
+
+impl Call {
+    /// Turns an outcome into an answer, counts it and tells of what went wrong.
+    fn answer(self: &Arc<Self>, outcome: Outcome) -> Answer {
+        let counts = self.generation.counts();
+        counts.requests.fetch_add(1, Ordering::Relaxed);
+        let status = u16::try_from(outcome.status).unwrap_or(500);
+        if status >= 500 || outcome.kind != Outcome::DONE {
+            counts.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        let (plugin, generation, handler) =
+            (self.generation.plugin().to_owned(), self.generation.number(), self.handler().to_owned());
+        let bus = &self.generation.services().bus;
+        match outcome.kind {
+            Outcome::DONE => Answer::Response(Reply { outcome, _call: Arc::clone(self) }),
+            Outcome::PANIC => {
+                counts.panics.fetch_add(1, Ordering::Relaxed);
+                let panic = outcome.panic();
+                let text = told(&panic);
+                bus.say(Event::Panicked { plugin, generation, handler, message: panic.message, location: panic.location });
+                Answer::Panic(text)
+            }
+            Outcome::ERROR => {
+                let text = outcome.text();
+                bus.say(Event::Failed { plugin, generation, handler, error: text.clone() });
+                Answer::Error { status, text }
+            }
+            other => Answer::Error { status: 500, text: format!("the handler answered with an unknown kind {other}") },
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! How does the host call a plugin?
+//!
+//! The only caller of what a plugin exports. Every call is caught on the plugin's side, so what comes back is a value; what it owns is
+//! freed by the plugin's code, which is why [`Plugin`] and everything made of it must be dropped before its library could go.
+
+use std::sync::Arc;
+
+use midair_plugin::abi::{self, Built, Outcome, Span};
+use midair_plugin::wall::Panic;
+
+use crate::error::{Code, Error, Result, Stage};
+use crate::library::Library;
+
+/// What a handler says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerInfo {
+    /// `GET`, `POST`, ..
+    pub method: String,
+    /// The route.
+    pub path: String,
+    /// Its Rust name, such as `shop::create`.
+    pub name: String,
+}
+
+/// A plugin's code, put together and ready to be called.
+pub struct Plugin {
+    // Dropped first, by the plugin's own code in `library`.
+    built: Built,
+    handlers: Vec<HandlerInfo>,
+    tables: Vec<String>,
+    library: Library,
+}
+
+impl Plugin {
+    /// Runs the plugin's constructor function.
+    ///
+    /// # Errors
+    ///
+    /// `E_INIT` if it panics, `E_ABI` if it has a handler of a kind that this host doesn't know.
+    pub fn build(library: Library, subject: &str) -> Result<Self> {
+        let built = library.root().build()();
+        if built.outcome.kind != Outcome::DONE {
+            let reason = format!("its plugin function panicked: {}", told(&built.outcome.panic()));
+            return Err(Error::rejected(Code::Init, Stage::Init, subject, reason));
+        }
+        let handlers = built.handlers().iter().map(|handler| read_handler(handler, subject)).collect::<Result<Vec<_>>>()?;
+        // SAFETY: the name lives in what `built` owns.
+        let tables = built.tables().iter().map(|table| unsafe { table.name.text() }.to_owned()).collect();
+        Ok(Self { built, handlers, tables, library })
+    }
+
+    /// Where its library lies.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.library.address()
+    }
+
+    /// Its handlers, by place.
+    #[must_use]
+    pub fn handlers(&self) -> &[HandlerInfo] {
+        &self.handlers
+    }
+
+    /// The tables that it declares, by place.
+    #[must_use]
+    pub fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
+    /// Runs its `init` hook to the end, on this thread.
+    #[must_use]
+    pub fn init(&self, context: abi::Context) -> Outcome {
+        // SAFETY: the data is the built plugin's own, alive as long as `self`; the context is given away.
+        unsafe { self.library.root().init()(self.built.owner.data(), context) }
+    }
+
+    /// Calls the handler at `place`; its future, if it makes one, must be dropped before `self`.
+    #[must_use]
+    pub fn call(&self, place: usize, context: abi::Context, request: abi::Request, waker: &abi::Waker) -> Outcome {
+        let Some(handler) = self.built.handlers().get(place) else {
+            return Outcome::told(Outcome::ERROR, 500, "the handler is gone".to_owned(), &[]);
+        };
+        // SAFETY: data and function came together from the plugin, alive as long as `self`; the context and request are given away, the
+        // waker is lent for this call.
+        unsafe { (handler.call)(handler.data, context, request, waker) }
+    }
+
+    /// Reads a value as the plugin's type of the table at `place`.
+    #[must_use]
+    pub fn check(&self, place: usize, bytes: &[u8]) -> Outcome {
+        let Some(table) = self.built.tables().get(place) else { return Outcome::done() };
+        // SAFETY: data and function came together from the plugin, alive as long as `self`; the bytes outlive the call.
+        unsafe { (table.check)(table.data, Span::of(bytes)) }
+    }
+}
+
+/// A waker that the plugin made may be kept by the host: it holds this, so that the code behind it stays.
+pub type Keep = Arc<dyn std::any::Any + Send + Sync>;
+
+/// A panic in one line.
+#[must_use]
+pub fn told(panic: &Panic) -> String {
+    if panic.location.is_empty() { panic.message.clone() } else { format!("{} at {}", panic.message, panic.location) }
+}
+
+fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
+    if handler.kind != abi::Handler::ROUTE {
+        let reason = format!("it has a handler of kind {}, which this host doesn't know", handler.kind);
+        return Err(Error::rejected(Code::Abi, Stage::Init, subject, reason).help("update the host"));
+    }
+    let (mut method, mut path, mut name) = (String::new(), String::new(), String::new());
+    // SAFETY: the metadata lives in what the plugin owns, which is alive.
+    for pair in unsafe { handler.meta.items() } {
+        // SAFETY: as above.
+        let (key, value) = unsafe { (pair.name.text(), pair.value) };
+        // SAFETY: as above.
+        let value = unsafe { value.text() }.to_owned();
+        match key {
+            "method" => method = value,
+            "path" => path = value,
+            "name" => name = value,
+            _ => {}
+        }
+    }
+    Ok(HandlerInfo { method, path, name })
+}

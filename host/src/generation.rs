@@ -1,0 +1,281 @@
+//! What is one plugin's code, from candidate to retirement?
+//!
+//! A generation owns the loaded code and the way by which that code reaches the host. Before publish it is a candidate: it may read state,
+//! while what it writes is queued. Publishing applies the queue; rejecting throws it away and shuts the door.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+
+use midair_plugin::store::{Answer, Kind, Memory, Op, Refusal, Row};
+use parking_lot::Mutex;
+
+use crate::entry::{HandlerInfo, Plugin};
+use crate::event::{Bus, Event};
+use crate::lease::Leases;
+
+/// What the host offers to every generation.
+pub struct Services {
+    /// The state of all plugins.
+    pub store: Memory,
+    /// Where plugins' log lines and failures are told.
+    pub bus: Bus,
+    /// All calls in flight.
+    pub leases: Arc<Leases>,
+    /// Whether error texts may reach clients.
+    pub dev: bool,
+    /// Takes what is left of a generation when nothing uses it any more.
+    pub reaper: Mutex<Sender<Remains>>,
+}
+
+/// What is left when the last use of a generation ended.
+pub struct Remains {
+    /// Whose it was.
+    pub plugin: String,
+    /// Its number.
+    pub number: u64,
+    /// Whether it ever served.
+    pub published: bool,
+    /// Its code, to be dropped by the reaper and nowhere else.
+    pub code: Plugin,
+}
+
+/// Who a generation is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Its number, unique for that plugin within a run.
+    pub number: u64,
+    /// blake3 of the artifact, in hex.
+    pub digest: String,
+}
+
+/// How many requests, errors and panics.
+#[derive(Default)]
+pub struct Counts {
+    /// Calls that a client made.
+    pub requests: AtomicU64,
+    /// Answers with a status of 500 and above, panics included.
+    pub errors: AtomicU64,
+    /// Handlers that panicked.
+    pub panics: AtomicU64,
+}
+
+/// One plugin's code with its way to the host.
+pub struct Generation {
+    key: u64,
+    identity: Identity,
+    /// Taken by `Drop` alone.
+    code: Option<Plugin>,
+    services: Arc<Services>,
+    counts: Counts,
+    door: Mutex<Door>,
+    /// `Door` again, for the way that needs no lock.
+    phase: AtomicU64,
+}
+
+enum Door {
+    /// Before publish: writes wait here.
+    Candidate(Vec<Vec<Write>>),
+    Live,
+    Revoked,
+}
+
+const CANDIDATE: u64 = 0;
+const LIVE: u64 = 1;
+const REVOKED: u64 = 2;
+
+/// An operation that outlives its call.
+struct Write {
+    kind: Kind,
+    table: String,
+    key: String,
+    expected: Option<u64>,
+    schema: u32,
+    number: i64,
+    bytes: Vec<u8>,
+}
+
+impl Write {
+    fn of(op: &Op<'_>) -> Self {
+        let Op { kind, table, key, expected, schema, number, bytes, .. } = op;
+        let (table, key, bytes) = ((*table).to_owned(), (*key).to_owned(), bytes.to_vec());
+        Self { kind: *kind, table, key, expected: *expected, schema: *schema, number: *number, bytes }
+    }
+
+    fn op(&self) -> Op<'_> {
+        let Self { kind, table, key, expected, schema, number, bytes } = self;
+        Op { expected: *expected, schema: *schema, number: *number, bytes, ..Op::new(*kind, table, key) }
+    }
+}
+
+impl Generation {
+    /// A candidate.
+    #[must_use]
+    pub fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
+        static KEYS: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            identity,
+            code: Some(code),
+            services,
+            counts: Counts::default(),
+            door: Mutex::new(Door::Candidate(Vec::new())),
+            phase: AtomicU64::new(CANDIDATE),
+        })
+    }
+
+    /// Unique in the process.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// The plugin's name.
+    #[must_use]
+    pub fn plugin(&self) -> &str {
+        &self.identity.plugin
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.identity.number
+    }
+
+    /// blake3 of its artifact, in hex.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.identity.digest
+    }
+
+    /// What it answers.
+    #[must_use]
+    pub fn handlers(&self) -> &[HandlerInfo] {
+        self.code.as_ref().map_or(&[], Plugin::handlers)
+    }
+
+    /// How it fared.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// What the host offers.
+    #[must_use]
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// The code. `None` never, as only `Drop` takes it.
+    #[must_use]
+    pub fn code(&self) -> Option<&Plugin> {
+        self.code.as_ref()
+    }
+
+    /// Whether it isn't published yet.
+    #[must_use]
+    pub fn is_candidate(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == CANDIDATE
+    }
+
+    /// Whether it was rejected.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == REVOKED
+    }
+
+    /// Operations on the state, as this generation may do them now.
+    ///
+    /// # Errors
+    ///
+    /// The store's refusal, or [`Refusal::Revoked`] after a rejection.
+    pub fn apply(&self, ops: &[Op<'_>]) -> Answer {
+        if self.phase.load(Ordering::Acquire) == LIVE {
+            return self.services.store.apply(ops);
+        }
+        let mut door = self.door.lock();
+        match &mut *door {
+            Door::Live => {
+                drop(door);
+                self.services.store.apply(ops)
+            }
+            Door::Revoked => Err(Refusal::Revoked),
+            Door::Candidate(queue) => {
+                if !ops.iter().any(Op::is_write) {
+                    return self.services.store.apply(ops);
+                }
+                let rows = foresee(&self.services.store, ops)?;
+                queue.push(ops.iter().filter(|op| op.is_write()).map(Write::of).collect());
+                Ok(rows)
+            }
+        }
+    }
+
+    /// Opens the door: what waited is written, in order, each call's writes all or nothing. What can't be done any more, since the code
+    /// before wrote meanwhile, is left out and told.
+    pub fn go_live(&self) {
+        let mut door = self.door.lock();
+        if let Door::Candidate(queue) = std::mem::replace(&mut *door, Door::Live) {
+            for writes in queue {
+                let ops: Vec<Op<'_>> = writes.iter().map(Write::op).collect();
+                if let Err(refusal) = self.services.store.apply(&ops) {
+                    let keys: Vec<String> = writes.iter().map(|write| format!("{}[{:?}]", write.table, write.key)).collect();
+                    let message = format!("{self}: what init wrote to {} was left out: {refusal}", keys.join(", "));
+                    self.services.bus.say(Event::Warning { message });
+                }
+            }
+        }
+        self.phase.store(LIVE, Ordering::Release);
+    }
+
+    /// Shuts the door on a candidate: what waited is thrown away, and whatever it still tries fails.
+    pub fn revoke(&self) {
+        *self.door.lock() = Door::Revoked;
+        self.phase.store(REVOKED, Ordering::Release);
+    }
+}
+
+/// What writes would answer now. A row's revision is 0, as none was given yet.
+fn foresee(store: &Memory, ops: &[Op<'_>]) -> Answer {
+    let mut rows = Vec::with_capacity(ops.len());
+    for (index, op) in ops.iter().enumerate() {
+        if !op.is_write() {
+            rows.extend(store.apply(std::slice::from_ref(op))?);
+            continue;
+        }
+        let there = store.apply(&[Op::new(Kind::Get, op.table, op.key)])?;
+        let revision = there.first().map_or(0, |row| row.revision);
+        if op.expected.is_some_and(|expected| expected != revision) {
+            return Err(Refusal::Conflict { index, revision });
+        }
+        let number = match op.kind {
+            Kind::Remove => i64::from(!there.is_empty()),
+            Kind::Add => Memory::sum(there.first(), op.number).ok_or(Refusal::NotANumber { index })?,
+            Kind::Get | Kind::Scan | Kind::Put | Kind::Count => 0,
+        };
+        rows.push(Row { key: op.key.to_owned(), number, schema: op.schema, ..Row::default() });
+    }
+    Ok(rows)
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.identity.plugin, self.identity.number)
+    }
+}
+
+impl Drop for Generation {
+    /// The last lease may end on any thread, in the middle of a request: plugin code is dropped elsewhere.
+    fn drop(&mut self) {
+        let Some(code) = self.code.take() else { return };
+        let published = *self.phase.get_mut() == LIVE;
+        let remains = Remains { plugin: self.identity.plugin.clone(), number: self.identity.number, published, code };
+        if let Err(unsent) = self.services.reaper.lock().send(remains) {
+            // The reaper ended with the host: nothing is freed any more, since nobody is left to do it safely.
+            std::mem::forget(unsent.0);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! How does the world reach the plugins?
+//!
+//! `serve` carries requests; `admin` answers questions about the host, on a thread that no plugin can hold up.
+
+pub mod serve;

@@ -1,0 +1,190 @@
+//! What can be known about an artifact without running it?
+//!
+//! Its headers, whether it is whole, and the manifest in its note. The bytes come from somebody who may make mistakes: nothing is trusted.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use midair_plugin::abi::ABI_VERSION;
+use midair_plugin::manifest::{Manifest, NOTE_OWNER, NOTE_TYPE};
+use object::elf::{self, DataEncoding, FileClass, FileHeader64, Machine, NoteType};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, LittleEndian};
+
+use crate::error::{Code, Error, Result, Stage};
+
+type Header = FileHeader64<Endianness>;
+
+/// Judges the artifact's bytes; its manifest if this host can serve it.
+///
+/// # Errors
+///
+/// `E_ELF`, `E_ARCH`, `E_TRUNC` or `E_ABI`, naming what was found and what is expected.
+pub fn inspect(bytes: &[u8], artifact: &Path) -> Result<Manifest> {
+    let subject = || artifact.display().to_string();
+    let rejected = |code, reason: String| Error::rejected(code, Stage::Inspect, subject(), reason);
+    if !bytes.starts_with(&elf::ELFMAG) {
+        return Err(rejected(Code::Elf, "it is no shared library".to_owned())
+            .help("give the path of a cdylib, such as target/debug/libplugin.so"));
+    }
+    arch(bytes).map_err(|reason| rejected(Code::Arch, reason).help("build the plugin for the host's target"))?;
+    let lacking = lacking(bytes, bytes.len() as u64);
+    if lacking > 0 {
+        return Err(rejected(Code::Trunc, format!("it ends {lacking} bytes before its own headers say it does"))
+            .help("copy it again; a plugin is best replaced by renaming a whole file over it"));
+    }
+    let broken = |error: object::Error| rejected(Code::Elf, format!("its headers make no sense: {error}"));
+    let header = Header::parse(bytes).map_err(broken)?;
+    let endian = header.endian().map_err(broken)?;
+    if header.e_type(endian) != elf::ET_DYN {
+        return Err(rejected(Code::Elf, "it is no shared library".to_owned()).help("a plugin's crate-type is cdylib"));
+    }
+    let segments = header.program_headers(endian, bytes).map_err(broken)?;
+    let Some(text) = segments.iter().find_map(|segment| manifest_note(segment, endian, bytes)) else {
+        return Err(rejected(Code::Abi, "it has no midair manifest, so it is no plugin".to_owned())
+            .help("depend on midair-plugin and write `midair_plugin::export!(plugin);` at the top of lib.rs"));
+    };
+    let manifest = Manifest::parse(text).map_err(|reason| rejected(Code::Abi, reason))?;
+    compatible(&manifest).map_err(|(reason, help)| rejected(Code::Abi, reason).help(help))?;
+    Ok(manifest)
+}
+
+fn arch(bytes: &[u8]) -> Result<(), String> {
+    let ours = (elf::ELFCLASS64, if cfg!(target_endian = "little") { elf::ELFDATA2LSB } else { elf::ELFDATA2MSB }, MACHINE);
+    let machine = bytes.get(18..20).map_or(0, |machine| u16::from_le_bytes([machine[0], machine[1]]));
+    let byte = |at: usize| bytes.get(at).copied().unwrap_or_default();
+    let theirs = (FileClass(byte(4)), DataEncoding(byte(5)), Machine(machine));
+    let told = |(class, data, machine): (FileClass, DataEncoding, Machine)| {
+        let bits = match class {
+            elf::ELFCLASS64 => "64 bit",
+            elf::ELFCLASS32 => "32 bit",
+            _ => "of unknown width",
+        };
+        let endian = match data {
+            elf::ELFDATA2LSB => "little endian",
+            elf::ELFDATA2MSB => "big endian",
+            _ => "of unknown endianness",
+        };
+        let name = match machine {
+            elf::EM_X86_64 => "x86_64".to_owned(),
+            elf::EM_AARCH64 => "aarch64".to_owned(),
+            elf::EM_386 => "x86".to_owned(),
+            elf::EM_ARM => "arm".to_owned(),
+            elf::EM_RISCV => "riscv".to_owned(),
+            Machine(other) => format!("machine {other}"),
+        };
+        format!("{name}, {bits}, {endian}")
+    };
+    if theirs == ours { Ok(()) } else { Err(format!("it is for {}, the host is {}", told(theirs), told(ours))) }
+}
+
+const MACHINE: Machine = if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };
+
+fn manifest_note<'a>(segment: &elf::ProgramHeader64<Endianness>, endian: Endianness, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let mut notes = segment.notes(endian, bytes).ok()??;
+    while let Ok(Some(note)) = notes.next() {
+        if note.name() == NOTE_OWNER && note.n_type(endian) == NoteType(NOTE_TYPE) {
+            return Some(note.desc());
+        }
+    }
+    None
+}
+
+/// Whether this host can serve such a plugin; else why not, and what to do.
+fn compatible(manifest: &Manifest) -> Result<(), (String, &'static str)> {
+    let ours = Manifest::of_this_build("", "");
+    if manifest.abi != ABI_VERSION {
+        let reason = format!("it speaks ABI version {}, the host speaks {ABI_VERSION}", manifest.abi);
+        return Err((reason, "build plugin and host against the same version of midair-plugin"));
+    }
+    if manifest.panic != "unwind" {
+        let reason = format!("its panics {}, so one would end the host; they must unwind", manifest.panic);
+        return Err((reason, "remove `panic = \"abort\"` from the plugin's profile"));
+    }
+    if manifest.target != ours.target {
+        let reason = format!("it was built for {}, the host for {}", manifest.target, ours.target);
+        return Err((reason, "build the plugin for the host's target"));
+    }
+    Ok(())
+}
+
+/// How many bytes a file lacks by its own headers; 0 if it is whole, or no library at all.
+///
+/// # Errors
+///
+/// If it can't be read.
+pub fn missing(path: &Path) -> io::Result<u64> {
+    if !path.metadata()?.is_file() {
+        return Ok(0);
+    }
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    // The program headers follow the file header; a plugin has about ten of 56 bytes.
+    let mut start = vec![0; usize::try_from(size.min(4096)).unwrap_or_default()];
+    file.read_exact_at(&mut start, 0)?;
+    Ok(if start.starts_with(&elf::ELFMAG) { lacking(&start, size) } else { 0 })
+}
+
+/// How many bytes a library of `size` bytes lacks, by the headers at its `start`.
+fn lacking(start: &[u8], size: u64) -> u64 {
+    let Ok(header) = FileHeader64::<LittleEndian>::parse(start) else {
+        return (size_of::<FileHeader64<LittleEndian>>() as u64).saturating_sub(size);
+    };
+    let endian = LittleEndian;
+    let sections = u64::from(header.e_shnum.get(endian)) * u64::from(header.e_shentsize.get(endian));
+    let mut end = header.e_shoff.get(endian).saturating_add(sections);
+    let table = header
+        .e_phoff
+        .get(endian)
+        .saturating_add(u64::from(header.e_phnum.get(endian)) * u64::from(header.e_phentsize.get(endian)));
+    end = end.max(table);
+    if let Ok(segments) = header.program_headers(endian, start) {
+        for segment in segments {
+            end = end.max(segment.p_offset(endian).saturating_add(segment.p_filesz(endian)));
+        }
+    }
+    end.saturating_sub(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(bytes: &[u8]) -> String {
+        match inspect(bytes, Path::new("libx.so")) {
+            Ok(manifest) => format!("{manifest:?}"),
+            Err(error) => format!("{} {}", error.code(), error.reason()),
+        }
+    }
+
+    /// The test's own executable: a real ELF file of this machine that is no plugin.
+    fn own() -> Vec<u8> {
+        std::fs::read("/proc/self/exe").expect("it can be read")
+    }
+
+    #[test]
+    fn what_is_no_library_is_told() {
+        assert_eq!(judged(b"hello"), "E_ELF it is no shared library");
+        assert!(judged(&own()).starts_with("E_ABI it has no midair manifest"), "{}", judged(&own()));
+    }
+
+    #[test]
+    fn a_library_cut_off_anywhere_is_told() {
+        let own = own();
+        for cut in (1..=40).map(|n| own.len() * n / 41) {
+            let told = judged(&own[..cut]);
+            assert!(told.starts_with("E_TRUNC") || told.starts_with("E_ELF"), "cut at {cut}: {told}");
+        }
+    }
+
+    #[test]
+    fn another_machine_is_told_with_both_sides() {
+        let mut bytes = own();
+        bytes[18] = 62 ^ 0xff;
+        assert!(judged(&bytes).starts_with("E_ARCH it is for machine"), "{}", judged(&bytes));
+        bytes[4] = elf::ELFCLASS32.0;
+        assert!(judged(&bytes).contains("32 bit"), "{}", judged(&bytes));
+    }
+}

@@ -1,0 +1,136 @@
+//! What can a plugin ask of the host?
+//!
+//! The functions behind [`abi::Host`]. Each gets a context, which is a counted [`Call`], and runs inside the panic wall on the host's
+//! side. Nothing here is ever unmapped.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::time::Duration;
+
+use abi_stable::prefix_type::WithMetadata;
+use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
+use midair_plugin::store::Op;
+use midair_plugin::{task, wall};
+
+use crate::call::{Answer, Call};
+use crate::entry::Keep;
+use crate::event::Event;
+
+static HOST: &WithMetadata<abi::Host> =
+    &WithMetadata::new(abi::Host { context_clone, context_release, identity, log, state, sleep, call });
+
+/// A context for the plugin, which it releases when it is done with it.
+#[must_use]
+pub fn context(call: &Arc<Call>) -> abi::Context {
+    abi::Context { data: Arc::into_raw(Arc::clone(call)).cast(), host: HostRef(HOST.static_as_prefix()) }
+}
+
+/// # Safety
+///
+/// `context` came from [`context`] or `context_clone` and wasn't released yet.
+unsafe fn read<'a>(context: *const c_void) -> &'a Call {
+    // SAFETY: passed on to the caller; the count that the holder has keeps it alive.
+    unsafe { &*context.cast::<Call>() }
+}
+
+unsafe extern "C" fn context_clone(context: *const c_void) -> *const c_void {
+    // SAFETY: the plugin passes a context that it holds.
+    unsafe { Arc::increment_strong_count(context.cast::<Call>()) };
+    context
+}
+
+unsafe extern "C" fn context_release(context: *const c_void) {
+    // SAFETY: the plugin releases each hold once.
+    wall::guard_drop(unsafe { Arc::from_raw(context.cast::<Call>()) });
+}
+
+unsafe extern "C" fn identity(context: *const c_void) -> abi::Identity {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    let flags = u32::from(generation.services().dev) | u32::from(generation.is_candidate()) << 1;
+    abi::Identity { plugin: Span::of(generation.plugin().as_bytes()), generation: generation.number(), flags }
+}
+
+unsafe extern "C" fn log(context: *const c_void, level: u32, message: Span) {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    // SAFETY: the plugin keeps the message during the call.
+    let message = unsafe { message.text() }.to_owned();
+    let level = ["error", "warn", "info", "debug"].get(level.saturating_sub(1) as usize).copied().unwrap_or("trace");
+    let (plugin, number) = (generation.plugin().to_owned(), generation.number());
+    let _ = wall::guard(|| {
+        generation.services().bus.say(Event::Log { plugin, generation: number, level: level.to_owned(), message });
+    });
+}
+
+unsafe extern "C" fn state(context: *const c_void, ops: Many<abi::Op>) -> Outcome {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    // SAFETY: the plugin keeps the operations during the call.
+    let ops = unsafe { ops.items() };
+    // SAFETY: as above, and so it does what they point to.
+    let one = |op: &abi::Op| unsafe { op.read() };
+    let answer = wall::guard(|| {
+        // One operation is the rule; it needs no list.
+        if let [op] = ops {
+            return one(op).map(|op| generation.apply(&[op]));
+        }
+        let ops = ops.iter().map(one).collect::<Result<Vec<Op<'_>>, u32>>()?;
+        Ok(generation.apply(&ops))
+    });
+    match answer {
+        Ok(Ok(Ok(rows))) => Outcome::of_rows(rows),
+        Ok(Ok(Err(refusal))) => Outcome::refused(&refusal),
+        Ok(Err(kind)) => Outcome::told(Outcome::ERROR, 500, format!("the host doesn't know state operation {kind}"), &[]),
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
+unsafe extern "C" fn sleep(context: *const c_void, nanoseconds: u64) -> Outcome {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    if generation.is_revoked() {
+        return revoked();
+    }
+    let keep: Keep = Arc::clone(generation) as Keep;
+    let timer = wall::guard(|| futures_timer::Delay::new(Duration::from_nanos(nanoseconds)));
+    match timer {
+        Ok(timer) => task::give_unpolled(Box::pin(done_after(timer)), Some(keep)),
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
+async fn done_after(timer: futures_timer::Delay) -> Outcome {
+    timer.await;
+    Outcome::done()
+}
+
+unsafe extern "C" fn call(context: *const c_void, request: abi::Request) -> Outcome {
+    // SAFETY: the plugin passes a context that it holds.
+    let call = unsafe { read(context) };
+    if call.generation().is_revoked() {
+        return revoked();
+    }
+    let keep: Keep = Arc::clone(call.generation()) as Keep;
+    let invocation = match wall::guard(|| call.nest(&request)) {
+        Ok(Ok(invocation)) => invocation,
+        Ok(Err(outcome)) => return outcome,
+        Err(panic) => return Outcome::panicked(panic),
+    };
+    let answer = async move {
+        match invocation.await {
+            Answer::Response(reply) => {
+                let headers = reply.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+                // The body stays where the called plugin put it, held by the reply.
+                Outcome::response(reply.status(), headers, reply)
+            }
+            Answer::Error { status, text } => Outcome::told(Outcome::ERROR, status, text, &[]),
+            Answer::Panic(text) => Outcome::told(Outcome::ERROR, 500, format!("the called handler panicked: {text}"), &[]),
+        }
+    };
+    task::give_unpolled(Box::pin(answer), Some(keep))
+}
+
+fn revoked() -> Outcome {
+    Outcome::told(Outcome::REVOKED, 500, "this generation was rejected, its services are gone".to_owned(), &[])
+}

@@ -1,0 +1,570 @@
+//! How does an artifact become what serves?
+//!
+//! The one room that sees both sides: files and libraries, snapshots and events. The journey runs on a thread of its own, one attempt at
+//! a time; that thread never runs plugin code itself. All that can fail happens before the publish and leaves everything as it was.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use midair_plugin::abi::Outcome as Told;
+use midair_plugin::manifest::Manifest;
+use midair_plugin::store::Memory;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::attempt::{Attempt, Journal, Outcome, Part, Record};
+use crate::call::Call;
+use crate::deadline::{Overrun, within};
+use crate::entry::{Plugin, told};
+use crate::error::{Code, Error, Result, Stage};
+use crate::event::{Bus, Event};
+use crate::generation::{Generation, Identity, Remains, Services};
+use crate::inspect::inspect;
+use crate::lease::Leases;
+use crate::library::Opened;
+use crate::services::context;
+use crate::snapshot::{Slot, Snapshot};
+use crate::stage::{Staged, Staging};
+
+/// How a host is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder for private copies; no other host may use it.
+    pub data: PathBuf,
+    /// Whether error texts may reach clients.
+    pub dev: bool,
+    /// How long opening a library, building its plugin, its `init` and the trial of a table may take, each.
+    pub deadline: Duration,
+}
+
+impl Options {
+    /// The defaults with this folder.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self { data: data.into(), dev: false, deadline: Duration::from_secs(10) }
+    }
+}
+
+/// A file that holds a plugin's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// The plugin's name as its builder knows it; empty to take what the manifest says.
+    pub plugin: String,
+    /// The file. It is read and copied, never opened in place.
+    pub path: PathBuf,
+}
+
+/// What serves, and the way to replace it. Clones are the same host.
+///
+/// ```no_run
+/// use midair::swap::{Artifact, Host, Options};
+///
+/// let host = Host::new(Options::new("/tmp/midair"))?;
+/// let attempt = host.begin("started");
+/// let record = host.swap(attempt, vec![Artifact { plugin: String::new(), path: "libshop.so".into() }]);
+/// println!("{:?}", record.outcome);
+/// # Ok::<(), midair::error::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Host {
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+}
+
+struct Shared {
+    options: Options,
+    run: String,
+    services: Arc<Services>,
+    slot: Slot,
+    journal: Journal,
+    staging: Staging,
+    expected: Mutex<usize>,
+    /// Every generation that still exists, by key.
+    known: Mutex<BTreeMap<u64, Weak<Generation>>>,
+    /// Libraries opened so far, by plugin; none is ever closed.
+    opened: Mutex<BTreeMap<String, usize>>,
+}
+
+struct Job {
+    attempt: Attempt,
+    artifacts: Vec<Artifact>,
+    done: Sender<Record>,
+}
+
+/// What `GET /status` answers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The run's id.
+    pub run: String,
+    /// The process's id.
+    pub pid: u32,
+    /// Whether it is a development host.
+    pub dev: bool,
+    /// Publishes so far.
+    pub epoch: u64,
+    /// What serves.
+    pub plugins: Vec<PluginStatus>,
+    /// Calls in flight, the oldest first.
+    pub leases: Vec<LeaseStatus>,
+    /// The last attempts, the oldest first.
+    pub attempts: Vec<Record>,
+}
+
+/// A serving plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginStatus {
+    /// Its name.
+    pub plugin: String,
+    /// Its generation's number.
+    pub generation: u64,
+    /// blake3 of its artifact, in hex.
+    pub digest: String,
+    /// Calls in flight on any of its generations.
+    pub leases: usize,
+    /// Calls answered by this generation.
+    pub requests: u64,
+    /// Of these, with a status of 500 and above.
+    pub errors: u64,
+    /// Of these, by a panic.
+    pub panics: u64,
+    /// Libraries of this plugin that are mapped and don't serve.
+    pub retained: usize,
+}
+
+/// A call in flight.
+#[derive(Clone, Debug, Serialize)]
+pub struct LeaseStatus {
+    /// Unique within the run.
+    pub id: u64,
+    /// The plugin.
+    pub plugin: String,
+    /// The generation that it runs on.
+    pub generation: u64,
+    /// The handler.
+    pub handler: String,
+    /// Microseconds since it was admitted.
+    pub age_us: u64,
+}
+
+impl Host {
+    /// A host in which nothing serves yet.
+    ///
+    /// # Errors
+    ///
+    /// If its folder can't be prepared or its threads can't be started.
+    pub fn new(options: Options) -> Result<Self> {
+        let staging = Staging::open(&options.data)?;
+        let (reaper, remains) = channel();
+        let bus = Bus::default();
+        let leases = Leases::new();
+        let services =
+            Arc::new(Services { store: Memory::default(), bus: bus.clone(), leases, dev: options.dev, reaper: Mutex::new(reaper) });
+        let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
+        let shared = Arc::new(Shared {
+            run: run_id(),
+            services,
+            slot: Slot::new(nothing),
+            journal: Journal::default(),
+            staging,
+            expected: Mutex::new(1),
+            known: Mutex::default(),
+            opened: Mutex::default(),
+            options,
+        });
+        let (jobs, orders) = channel();
+        let deadline = shared.options.deadline;
+        start("midair-reaper", move || reap(&remains, &bus, deadline))?;
+        let journey = Journey { shared: Arc::clone(&shared), numbers: BTreeMap::new(), addresses: HashSet::new() };
+        start("midair-journey", move || journey.run(&orders))?;
+        Ok(Self { shared, jobs })
+    }
+
+    /// What happens, as it happens.
+    #[must_use]
+    pub fn events(&self) -> &Bus {
+        &self.shared.services.bus
+    }
+
+    /// What new requests reach.
+    #[must_use]
+    pub fn slot(&self) -> &Slot {
+        &self.shared.slot
+    }
+
+    /// Whether error texts may reach clients.
+    #[must_use]
+    pub fn is_dev(&self) -> bool {
+        self.shared.options.dev
+    }
+
+    /// The run's id, new with each process.
+    #[must_use]
+    pub fn run(&self) -> &str {
+        &self.shared.run
+    }
+
+    /// How many plugins [`ready`](Self::ready) waits for; 1 unless said.
+    pub fn expect(&self, plugins: usize) {
+        *self.shared.expected.lock() = plugins;
+    }
+
+    /// Whether every plugin that is expected serves.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.shared.slot.now().generations().len() >= *self.shared.expected.lock()
+    }
+
+    /// How many calls are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.services.leases.list().len()
+    }
+
+    /// Starts an attempt; `trigger` says what set it off, such as `saved src/lib.rs`.
+    pub fn begin(&self, trigger: impl Into<String>) -> Attempt {
+        self.shared.journal.begin(trigger)
+    }
+
+    /// Ends an attempt that didn't come as far as an artifact.
+    pub fn reject(&self, attempt: Attempt, error: &Error) -> Record {
+        self.shared.reject(attempt, error)
+    }
+
+    /// Ends an attempt that a newer change overtook.
+    pub fn supersede(&self, attempt: Attempt) -> Record {
+        attempt.supersede(&self.shared.journal, self.events())
+    }
+
+    /// Takes artifacts through the journey, all or none of them, and publishes them with one store. Blocks until it is over.
+    ///
+    /// Attempts wait their turn; one whose artifacts a later one brings again is superseded. Plugin code runs inside, on threads of its own.
+    pub fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
+        let (done, record) = channel();
+        let job = Job { attempt, artifacts, done };
+        let gone = |attempt: Attempt| {
+            let error = Error::rejected(Code::Usage, Stage::Stage, "", "the host is ending");
+            self.reject(attempt, &error)
+        };
+        match self.jobs.send(job) {
+            Ok(()) => record.recv().unwrap_or_else(|_| gone(self.begin("an attempt whose journey ended"))),
+            Err(unsent) => gone(unsent.0.attempt),
+        }
+    }
+
+    /// What serves, what is in flight and what was attempted.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = &self.shared;
+        let snapshot = shared.slot.now();
+        let known: BTreeMap<u64, Arc<Generation>> =
+            shared.known.lock().iter().filter_map(|(key, generation)| Some((*key, generation.upgrade()?))).collect();
+        let lease = |(id, facts, age): (u64, crate::lease::Facts, u64)| {
+            let generation = known.get(&facts.generation)?;
+            let handler = generation.handlers().get(facts.handler as usize).map(|handler| handler.name.clone());
+            let (plugin, generation) = (generation.plugin().to_owned(), generation.number());
+            Some(LeaseStatus { id, plugin, generation, handler: handler.unwrap_or_default(), age_us: age / 1_000 })
+        };
+        let leases: Vec<LeaseStatus> = shared.services.leases.list().into_iter().filter_map(lease).collect();
+        let opened = shared.opened.lock().clone();
+        let plugin = |generation: &Arc<Generation>| {
+            use std::sync::atomic::Ordering::Relaxed;
+            let (name, counts) = (generation.plugin().to_owned(), generation.counts());
+            PluginStatus {
+                generation: generation.number(),
+                digest: generation.digest().to_owned(),
+                leases: leases.iter().filter(|lease| lease.plugin == name).count(),
+                requests: counts.requests.load(Relaxed),
+                errors: counts.errors.load(Relaxed),
+                panics: counts.panics.load(Relaxed),
+                retained: opened.get(&name).map_or(0, |opened| opened - 1),
+                plugin: name,
+            }
+        };
+        Status {
+            run: shared.run.clone(),
+            pid: std::process::id(),
+            dev: shared.options.dev,
+            epoch: snapshot.epoch(),
+            plugins: snapshot.generations().iter().map(plugin).collect(),
+            leases,
+            attempts: shared.journal.records(),
+        }
+    }
+}
+
+impl Shared {
+    fn reject(&self, attempt: Attempt, error: &Error) -> Record {
+        let serving = self.slot.now().generations().iter().map(|generation| generation.to_string()).collect();
+        attempt.reject(error, serving, &self.journal, &self.services.bus)
+    }
+}
+
+/// The thread that takes attempts through.
+struct Journey {
+    shared: Arc<Shared>,
+    /// The last number given, by plugin.
+    numbers: BTreeMap<String, u64>,
+    /// Where libraries lie; as none is unmapped, a known address means that the loader gave an old one.
+    addresses: HashSet<usize>,
+}
+
+/// An artifact that was judged.
+struct Judged {
+    staged: Staged,
+    manifest: Manifest,
+}
+
+impl Journey {
+    fn run(mut self, orders: &Receiver<Job>) {
+        while let Ok(first) = orders.recv() {
+            let mut jobs: Vec<Job> = std::iter::once(first).chain(orders.try_iter()).collect();
+            while !jobs.is_empty() {
+                let Job { attempt, artifacts, done } = jobs.remove(0);
+                let again = |later: &Job| artifacts.iter().all(|artifact| later.artifacts.contains(artifact));
+                let record = if jobs.iter().any(again) {
+                    attempt.supersede(&self.shared.journal, &self.shared.services.bus)
+                } else {
+                    self.attempt(attempt, &artifacts)
+                };
+                // Whoever asked may be gone; the journal has the record.
+                let _ = done.send(record);
+                jobs.extend(orders.try_iter());
+            }
+        }
+    }
+
+    fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact]) -> Record {
+        let mut candidates = Vec::new();
+        match self.prepare(&mut attempt, artifacts, &mut candidates) {
+            Ok((next, unchanged)) => self.publish(attempt, candidates, next, unchanged),
+            Err(error) => {
+                for candidate in &candidates {
+                    candidate.revoke();
+                }
+                self.shared.reject(attempt, &error)
+            }
+        }
+    }
+
+    /// Everything that can fail. `candidates` has what was made so far, whatever is returned.
+    fn prepare(
+        &mut self,
+        attempt: &mut Attempt,
+        artifacts: &[Artifact],
+        candidates: &mut Vec<Arc<Generation>>,
+    ) -> Result<(Option<Arc<Snapshot>>, Vec<Part>)> {
+        let now = self.shared.slot.now();
+        let (mut changed, mut unchanged, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for artifact in artifacts {
+            let judged = self.judge(attempt, artifact)?;
+            let name = &judged.manifest.name;
+            if !names.insert(name.clone()) {
+                let reason = format!("two artifacts hold the plugin {name}");
+                return Err(Error::rejected(Code::Usage, Stage::Inspect, artifact.path.display().to_string(), reason));
+            }
+            match now.generation(name) {
+                Some(live) if live.digest() == judged.staged.digest => unchanged.push(part_of(live)),
+                _ => changed.push(judged),
+            }
+        }
+        for judged in changed {
+            self.candidate(attempt, judged, candidates)?;
+        }
+        if candidates.is_empty() {
+            return Ok((None, unchanged));
+        }
+        let next = attempt.time(Stage::Try, || {
+            for candidate in candidates.iter() {
+                try_tables(candidate, self.shared.options.deadline)?;
+            }
+            let stays = |live: &&Arc<Generation>| candidates.iter().all(|candidate| candidate.plugin() != live.plugin());
+            let generations = now.generations().iter().filter(stays).chain(candidates.iter()).cloned().collect();
+            Snapshot::compose(now.epoch() + 1, generations).map_err(|clash| {
+                let names: Vec<&str> = candidates.iter().map(|candidate| candidate.plugin()).collect();
+                Error::rejected(Code::Routes, Stage::Try, names.join(", "), clash.to_string())
+                    .help("give each handler a route of its own")
+            })
+        })?;
+        Ok((Some(Arc::new(next)), unchanged))
+    }
+
+    fn judge(&self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
+        let staged = attempt.time(Stage::Stage, || self.shared.staging.read(&artifact.path))?;
+        let manifest = attempt.time(Stage::Inspect, || inspect(&staged.bytes, &artifact.path))?;
+        if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
+            let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
+            return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
+        }
+        Ok(Judged { staged, manifest })
+    }
+
+    fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, candidates: &mut Vec<Arc<Generation>>) -> Result<()> {
+        let Judged { staged, manifest } = judged;
+        let (name, deadline) = (manifest.name, self.shared.options.deadline);
+        let id = attempt.id();
+        let path = attempt.time(Stage::Stage, || self.shared.staging.write(&staged, id, &name))?;
+        let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
+        let opened = attempt
+            .time(Stage::Load, || within("midair-load", deadline, move || Opened::open(&path)))
+            .map_err(|error| overrun(Stage::Load, "opening it", error))??;
+        *self.shared.opened.lock().entry(name.clone()).or_default() += 1;
+        let library = attempt
+            .time(Stage::Check, || within("midair-check", deadline, move || opened.check()))
+            .map_err(|error| overrun(Stage::Check, "comparing its types", error))??;
+        if !self.addresses.insert(library.address()) {
+            let reason = "the system's loader gave a library that was opened before";
+            return Err(
+                Error::rejected(Code::Sym, Stage::Load, name.clone(), reason).help("this is a fault in midair: please report it")
+            );
+        }
+        let subject = name.clone();
+        let code = attempt
+            .time(Stage::Init, || within("midair-build", deadline, move || Plugin::build(library, &subject)))
+            .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;
+        let number = self.numbers.get(&name).map_or(1, |last| last + 1);
+        let identity = Identity { plugin: name.clone(), number, digest: staged.digest };
+        let candidate = Generation::candidate(identity, code, Arc::clone(&self.shared.services));
+        candidates.push(Arc::clone(&candidate));
+        self.shared.known.lock().insert(candidate.key(), Arc::downgrade(&candidate));
+        attempt
+            .time(Stage::Init, || within("midair-init", deadline, move || init(&candidate)))
+            .map_err(|error| overrun(Stage::Init, "its init", error))?
+    }
+
+    /// The one store. Nothing here can fail.
+    fn publish(
+        &mut self,
+        mut attempt: Attempt,
+        candidates: Vec<Arc<Generation>>,
+        next: Option<Arc<Snapshot>>,
+        unchanged: Vec<Part>,
+    ) -> Record {
+        let shared = Arc::clone(&self.shared);
+        let (bus, trigger) = (&shared.services.bus, attempt.trigger().to_owned());
+        for Part { plugin, digest, generation } in &unchanged {
+            let (plugin, digest, trigger) = (plugin.clone(), digest.clone(), trigger.clone());
+            bus.say(Event::Unchanged { attempt: attempt.id(), plugin, generation: *generation, digest, trigger });
+        }
+        let Some(next) = next else { return attempt.finish(Outcome::Unchanged, unchanged, &shared.journal) };
+        let before = attempt.time(Stage::Publish, || {
+            for candidate in &candidates {
+                candidate.go_live();
+                self.numbers.insert(candidate.plugin().to_owned(), candidate.number());
+            }
+            shared.slot.publish(next)
+        });
+        // Read back through the live table: only what really answers is said to be published.
+        let live = shared.slot.now();
+        let parts: Vec<Part> = candidates.iter().filter_map(|candidate| live.generation(candidate.plugin())).map(part_of).collect();
+        for Part { plugin, digest, generation } in &parts {
+            bus.say(Event::Published {
+                attempt: attempt.id(),
+                plugin: plugin.clone(),
+                generation: *generation,
+                digest: digest.clone(),
+                epoch: live.epoch(),
+                phases_us: attempt.phases().clone(),
+                trigger: trigger.clone(),
+            });
+        }
+        let in_flight = shared.services.leases.list();
+        for old in candidates.iter().filter_map(|candidate| before.generation(candidate.plugin())) {
+            let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
+            bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
+        }
+        shared.known.lock().retain(|_, generation| generation.strong_count() > 0);
+        attempt.finish(Outcome::Published, parts, &shared.journal)
+    }
+}
+
+fn part_of(generation: &Arc<Generation>) -> Part {
+    let (plugin, digest) = (generation.plugin().to_owned(), generation.digest().to_owned());
+    Part { plugin, digest, generation: generation.number() }
+}
+
+fn init(candidate: &Arc<Generation>) -> Result<()> {
+    let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
+    let Some(code) = candidate.code() else { return Ok(()) };
+    let call = Call::of_candidate(Arc::clone(candidate));
+    let outcome = code.init(context(&call));
+    match outcome.kind {
+        Told::DONE => Ok(()),
+        Told::PANIC => Err(rejected(format!("its init panicked: {}", told(&outcome.panic())))),
+        _ => Err(rejected(format!("its init failed: {}", outcome.text()))),
+    }
+}
+
+/// How many values of a table are read at most, and for how long.
+const SAMPLE: usize = 10_000;
+const SAMPLE_TIME: Duration = Duration::from_millis(20);
+
+/// Reads a spread sample of each declared table with the candidate's types.
+fn try_tables(candidate: &Arc<Generation>, deadline: Duration) -> Result<()> {
+    let tables = candidate.code().map_or(0, |code| code.tables().len());
+    for place in 0..tables {
+        let tried = Arc::clone(candidate);
+        within("midair-try", deadline, move || try_table(&tried, place))
+            .map_err(|overrun| too_long(Stage::Try, candidate.plugin(), "reading its tables", overrun))??;
+    }
+    Ok(())
+}
+
+fn try_table(candidate: &Generation, place: usize) -> Result<()> {
+    let Some(code) = candidate.code() else { return Ok(()) };
+    let table = &code.tables()[place];
+    let start = Instant::now();
+    for row in candidate.services().store.sample(&format!("{}/{table}", candidate.plugin()), SAMPLE) {
+        let outcome = code.check(place, &row.bytes);
+        let reason = match outcome.kind {
+            Told::DONE => None,
+            Told::PANIC => Some(format!("can't be read: {}", told(&outcome.panic()))),
+            _ => Some(outcome.text()),
+        };
+        if let Some(reason) = reason {
+            return Err(Error::rejected(Code::State, Stage::Try, candidate.plugin(), format!("{table}[{:?}] {reason}", row.key))
+                .help("give an added field `#[serde(default)]`; a field that changes its type needs a new name"));
+        }
+        if start.elapsed() > SAMPLE_TIME {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn too_long(stage: Stage, plugin: &str, what: &str, overrun: Overrun) -> Error {
+    match overrun {
+        Overrun::Deadline(deadline) => {
+            let reason = format!("{what} took longer than {} s and was given up", deadline.as_secs_f64());
+            Error::rejected(Code::Timeout, stage, plugin, reason)
+        }
+        Overrun::NoThread => Error::rejected(Code::Io, stage, plugin, format!("{what} found no thread to run on")),
+    }
+}
+
+/// Frees what is left of generations, one after the other, each under a deadline: what a plugin's drop does is the plugin's.
+fn reap(remains: &Receiver<Remains>, bus: &Bus, deadline: Duration) {
+    while let Ok(Remains { plugin, number, published, code }) = remains.recv() {
+        if within("midair-reap", deadline, move || drop(code)).is_err() {
+            bus.say(Event::Warning {
+                message: format!("{plugin}={number}: dropping the plugin takes too long; its thread was given up"),
+            });
+        }
+        if published {
+            bus.say(Event::Drained { plugin, generation: number });
+        }
+    }
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(drop).map_err(|error| Error::fatal(Code::Io, name, "its thread can't be started").caused_by(error))
+}
+
+/// Tells runs of hosts apart: the process and the moment.
+fn run_id() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", now.as_millis(), std::process::id())
+}
