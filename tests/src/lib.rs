@@ -19,7 +19,7 @@
 
 pub mod cargo;
 pub mod client;
-//EL
+pub mod edit_to_live;
 pub mod host;
 pub mod project;
 pub mod repository;
