@@ -137,7 +137,9 @@ fn page(req: Request, _: Ctx) -> Result<String> { Ok(req.query::<Order>()?.count
     let is = |text: &str| (200, text.to_owned());
 
     assert_eq!(ask("POST", "/orders", "{\"count\": 3}"), is("3"));
-    for (body, status, words) in [("{\"count\":", 400, "EOF"), ("no", 400, "expected"), ("{\"count\": \"x\"}", 422, "count"), ("{}", 422, "count")] {
+    for (body, status, words) in
+        [("{\"count\":", 400, "EOF"), ("no", 400, "expected"), ("{\"count\": \"x\"}", 422, "count"), ("{}", 422, "count")]
+    {
         let answer = ask("POST", "/orders", body);
         assert_eq!(answer.0, status, "{body}: {answer:?}");
         assert!(answer.1.contains(words), "{body}: {answer:?}");
@@ -160,7 +162,11 @@ fn page(req: Request, _: Ctx) -> Result<String> { Ok(req.query::<Order>()?.count
 
     assert_eq!(ask("GET", "/nowhere", "").0, 404);
     let not_allowed = http.ask("DELETE", "/orders", &[], "");
-    assert_eq!((not_allowed.status, not_allowed.header("allow").is_some_and(|allow| allow.contains("POST"))), (405, true), "{not_allowed:?}");
+    assert_eq!(
+        (not_allowed.status, not_allowed.header("allow").is_some_and(|allow| allow.contains("POST"))),
+        (405, true),
+        "{not_allowed:?}"
+    );
     let options = http.ask("OPTIONS", "/", &[], "");
     let allowed = options.header("allow").unwrap_or_default();
     assert!(matches!(options.status, 200 | 204) && allowed.contains("GET") && allowed.contains("HEAD"), "{options:?}");

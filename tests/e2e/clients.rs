@@ -36,7 +36,8 @@ fn status_shows_plugins_and_attempts_to_people_and_to_scripts() {
     let plugin = &status["plugins"][0];
     assert_eq!((&plugin["plugin"], &plugin["generation"], &plugin["digest"]), (&json!("shown"), &json!(1), &published["digest"]));
     assert_eq!(plugin["requests"], 1);
-    let outcomes: Vec<_> = status["attempts"].as_array().expect("a list").iter().map(|attempt| attempt["outcome"].clone()).collect();
+    let outcomes: Vec<_> =
+        status["attempts"].as_array().expect("a list").iter().map(|attempt| attempt["outcome"].clone()).collect();
     assert_eq!(outcomes, ["published", "rejected"]);
     let phases = status["attempts"][0]["phases_us"].as_object().expect("times of steps");
     assert!(["build", "stage", "inspect", "load", "check", "publish"].iter().all(|step| phases.contains_key(*step)), "{phases:?}");
@@ -62,7 +63,11 @@ fn g22_each_attempt_has_one_record() {
     let ids: Vec<_> = attempts.iter().map(|attempt| attempt["id"].as_u64().expect("a number")).collect();
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
     let outcome = |name: &str| attempts.iter().filter(|attempt| attempt["outcome"] == name).count();
-    assert_eq!((outcome("published"), outcome("rejected")), (midair.all("published").len(), midair.all("rejected").len()), "{status}");
+    assert_eq!(
+        (outcome("published"), outcome("rejected")),
+        (midair.all("published").len(), midair.all("rejected").len()),
+        "{status}"
+    );
 }
 
 #[test]
@@ -103,7 +108,8 @@ fn reload_looks_again() {
 
 #[test]
 fn a_client_without_a_host_ends_with_1_and_names_the_address() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address").to_string();
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address").to_string();
     for action in ["status", "events", "reload"] {
         let (code, _, stderr) = said(Command::new(cargo::midair()).args([action, "--admin", &free]));
         assert_eq!(code, Some(1), "{action}");

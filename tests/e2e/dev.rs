@@ -80,7 +80,8 @@ fn fault_34_content_that_was_live_before_serves_again_under_a_new_number() {
 
 #[test]
 fn the_same_bytes_saved_again_build_nothing() {
-    let project = Project::packages(&[("touched", Kind::Plugin, &saying("one")), ("sentinel", Kind::Plugin, &at("/sentinel", "one"))]);
+    let project =
+        Project::packages(&[("touched", Kind::Plugin, &saying("one")), ("sentinel", Kind::Plugin, &at("/sentinel", "one"))]);
     let mut midair = Launch::dev(&[&project.path("touched"), &project.path("sentinel")]).start();
     midair.all_published(&["touched", "sentinel"]);
     let builds = |midair: &Midair| -> Vec<Value> {
@@ -174,7 +175,10 @@ fn bomb(_: Request, _: Ctx) -> &'static str { std::panic::panic_any(Bomb) }
         assert_eq!((answer.status, answer.generation()), (500, 1), "{path}");
         let panicked = midair.wait_for("panicked", |event| event["event"] == "panicked");
         assert!(panicked["message"].as_str().is_some_and(|told| told.contains(message)), "{path}: {panicked}");
-        assert!(message.is_empty() || panicked["location"].as_str().is_some_and(|at| at.contains("src/lib.rs:")), "{path}: {panicked}");
+        assert!(
+            message.is_empty() || panicked["location"].as_str().is_some_and(|at| at.contains("src/lib.rs:")),
+            "{path}: {panicked}"
+        );
         assert_eq!(midair.get("/").body, "alive", "after {path}");
     }
     assert!(midair.terminate().status.success());

@@ -85,7 +85,10 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn a_build_that_runs_is_ended_with_the_host() {
-    let project = Project::plugin("forever", "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin { midair_plugin::Plugin::new() }\n");
+    let project = Project::plugin(
+        "forever",
+        "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin { midair_plugin::Plugin::new() }\n",
+    );
     project.save("build.rs", "fn main() { loop { std::thread::park() } }\n");
     let mut midair = Launch::dev(&[project.root()]).start();
     midair.wait_for("building", |event| event["event"] == "building");

@@ -39,11 +39,56 @@ use Edit::*;
 
 /// Five rounds of ten, none in the order of the round before.
 const EDITS: [Edit; 50] = [
-    Body, NewRoute, NewModule, IncludedFile, PathDependency, AddedField, RenamedFile, RemovedRoute, ChangedFieldType, TypePutBack, //
-    IncludedFile, Body, AddedField, NewRoute, ChangedFieldType, TypePutBack, PathDependency, NewModule, RenamedFile, RemovedRoute, //
-    PathDependency, ChangedFieldType, TypePutBack, NewModule, Body, NewRoute, AddedField, IncludedFile, RemovedRoute, RenamedFile, //
-    NewModule, RenamedFile, NewRoute, PathDependency, IncludedFile, RemovedRoute, Body, ChangedFieldType, TypePutBack, AddedField, //
-    AddedField, NewRoute, RemovedRoute, ChangedFieldType, TypePutBack, Body, IncludedFile, NewModule, PathDependency, RenamedFile,
+    Body,
+    NewRoute,
+    NewModule,
+    IncludedFile,
+    PathDependency,
+    AddedField,
+    RenamedFile,
+    RemovedRoute,
+    ChangedFieldType,
+    TypePutBack, //
+    IncludedFile,
+    Body,
+    AddedField,
+    NewRoute,
+    ChangedFieldType,
+    TypePutBack,
+    PathDependency,
+    NewModule,
+    RenamedFile,
+    RemovedRoute, //
+    PathDependency,
+    ChangedFieldType,
+    TypePutBack,
+    NewModule,
+    Body,
+    NewRoute,
+    AddedField,
+    IncludedFile,
+    RemovedRoute,
+    RenamedFile, //
+    NewModule,
+    RenamedFile,
+    NewRoute,
+    PathDependency,
+    IncludedFile,
+    RemovedRoute,
+    Body,
+    ChangedFieldType,
+    TypePutBack,
+    AddedField, //
+    AddedField,
+    NewRoute,
+    RemovedRoute,
+    ChangedFieldType,
+    TypePutBack,
+    Body,
+    IncludedFile,
+    NewModule,
+    PathDependency,
+    RenamedFile,
 ];
 
 impl Model {
@@ -70,7 +115,8 @@ impl Model {
         let fields = each(&|field| format!("    #[serde(default)]\n    field_{field}: u32,\n"), &self.fields);
         let given = each(&|field| format!(", field_{field}: 0"), &self.fields);
         let routes = each(&|route| format!("        .get(\"/route/{route}\", |_, _| \"route {route}\")\n"), &self.routes);
-        let module_routes = each(&|module| format!("        .get(\"/module/{module}\", |_, _| {}::TEXT)\n", file(module)), &modules);
+        let module_routes =
+            each(&|module| format!("        .get(\"/module/{module}\", |_, _| {}::TEXT)\n", file(module)), &modules);
         let clicks = if self.clicks_are_text { "String" } else { "u64" };
         let (zero, follow) = if self.clicks_are_text {
             ("String::new()", "link.clicks.push('x'); 0")

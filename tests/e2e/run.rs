@@ -160,8 +160,18 @@ fn fault_7_what_is_no_plugin_is_refused_by_what_it_is() {
     let mut served = Served::one();
     let good = &one_and_two()[1];
     let bare = "#[unsafe(no_mangle)]\npub extern \"C\" fn answer() -> u32 { 42 }\n";
-    served.refuses("a text", b"not a library, but longer than a header of one would be: it goes on and on", &["E_ELF"], &["libhello.so"]);
-    served.refuses("an executable", &fs::read(midair_tests::cargo::midair()).expect("a binary"), &["E_ELF", "E_ABI", "E_SYM", "E_DEPS"], &[]);
+    served.refuses(
+        "a text",
+        b"not a library, but longer than a header of one would be: it goes on and on",
+        &["E_ELF"],
+        &["libhello.so"],
+    );
+    served.refuses(
+        "an executable",
+        &fs::read(midair_tests::cargo::midair()).expect("a binary"),
+        &["E_ELF", "E_ABI", "E_SYM", "E_DEPS"],
+        &[],
+    );
     served.refuses("a cdylib without manifest", &built(bare), &["E_ABI", "E_SYM"], &["manifest"]);
     served.refuses("an empty file", b"", &["E_SIZE", "E_ELF", "E_TRUNC"], &[]);
     served.refuses("half a library", &good[..good.len() / 2], &["E_TRUNC", "E_ELF"], &[]);
@@ -213,7 +223,11 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
         (
             "a field of another type",
             &[
-                ("abi.rs", "    pub status: u32,\n    /// The response's headers", "    pub status: u64,\n    /// The response's headers"),
+                (
+                    "abi.rs",
+                    "    pub status: u32,\n    /// The response's headers",
+                    "    pub status: u64,\n    /// The response's headers",
+                ),
                 ("abi.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
                 ("response.rs", "u16::try_from(outcome.status)", "u16::try_from(outcome.status as u64)"),
             ][..],
@@ -222,7 +236,14 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
         ("a field deep below", &[("abi.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
         (
             "fields in another order",
-            &[("abi.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"), ("abi.rs", "    pub flags: u32,\n}\n\n/// One operation", "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\n/// One operation")],
+            &[
+                ("abi.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
+                (
+                    "abi.rs",
+                    "    pub flags: u32,\n}\n\n/// One operation",
+                    "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\n/// One operation",
+                ),
+            ],
             &["Identity", "generation"],
         ),
     ] {

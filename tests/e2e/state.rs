@@ -100,7 +100,11 @@ fn fault_13_g6_an_init_that_fails_or_panics_is_refused_and_what_it_wrote_never_h
     assert_eq!((midair.get("/started").body.as_str(), midair.get("/hits").body.as_str()), ("1", "1"));
     let generation = midair.get("/started").generation();
     for (what, init, words) in [
-        ("an error", "ctx.counter(\"started\").add(100).wait()?; return Err(midair_plugin::Error::internal(\"no stock\"));", "no stock"),
+        (
+            "an error",
+            "ctx.counter(\"started\").add(100).wait()?; return Err(midair_plugin::Error::internal(\"no stock\"));",
+            "no stock",
+        ),
         ("an error of std", "let _: u32 = \"many\".parse()?;", "invalid digit"),
         ("a panic", "ctx.counter(\"started\").add(100).wait()?; panic!(\"at the start\");", "at the start"),
     ] {

@@ -41,7 +41,9 @@ fn the_arrows_between_the_rooms_of_the_host_are_those_of_architecture_md() {
     for (room, uses) in &found {
         match told.get(room) {
             None => wrong.push(format!("the room `{room}` isn't in the section `## Arrows`")),
-            Some(allowed) => wrong.extend(uses.difference(allowed).map(|used| format!("`{room}` uses `{used}`, against the arrows"))),
+            Some(allowed) => {
+                wrong.extend(uses.difference(allowed).map(|used| format!("`{room}` uses `{used}`, against the arrows")))
+            }
         }
     }
     for (room, allowed) in &told {

@@ -127,9 +127,8 @@ fn interval(values: &[f64]) -> String {
         seed ^= seed << 17;
         (seed % below as u64) as usize
     };
-    let mut medians: Vec<f64> = (0..RESAMPLES)
-        .map(|_| median(&values.iter().map(|_| values[next(values.len())]).collect::<Vec<_>>()))
-        .collect();
+    let mut medians: Vec<f64> =
+        (0..RESAMPLES).map(|_| median(&values.iter().map(|_| values[next(values.len())]).collect::<Vec<_>>())).collect();
     medians.sort_by(f64::total_cmp);
     let at = |share: f64| medians[(share * (RESAMPLES - 1) as f64).round() as usize];
     format!("{:+.1} ms [{:+.1}, {:+.1}]", median(values), at(0.025), at(0.975))

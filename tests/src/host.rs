@@ -105,7 +105,8 @@ impl Launch {
         let story = Arc::new(Story::default());
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let stderr = child.stderr.take().expect("stderr is a pipe");
-        let listeners = vec![spawn(story.clone(), move |story| story.hear(stdout)), spawn(story.clone(), move |story| story.overhear(stderr))];
+        let listeners =
+            vec![spawn(story.clone(), move |story| story.hear(stdout)), spawn(story.clone(), move |story| story.overhear(stderr))];
         Midair { child, story, listeners, read: 0, http: None, admin: None, data: self.data }
     }
 }
@@ -290,7 +291,8 @@ impl Midair {
         let mut end = start;
         let each = plugins.iter().map(|plugin| {
             self.read = start;
-            let event = self.wait_for(&format!("published of {plugin}"), |event| event["event"] == "published" && event["plugin"] == *plugin);
+            let event = self
+                .wait_for(&format!("published of {plugin}"), |event| event["event"] == "published" && event["plugin"] == *plugin);
             end = end.max(self.read);
             event
         });

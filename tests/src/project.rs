@@ -63,7 +63,10 @@ impl Project {
             .collect::<String>()
             .replace("path = \"", &format!("path = \"{root}/"));
         project.save("Cargo.toml", &workspace);
-        project.save("plugin/Cargo.toml", &repository::read("example-plugin/Cargo.toml").replace("\"example-plugin\"", &format!("{name:?}")));
+        project.save(
+            "plugin/Cargo.toml",
+            &repository::read("example-plugin/Cargo.toml").replace("\"example-plugin\"", &format!("{name:?}")),
+        );
         project.save("plugin/src/lib.rs", &repository::read("example-plugin/src/lib.rs"));
         project.with(name)
     }
