@@ -88,28 +88,15 @@ impl Project {
     pub fn with_another_border(self, edits: &[(&str, &str, &str)]) -> Self {
         copy(&repository::root().join("plugin-api"), &self.path("border"));
         let workspace = repository::read("Cargo.toml");
-        let dependency = |name: &str| {
+        let from_workspace = |name: &str| {
             let line = workspace.lines().find(|line| line.split(' ').next() == Some(name));
-            let line = line.unwrap_or_else(|| panic!("the workspace has no {name}"));
-            line.split_once('=').expect("a dependency is `name = value`").1.trim().to_owned()
+            line.unwrap_or_else(|| panic!("the workspace says nothing of {name}")).to_owned()
         };
-        let mut text = repository::read("plugin-api/Cargo.toml");
-        text = text.split("[dev-dependencies]").next().unwrap_or_default().to_owned();
-        for line in text.clone().lines() {
-            if let Some(name) = line.strip_suffix(".workspace = true") {
-                let value = match name {
-                    "version" => "\"0.1.0\"".to_owned(),
-                    "edition" => "\"2024\"".to_owned(),
-                    "rust-version" | "license" | "publish" => {
-                        text = text.replace(&format!("{line}\n"), "");
-                        continue;
-                    }
-                    _ => dependency(name),
-                };
-                text = text.replace(line, &format!("{name} = {value}"));
-            }
-        }
-        self.save("border/Cargo.toml", &text);
+        let inherited = |line: &str| line.strip_suffix(".workspace = true").map_or_else(|| line.to_owned(), from_workspace);
+        let manifest = repository::read("plugin-api/Cargo.toml");
+        // Neither its tests nor its lints matter here.
+        let needed = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+        self.save("border/Cargo.toml", &needed.lines().map(|line| inherited(line) + "\n").collect::<String>());
         for (file, from, to) in edits {
             self.edit(&format!("border/src/{file}"), from, to);
         }
