@@ -258,6 +258,6 @@ mod tests {
     fn dep_info_lists_files_with_spaces_in_their_names() {
         let text = "/t/my\\ lib.so: /w/src/lib.rs /w/two\\ words\\ x.txt /w/src/a.rs\n";
         assert_eq!(listed_files(text), ["/w/src/lib.rs", "/w/two words x.txt", "/w/src/a.rs"].map(PathBuf::from));
-        assert_eq!(listed_files("/t/a.so:\n"), [PathBuf::new(); 0]);
+        assert!(listed_files("/t/a.so:\n").is_empty());
     }
 }

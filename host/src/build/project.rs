@@ -285,7 +285,9 @@ impl Project {
                     Error::rejected(Code::Build, Stage::Build, &plugin.name, "cargo built no cdylib of it").help(WHAT_IS_A_PLUGIN)
                 })?;
                 let dep_info = fs::read_to_string(library.path.with_extension("d")).unwrap_or_default();
-                let listed = listed_files(&dep_info).iter().map(|file| real(&group.root.join(file))).collect();
+                // What the build itself writes is no source.
+                let is_source = |file: &PathBuf| !file.starts_with(&group.target);
+                let listed = listed_files(&dep_info).iter().map(|file| real(&group.root.join(file))).filter(is_source).collect();
                 built.push((Product { plugin: plugin.name.clone(), artifact: library.path.clone(), fresh: library.fresh }, listed));
             }
         }

@@ -200,10 +200,12 @@ mod tests {
     #[test]
     fn a_tree_leaves_out_what_is_ignored_hidden_built_or_another_package() {
         let folder = Folder::new();
-        for path in ["a/src/lib.rs", "a/notes.md", "a/big.log", "a/.git/HEAD", "a/target/x.rs", "a/out/CACHEDIR.TAG", "a/out/x.rs"] {
+        for path in ["a/src/lib.rs", "a/notes.md", "a/big.log", "a/.git/HEAD", "a/target/x.rs", "a/out/CACHEDIR.TAG", "a/out/x.rs"]
+        {
             write(&folder.path(path), "x");
         }
-        for (path, content) in [("a/.gitignore", "*.log\n"), ("a/src/target/mod.rs", ""), ("a/b/Cargo.toml", ""), ("a/b/b.rs", "")] {
+        for (path, content) in [("a/.gitignore", "*.log\n"), ("a/src/target/mod.rs", ""), ("a/b/Cargo.toml", ""), ("a/b/b.rs", "")]
+        {
             write(&folder.path(path), content);
         }
         let scope = Scope { trees: [(folder.path("a"), Take::Rust)].into(), ..Scope::default() };

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_folder_above_something_watched_is_known_as_such() {
-        for (path, expected) in [("/w", true), ("/w/a", true), ("/elsewhere", true), ("/w/a/src", false), ("/w/Cargo.lock", false)] {
+        for (path, expected) in [("/w", true), ("/w/a", true), ("/elsewhere", true), ("/w/a/src", false), ("/w/Cargo.lock", false)]
+        {
             assert_eq!(scope().reaches_below(Path::new(path)), expected, "{path}");
         }
     }

@@ -597,7 +597,7 @@ pub(super) mod tests {
         bench.watcher.taken_at = SystemTime::now() + Duration::from_secs(1);
         let files = [old.clone()].into();
         bench.watcher.rescope(Scope { files, ..Scope::default() }).expect("a scope");
-        assert_eq!(bench.watcher.changed(false), [PathBuf::new(); 0]);
+        assert!(bench.watcher.changed(false).is_empty());
         bench.watcher.taken_at = SystemTime::now();
         write(&new, "new");
         bench.watcher.rescope(Scope { files: [old, new.clone()].into(), ..Scope::default() }).expect("a scope");
