@@ -16,7 +16,7 @@ use midair_plugin::abi::RootRef;
 /// # Errors
 ///
 /// The type and field that differ and both forms, in one line. No pointer into the library is kept.
-pub fn check(header: &LibHeader) -> Result<(), String> {
+pub(crate) fn check(header: &LibHeader) -> Result<(), String> {
     let Some(theirs) = header.layout() else {
         return Err("it was exported without its layout".to_owned());
     };

@@ -1,23 +1,54 @@
-//! mid
+//! Swap the code of a running program without stopping it: the host.
+//!
+//! A [`Host`](swap::Host) takes artifacts through a journey at whose end one atomic store makes new code live, while requests in flight
+//! end on the code that admitted them. Without features this crate is that core alone; `http` adds the ready-made HTTP host, `dev` the
+//! watching and building of sources, `cli` the `midair` binary.
+//!
+//! # Limitations
+//!
+//! - Linux with glibc on x86_64.
+//! - A library that was opened stays mapped; nothing is unmapped yet.
+//! - A plugin that aborts, segfaults or overflows its stack takes the process along; there is no trial in a child process yet.
+//! - A handler that never returns holds its worker; the journey, `status` and signals go on without it.
+
+// The journey.
 pub mod attempt;
-pub mod call;
+pub mod error;
+pub mod event;
+pub mod swap;
+
+// From file to code.
 pub mod deadline;
 #[expect(unsafe_code, reason = "the only caller of what a plugin exports")]
 pub mod entry;
-pub mod error;
-pub mod event;
-pub mod generation;
-#[cfg(feature = "http")]
-pub mod http;
 pub mod inspect;
-pub mod layout;
-pub mod lease;
+mod layout;
 #[expect(unsafe_code, reason = "the only caller of dlopen")]
 pub mod library;
+pub mod stage;
+
+// What serves.
+pub mod call;
+pub mod generation;
+pub mod lease;
 pub mod route;
 #[expect(unsafe_code, reason = "the functions that plugins call")]
-pub mod services;
+mod services;
 pub mod snapshot;
-pub mod stage;
-pub mod swap;
 mod sync;
+
+// From sources to files.
+#[cfg(feature = "dev")]
+pub mod build;
+#[cfg(feature = "dev")]
+pub mod command;
+#[cfg(feature = "dev")]
+pub mod dev;
+#[cfg(feature = "dev")]
+pub mod run;
+#[cfg(feature = "dev")]
+pub mod watch;
+
+// From the world to what serves.
+#[cfg(feature = "http")]
+pub mod http;

@@ -21,7 +21,7 @@ static HOST: &WithMetadata<abi::Host> =
 
 /// A context for the plugin, which it releases when it is done with it.
 #[must_use]
-pub fn context(call: &Arc<Call>) -> abi::Context {
+pub(crate) fn context(call: &Arc<Call>) -> abi::Context {
     abi::Context { data: Arc::into_raw(Arc::clone(call)).cast(), host: HostRef(HOST.static_as_prefix()) }
 }
 

@@ -68,3 +68,8 @@ pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
 pub use response::{Html, IntoResponse, Json, Redirect, Response};
 pub use state::{Batch, Cell, Counter, Revision, Table};
+
+/// The README's code runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

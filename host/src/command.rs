@@ -1,0 +1,260 @@
+//! What may a loop be told, and whom does it tell?
+//!
+//! A loop waits for many things at once: a command, a changed file, the end of a build. They meet here in one bell that keeps a flag
+//! for each, so that a hundred reloads are one and the memory of a storm is a few booleans. What a loop asks of the host is here too,
+//! as one trait, so that the loops can be tested without opening a library.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::attempt::{Attempt, Record};
+use crate::error::{Code, Error};
+use crate::event::{Bus, Event};
+use crate::swap::{Artifact, Host};
+
+/// A loop's end of the wire: it waits here.
+pub struct Commands(Arc<Bell>);
+
+/// The other end of the wire. Cheap to clone; works from any thread.
+#[derive(Clone)]
+pub struct Control(Arc<Bell>);
+
+impl Commands {
+    /// Both ends of a new wire.
+    #[must_use]
+    pub fn new() -> (Control, Commands) {
+        let bell = Arc::new(Bell::default());
+        (Control(bell.clone()), Commands(bell))
+    }
+
+    /// Sleeps until something was told or `until` has come, and takes what was told. A stop stays told.
+    pub(crate) fn wait(&self, until: Option<Instant>) -> Told {
+        let mut told = self.0.told.lock();
+        while *told == Told::default() {
+            match until {
+                None => self.0.rung.wait(&mut told),
+                Some(until) => {
+                    if self.0.rung.wait_until(&mut told, until).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        let stop = told.stop;
+        std::mem::replace(&mut *told, Told { stop, ..Told::default() })
+    }
+
+    /// Whether the loop was told to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.told.lock().stop
+    }
+
+    /// Rings when files are worth a look.
+    pub(crate) fn wake(&self) -> impl Fn() + Send + Sync + 'static {
+        let bell = self.bell();
+        move || bell.ring(|told| told.files = true)
+    }
+
+    /// What wakes whoever waits here.
+    pub(crate) fn bell(&self) -> Arc<Bell> {
+        self.0.clone()
+    }
+}
+
+impl Control {
+    /// Asks for a build or a swap now, even if nothing changed. Several before the loop hears them are one.
+    pub fn reload(&self) {
+        self.0.ring(|told| told.reload = true);
+    }
+
+    /// Asks the loop to end. A build that runs is killed, a swap that runs is let finish.
+    pub fn stop(&self) {
+        self.0.ring(|told| told.stop = true);
+    }
+}
+
+/// What a loop was told since it last listened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) stop: bool,
+    pub(crate) reload: bool,
+    pub(crate) files: bool,
+    pub(crate) built: bool,
+}
+
+/// Wakes one loop.
+#[derive(Default)]
+pub(crate) struct Bell {
+    told: Mutex<Told>,
+    rung: Condvar,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self, tell: impl FnOnce(&mut Told)) {
+        tell(&mut self.told.lock());
+        self.rung.notify_one();
+    }
+}
+
+/// What a loop asks of the host.
+pub(crate) trait Core {
+    fn begin(&self, trigger: String) -> Attempt;
+    fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record;
+    fn reject(&self, attempt: Attempt, error: &Error) -> Record;
+    fn supersede(&self, attempt: Attempt) -> Record;
+    fn events(&self) -> &Bus;
+}
+
+impl Core for Host {
+    fn begin(&self, trigger: String) -> Attempt {
+        Host::begin(self, trigger)
+    }
+
+    fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
+        Host::swap(self, attempt, artifacts)
+    }
+
+    fn reject(&self, attempt: Attempt, error: &Error) -> Record {
+        Host::reject(self, attempt, error)
+    }
+
+    fn supersede(&self, attempt: Attempt) -> Record {
+        Host::supersede(self, attempt)
+    }
+
+    fn events(&self) -> &Bus {
+        Host::events(self)
+    }
+}
+
+/// Says that a loop is gone: what serves goes on, but nothing new will come.
+pub(crate) fn broken(core: &impl Core, name: &str, panic: &(dyn Any + Send)) -> Error {
+    let error = Error::fatal(Code::Io, format!("the {name} loop"), format!("broke: {}", said_by(panic)))
+        .help("restart midair; please report this as a bug");
+    core.events().say(Event::Warning { message: format!("{error}: what serves goes on, changes no longer go live") });
+    error
+}
+
+/// A panic's own words.
+pub(crate) fn said_by(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::attempt::{Journal, Outcome};
+
+    /// A host that only writes down what it was asked for, and what was said, for a test to wait on.
+    pub(crate) struct Ledger {
+        journal: Journal,
+        bus: Bus,
+        lines: Arc<(Mutex<VecDeque<String>>, Condvar)>,
+        control: Mutex<Option<Control>>,
+    }
+
+    impl Ledger {
+        pub(crate) fn new() -> Ledger {
+            let (lines, bus) = (Arc::new((Mutex::<VecDeque<String>>::default(), Condvar::new())), Bus::default());
+            let written = lines.clone();
+            bus.listen(move |event| {
+                let line = match &**event {
+                    Event::Building { plugins, trigger } => format!("building {}: {trigger}", plugins.join(" ")),
+                    Event::Built { .. } => "built".to_owned(),
+                    Event::Diagnostic { level, .. } => format!("diagnostic {level}"),
+                    Event::Rejected { code, .. } => format!("rejected {code}"),
+                    Event::Superseded { .. } => "superseded".to_owned(),
+                    Event::Warning { message } => format!("warning {message}"),
+                    _ => return true,
+                };
+                write(&written, line);
+                true
+            });
+            Ledger { journal: Journal::default(), bus, lines, control: Mutex::default() }
+        }
+
+        pub(crate) fn control(&self, control: Control) {
+            *self.control.lock() = Some(control);
+        }
+
+        pub(crate) fn reload(&self) {
+            self.control.lock().as_ref().expect("a control").reload();
+        }
+
+        /// The next line, waited for at most 30 seconds.
+        pub(crate) fn next(&self) -> String {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let mut lines = self.lines.0.lock();
+            while lines.is_empty() {
+                assert!(!self.lines.1.wait_until(&mut lines, deadline).timed_out(), "nothing more was said");
+            }
+            lines.pop_front().expect("a line")
+        }
+
+        pub(crate) fn expect(&self, lines: &[&str]) {
+            let next: Vec<_> = lines.iter().map(|_| self.next()).collect();
+            assert_eq!(next, lines);
+        }
+
+        /// Skips lines up to and with this one.
+        pub(crate) fn until(&self, line: &str) {
+            while self.next() != line {}
+        }
+
+        pub(crate) fn is_quiet(&self) -> bool {
+            self.lines.0.lock().is_empty()
+        }
+    }
+
+    fn write(lines: &(Mutex<VecDeque<String>>, Condvar), line: String) {
+        lines.0.lock().push_back(line);
+        lines.1.notify_all();
+    }
+
+    impl Core for Ledger {
+        fn begin(&self, trigger: String) -> Attempt {
+            self.journal.begin(trigger)
+        }
+
+        fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
+            let plugins: Vec<_> = artifacts.into_iter().map(|artifact| artifact.plugin).collect();
+            let record = attempt.finish(Outcome::Published, Vec::new(), &self.journal);
+            write(&self.lines, format!("swap {}", plugins.join(" ")));
+            record
+        }
+
+        fn reject(&self, attempt: Attempt, error: &Error) -> Record {
+            attempt.reject(error, Vec::new(), &self.journal, &self.bus)
+        }
+
+        fn supersede(&self, attempt: Attempt) -> Record {
+            attempt.supersede(&self.journal, &self.bus)
+        }
+
+        fn events(&self) -> &Bus {
+            &self.bus
+        }
+    }
+
+    #[test]
+    fn a_hundred_reloads_before_the_loop_listens_are_one() {
+        let (control, commands) = Commands::new();
+        (0..100).for_each(|_| control.reload());
+        assert_eq!(commands.wait(None), Told { reload: true, ..Told::default() });
+        assert_eq!(commands.wait(Some(Instant::now())), Told::default());
+    }
+
+    #[test]
+    fn a_stop_stays_told() {
+        let (control, commands) = Commands::new();
+        control.stop();
+        assert!(commands.wait(None).stop && commands.wait(None).stop);
+    }
+}

@@ -1,0 +1,433 @@
+//! What happens between a save and a swap?
+//!
+//! One loop on one plain thread that never runs plugin code: it waits until the content of a source differs, has cargo build what is
+//! affected, and hands all artifacts of one edit to the host in one swap. It alone sees both the watch and the build.
+//!
+//! What is there is taken as known at the moment before a build begins, so that an edit made while it runs is found dirty after it.
+//! Such an edit cancels the build; but after two cancelled in a row the next is let finish, so that an editor that saves all the time
+//! can't keep new code from ever going live.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crate::build::{Cancel, Diagnostic, Product, Project};
+use crate::command::{Bell, Commands, Core, broken, said_by};
+use crate::error::{Code, Error, Result, Stage};
+use crate::event::Event;
+use crate::swap::{Artifact, Host};
+use crate::watch::{Scope, Take, Watcher};
+
+/// Builds and swaps the project's plugins now and after each edit, until it is told to stop.
+///
+/// The first build is the first attempt, with the trigger `start`. It ends in a record like all others: when it fails, the loop waits
+/// for the edit that mends it.
+///
+/// # Errors
+///
+/// When the sources can't be watched at all (E_USAGE), or when the loop itself broke; the host serves on without it.
+///
+/// # Threads
+///
+/// Blocks the caller's thread, which needs no runtime. No plugin code runs on it.
+pub fn run(host: Host, project: Project, commands: Commands) -> Result<()> {
+    run_with(&host, project, &commands)
+}
+
+fn run_with(core: &impl Core, project: Project, commands: &Commands) -> Result<()> {
+    let watcher = Watcher::new(scope_of(&project), commands.wake())?;
+    let mut developing = Loop { core, commands, project, watcher, debts: Debts::default(), patience: Patience::default() };
+    catch_unwind(AssertUnwindSafe(|| developing.run())).map_err(|panic| broken(core, "development", panic.as_ref()))
+}
+
+struct Loop<'a, C> {
+    core: &'a C,
+    commands: &'a Commands,
+    project: Project,
+    watcher: Watcher,
+    debts: Debts,
+    patience: Patience,
+}
+
+/// What earlier attempts left undone.
+#[derive(Default)]
+struct Debts {
+    /// Plugins with an edit that no build has compiled yet.
+    plugins: BTreeSet<String>,
+    /// A manifest changed and cargo hasn't explained it yet.
+    refresh: bool,
+    /// The last build failed: any file may be the one that was missing.
+    failed: bool,
+    /// The last build was cancelled.
+    superseded: bool,
+    /// A reload was asked for while something else was under way.
+    reload: bool,
+    /// It was said that the plugin at this manifest is gone.
+    missing: Option<PathBuf>,
+}
+
+/// How often a build may be cancelled.
+#[derive(Default)]
+struct Patience {
+    cancelled: u32,
+}
+
+impl Patience {
+    /// Cancelled in a row before one is let finish.
+    const MOST: u32 = 2;
+
+    /// Whether the build that runs may give way to a newer edit.
+    fn allows_cancel(&self) -> bool {
+        self.cancelled < Self::MOST
+    }
+
+    fn note(&mut self, cancelled: bool) {
+        self.cancelled = if cancelled { self.cancelled + 1 } else { 0 };
+    }
+}
+
+/// Why an attempt begins.
+enum Why {
+    Start,
+    Reload,
+    Saved(Vec<PathBuf>),
+}
+
+/// How a build ended.
+enum Built {
+    Products(Vec<Product>),
+    Superseded,
+    Failed(Error),
+}
+
+impl<C: Core> Loop<'_, C> {
+    fn run(&mut self) {
+        self.core.events().say(Event::Watching {
+            plugins: self.project.plugins(),
+            folders: self.watcher.folders(),
+            files: self.watcher.files(),
+            by: self.watcher.by(),
+        });
+        let mut next = Some(Why::Start);
+        while let Some(why) = next.take().or_else(|| self.wait()) {
+            self.attempt(why);
+        }
+    }
+
+    /// Waits for a reason to build; `None` is a stop.
+    fn wait(&mut self) -> Option<Why> {
+        while !self.commands.is_stopped() {
+            self.watcher.look(Instant::now());
+            let changed = self.watcher.changed(self.debts.failed);
+            if std::mem::take(&mut self.debts.reload) {
+                return Some(Why::Reload);
+            }
+            // Even if the newer edit is gone again: the older one was never built.
+            if std::mem::take(&mut self.debts.superseded) {
+                return Some(Why::Saved(changed));
+            }
+            if !changed.is_empty() && !self.waits_for_a_manifest() {
+                return Some(Why::Saved(changed));
+            }
+            self.debts.reload |= self.commands.wait(self.watcher.due()).reload;
+        }
+        None
+    }
+
+    /// Whether a plugin is gone and that was said: one rejection is enough, however many of its files go one after the other.
+    fn waits_for_a_manifest(&mut self) -> bool {
+        let missing = self.project.missing_manifest().map(Path::to_owned);
+        let waits = missing.is_some() && self.debts.missing == missing;
+        if missing.is_none() {
+            self.debts.missing = None;
+        }
+        waits
+    }
+
+    fn attempt(&mut self, why: Why) {
+        let (trigger, changed, everything) = match why {
+            Why::Start => ("start".to_owned(), Vec::new(), true),
+            Why::Reload => ("reload".to_owned(), self.watcher.changed(self.debts.failed), true),
+            Why::Saved(changed) => (self.describe(&changed), changed, false),
+        };
+        // From here on every change is a newer one.
+        self.watcher.take();
+        let mut attempt = self.core.begin(trigger.clone());
+
+        let manifest_changed = changed.iter().any(|path| path.ends_with("Cargo.toml"));
+        self.debts.refresh |= manifest_changed;
+        self.debts.missing = self.project.missing_manifest().map(Path::to_owned);
+        if self.debts.refresh {
+            if let Err(error) = attempt.time(Stage::Build, || self.project.refresh()) {
+                self.debts.plugins.extend(self.project.affected(&changed));
+                self.debts.failed = true;
+                self.core.reject(attempt, &error);
+                return;
+            }
+            self.debts.refresh = false;
+            self.rescope();
+        }
+        let affected = if everything { self.project.plugins().into_iter().collect() } else { self.project.affected(&changed) };
+        let known: BTreeSet<_> = self.project.plugins().into_iter().collect();
+        self.debts.plugins.extend(affected);
+        self.debts.plugins.retain(|plugin| known.contains(plugin));
+        let plugins = self.debts.plugins.clone();
+        self.project.distrust(&changed);
+
+        self.core.events().say(Event::Building { plugins: plugins.iter().cloned().collect(), trigger });
+        let started = Instant::now();
+        match attempt.time(Stage::Build, || self.build(&plugins, manifest_changed)) {
+            Built::Superseded => {
+                self.debts.superseded = true;
+                self.core.supersede(attempt);
+            }
+            Built::Failed(error) => {
+                self.debts.failed = true;
+                self.debts.missing = self.project.missing_manifest().map(Path::to_owned);
+                self.core.reject(attempt, &error);
+            }
+            Built::Products(products) => {
+                self.debts.failed = false;
+                self.debts.plugins.clear();
+                let build_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.core.events().say(Event::Built { plugins: plugins.into_iter().collect(), build_us });
+                let artifacts = products.into_iter().map(|product| Artifact { plugin: product.plugin, path: product.artifact });
+                self.core.swap(attempt, artifacts.collect());
+                // After the swap: nobody waits for this.
+                self.rescope();
+            }
+        }
+    }
+
+    /// Runs a build on a thread of its own, and cancels it when a newer edit comes.
+    fn build(&mut self, plugins: &BTreeSet<String>, manifest_changed: bool) -> Built {
+        // A lock file that cargo itself is about to write is no newer edit.
+        let locks: BTreeSet<_> = self.project.sources().settings.into_iter().filter(|path| path.ends_with("Cargo.lock")).collect();
+        let locks: BTreeSet<_> = locks.into_iter().filter(|lock| manifest_changed || !self.watcher.is_there(lock)).collect();
+        let Loop { core, commands, project, watcher, debts, patience } = self;
+        let (cancel, bell) = (Cancel::default(), commands.bell());
+        let mut superseded = false;
+        let (events, killer) = (core.events().clone(), cancel.clone());
+        let ended = Arc::new(AtomicBool::new(false));
+        let ends = ended.clone();
+        let built = thread::scope(|scope| {
+            let building = thread::Builder::new().name("midair-build".into()).spawn_scoped(scope, move || {
+                let _done = Done(bell, ends);
+                let mut say = |Diagnostic { level, message, rendered }| events.say(Event::Diagnostic { level, message, rendered });
+                project.build(plugins, &cancel, &mut say)
+            });
+            let building = match building {
+                Ok(building) => building,
+                Err(error) => return Err(build_error("can't be started").caused_by(error)),
+            };
+            loop {
+                let told = commands.wait(watcher.due());
+                debts.reload |= told.reload;
+                if told.stop {
+                    superseded = true;
+                    killer.fire();
+                    break;
+                }
+                // What the bell says may be of the build before.
+                if ended.load(Ordering::Acquire) {
+                    break;
+                }
+                watcher.look(Instant::now());
+                let newer = watcher.changed(debts.failed).iter().any(|path| !locks.contains(path));
+                if newer && patience.allows_cancel() {
+                    superseded = true;
+                    killer.fire();
+                    break;
+                }
+            }
+            match building.join() {
+                Ok(built) => built,
+                Err(panic) => Err(build_error(format!("broke: {}", said_by(panic.as_ref())))),
+            }
+        });
+        // It may have ended well just before it was to be killed: then it counts.
+        let built = match built {
+            Ok(Some(products)) => Built::Products(products),
+            Ok(None) => Built::Superseded,
+            Err(_) if superseded => Built::Superseded,
+            Err(error) => Built::Failed(error),
+        };
+        patience.note(matches!(built, Built::Superseded));
+        watcher.look(Instant::now());
+        locks.iter().for_each(|lock| watcher.take_one(lock));
+        built
+    }
+
+    /// Watches what the project is made of now.
+    fn rescope(&mut self) {
+        if let Err(error) = self.watcher.rescope(scope_of(&self.project)) {
+            self.core.events().say(Event::Warning { message: format!("{error}: what was watched before is watched on") });
+        }
+    }
+
+    /// Such as `saved src/lib.rs`.
+    fn describe(&self, changed: &[PathBuf]) -> String {
+        const NAMED: usize = 3;
+        if changed.is_empty() {
+            return "saved again".to_owned();
+        }
+        let verb = if changed.iter().any(|path| self.watcher.is_there(path)) { "saved" } else { "removed" };
+        let names: Vec<_> = changed.iter().take(NAMED).map(|path| self.project.short(path).display().to_string()).collect();
+        let more = changed.len().saturating_sub(NAMED);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        format!("{verb} {}{more}", names.join(", "))
+    }
+}
+
+/// Rings when the build's thread ends, however it does.
+struct Done(Arc<Bell>, Arc<AtomicBool>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Release);
+        self.0.ring(|told| told.built = true);
+    }
+}
+
+fn build_error(reason: impl Into<String>) -> Error {
+    Error::rejected(Code::Build, Stage::Build, "the build", reason)
+}
+
+/// What to watch of a project: settings and listed files by name, Rust files of its packages, and all files of those with a build
+/// script, which may read any of them.
+fn scope_of(project: &Project) -> Scope {
+    let sources = project.sources();
+    let take = |build_script| if build_script { Take::All } else { Take::Rust };
+    let mut trees: BTreeMap<_, _> =
+        sources.packages.into_iter().map(|package| (package.root, take(package.build_script))).collect();
+    let (folders, files): (BTreeSet<_>, BTreeSet<_>) = sources.listed.into_iter().partition(|listed| listed.is_dir());
+    trees.extend(folders.into_iter().map(|folder| (folder, Take::All)));
+    Scope { files: files.into_iter().chain(sources.settings).collect(), trees }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::build::Options;
+    use crate::build::tests::{OWN_WORKSPACE, Yard};
+    use crate::command::tests::Ledger;
+
+    fn code(number: u32) -> String {
+        format!("#[unsafe(no_mangle)]\npub extern \"C\" fn number() -> u32 {{ {number} }}\n")
+    }
+
+    /// Runs the loop over a project while `story` tells it things and reads what it did.
+    fn develop(project: Project, story: impl FnOnce(&Ledger)) {
+        let ledger = Ledger::new();
+        let (control, commands) = Commands::new();
+        thread::scope(|scope| {
+            let developing = scope.spawn(|| run_with(&ledger, project, &commands));
+            let _stop = Stop(&control);
+            ledger.control(control.clone());
+            story(&ledger);
+            control.stop();
+            developing.join().expect("no panic").expect("a loop");
+        });
+    }
+
+    /// Ends the loop when the story fails, which would wait for it for ever.
+    struct Stop<'a>(&'a crate::command::Control);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+
+    #[test]
+    fn each_save_is_one_swap_and_a_failed_build_changes_nothing() {
+        let yard = Yard::new();
+        yard.plugin("shop", OWN_WORKSPACE);
+        develop(yard.find(&["shop"]).expect("a plugin"), |ledger| {
+            ledger.expect(&["building shop: start", "built", "swap shop"]);
+            yard.write("shop/src/lib.rs", &code(2));
+            ledger.expect(&["building shop: saved src/lib.rs", "built", "swap shop"]);
+            yard.write("shop/src/lib.rs", "fn broken( {");
+            ledger.expect(&["building shop: saved src/lib.rs", "diagnostic error", "rejected E_BUILD"]);
+            // The same bytes start nothing; a file that no source names may be the one that was missing.
+            yard.write("shop/src/lib.rs", "fn broken( {");
+            yard.write("shop/words.txt", "three");
+            ledger.expect(&["building shop: saved words.txt", "diagnostic error", "rejected E_BUILD"]);
+            yard.write("shop/src/lib.rs", &format!("mod more;\n{}", code(3)));
+            yard.write("shop/src/more.rs", "pub const TEXT: &str = include_str!(\"../words.txt\");");
+            ledger.until("swap shop");
+            yard.write("shop/words.txt", "four");
+            ledger.until("building shop: saved words.txt");
+            ledger.until("swap shop");
+            ledger.reload();
+            ledger.expect(&["building shop: reload", "built", "swap shop"]);
+        });
+    }
+
+    #[test]
+    fn a_broken_manifest_and_a_folder_taken_away_are_each_said_once() {
+        let yard = Yard::new();
+        yard.plugin("shop", OWN_WORKSPACE);
+        let manifest = std::fs::read_to_string(yard.path("shop/Cargo.toml")).expect("a manifest");
+        develop(yard.find(&["shop"]).expect("a plugin"), |ledger| {
+            ledger.until("swap shop");
+            yard.write("shop/Cargo.toml", "[package\n");
+            ledger.expect(&["rejected E_BUILD"]);
+            yard.write("shop/Cargo.toml", &manifest);
+            ledger.until("swap shop");
+            std::fs::rename(yard.path("shop"), yard.path("away")).expect("a rename");
+            ledger.expect(&["rejected E_BUILD"]);
+            std::fs::rename(yard.path("away"), yard.path("shop")).expect("a rename");
+            ledger.until("swap shop");
+            yard.write("shop/src/lib.rs", &code(2));
+            ledger.expect(&["building shop: saved src/lib.rs", "built", "swap shop"]);
+        });
+    }
+
+    #[test]
+    fn a_newer_edit_cancels_twice_and_then_waits_for_its_turn() {
+        let yard = Yard::new();
+        yard.plugin("shop", OWN_WORKSPACE);
+        // A cargo that doesn't build before it may.
+        let gate = yard.path("gate").display().to_string();
+        let script =
+            format!("#!/bin/sh\nif [ $1 = build ]; then while [ ! -e {gate} ]; do sleep 0.01; done; fi\nexec cargo \"$@\"\n");
+        yard.write("slow-cargo", &script);
+        std::fs::set_permissions(yard.path("slow-cargo"), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+        let options = Options { cargo: Some(yard.path("slow-cargo")), ..Options::default() };
+        develop(Project::find(&[yard.path("shop")], &options).expect("a plugin"), |ledger| {
+            ledger.expect(&["building shop: start"]);
+            yard.write("shop/src/lib.rs", &code(2));
+            ledger.expect(&["superseded", "building shop: saved src/lib.rs"]);
+            yard.write("shop/src/lib.rs", &code(3));
+            ledger.expect(&["superseded", "building shop: saved src/lib.rs"]);
+            yard.write("shop/src/lib.rs", &code(4));
+            yard.write("gate", "open");
+            ledger.expect(&["built", "swap shop", "building shop: saved src/lib.rs", "built", "swap shop"]);
+            std::fs::remove_file(yard.path("gate")).expect("a gate");
+            ledger.reload();
+            ledger.expect(&["building shop: reload"]);
+        });
+    }
+
+    #[test]
+    fn plugins_changed_by_one_edit_are_swapped_together() {
+        let yard = Yard::new();
+        yard.plugin("one", OWN_WORKSPACE);
+        yard.plugin("two", OWN_WORKSPACE);
+        develop(yard.find(&["one", "two"]).expect("two plugins"), |ledger| {
+            ledger.until("swap one two");
+            yard.write("api/src/lib.rs", "pub fn shared() {}");
+            let shared = yard.path("api/src/lib.rs");
+            ledger.expect(&[&format!("building one two: saved {}", shared.display()), "built", "swap one two"]);
+            yard.write("two/src/lib.rs", &code(2));
+            ledger.expect(&["building two: saved src/lib.rs", "built", "swap two"]);
+        });
+    }
+}
