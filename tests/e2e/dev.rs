@@ -314,6 +314,36 @@ fn a_dependency_that_is_added_while_it_runs_goes_live_and_is_watched() {
 }
 
 #[test]
+fn build_scripts_and_features_count_as_sources() {
+    let source = "
+midair_plugin::export!(plugin);
+
+fn plugin() -> midair_plugin::Plugin {
+    midair_plugin::Plugin::new()
+        .get(\"/\", |_, _| env!(\"WORD\"))
+        .get(\"/loud\", |_, _| cfg!(feature = \"loud\").to_string())
+        .get(\"/asked\", |_, _| cfg!(feature = \"asked\").to_string())
+}
+";
+    let script = |word: &str| format!("fn main() {{ println!(\"cargo::rustc-env=WORD={word}\") }}\n");
+    let project = Project::plugin("scripted", source);
+    project.save("build.rs", &script("one"));
+    let manifest = project.read("Cargo.toml");
+    let with_default = |features: &str| format!("{manifest}\n[features]\ndefault = [{features}]\nloud = []\nasked = []\n");
+    project.save("Cargo.toml", &with_default(""));
+    let mut midair = Launch::dev(&[project.root()]).arg("--features").arg("asked").start();
+    midair.published();
+    let answers = |midair: &Midair| [midair.get("/").body, midair.get("/loud").body, midair.get("/asked").body];
+    assert_eq!(answers(&midair), ["one", "false", "true"]);
+    project.save("build.rs", &script("two"));
+    midair.published();
+    assert_eq!(answers(&midair), ["two", "false", "true"]);
+    project.save("Cargo.toml", &with_default("\"loud\""));
+    midair.published();
+    assert_eq!(answers(&midair), ["two", "true", "true"]);
+}
+
+#[test]
 fn fault_38_a_source_folder_that_goes_away_and_comes_back_is_watched_again() {
     let (project, mut midair) = serving_one("vanishes");
     project.rename("src", "elsewhere");

@@ -1,11 +1,13 @@
 //! What becomes of an artifact that is replaced while `midair run` serves it?
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use midair_tests::client::read_answer;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
 use midair_tests::repository;
@@ -99,8 +101,6 @@ fn fault_6_cp_over_the_file_that_serves_goes_live_and_hurts_nobody() {
 
 #[test]
 fn fault_5_an_artifact_that_is_written_slowly_is_loaded_when_it_is_whole() {
-    use std::io::Write;
-
     let mut served = Served::one();
     let bytes = &one_and_two()[1];
     let mut file = fs::File::create(served.path()).expect("it can be written");
@@ -311,6 +311,57 @@ fn one_of_two_artifacts_is_swapped_and_the_other_keeps_its_generation() {
     assert_eq!(midair.published()["plugin"], "hello");
     assert_eq!((midair.get("/").body.as_str(), midair.get("/").generation()), ("two", 2));
     assert_eq!((midair.get("/other").body.as_str(), midair.get("/other").generation()), ("other one", 1));
+}
+
+#[test]
+fn fault_23_g1_a_request_lives_through_twenty_swaps_and_ends_on_its_own_generation() {
+    let source = |text: &str| {
+        format!(
+            "
+use midair_plugin::{{Ctx, Plugin, Request, Result}};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {{
+    Plugin::new().get(\"/\", |_, _| {text:?}).get(\"/long\", long).get(\"/end\", end)
+}}
+
+async fn long(_: Request, ctx: Ctx) -> Result<String> {{
+    ctx.info(\"has begun\");
+    while ctx.counter(\"end\").get().await? == 0 {{
+        ctx.sleep(std::time::Duration::from_millis(5)).await?;
+    }}
+    let called = ctx.call(Request::build(\"GET\", \"/\").finish()?).await?;
+    Ok(format!(\"{text} {{}} {{}}\", ctx.generation(), called.text()))
+}}
+
+async fn end(_: Request, ctx: Ctx) -> Result<String> {{
+    Ok(ctx.counter(\"end\").add(1).await?.to_string())
+}}
+"
+        )
+    };
+    let artifacts = [built(&source("even")), built(&source("odd"))];
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("libhello.so");
+    project::save(&path, &artifacts[0]);
+    let mut midair = Launch::run(&[&path]).arg("--generation-header").start();
+    midair.published();
+    let mut long = midair.http().connect();
+    long.write_all(b"GET /long HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
+    midair.wait_for("the begin of the long request", |event| event["message"] == "has begun");
+    for swap in 1..=20 {
+        project::save(&path, &artifacts[swap % 2]);
+        midair.published();
+        assert_eq!(midair.get("/").generation(), swap as u64 + 1);
+    }
+    assert!(midair.all("drained").iter().all(|event| event["generation"] != 1), "the first generation is still in use");
+    let plugin = midair.status()["plugins"][0].clone();
+    assert!(plugin["retained"].as_u64().is_some_and(|retained| retained >= 1), "{plugin}");
+    assert_eq!(midair.get("/end").body, "1");
+    let answer = read_answer(&mut long).expect("it ends");
+    assert_eq!((answer.status, answer.body.as_str(), answer.generation()), (200, "even 1 even", 1));
+    midair.wait_for("drained", |event| event["event"] == "drained" && event["generation"] == 1);
 }
 
 #[test]
