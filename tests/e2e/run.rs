@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use midair_tests::client::read_answer;
 use midair_tests::host::{Launch, Midair};
@@ -18,9 +18,15 @@ use crate::dev::saying;
 
 /// Builds the plugin `hello` with this source; the artifact's bytes.
 fn built(source: &str) -> Vec<u8> {
-    let project = Project::plugin("hello", source);
+    built_from(|| Project::plugin("hello", source), &repository::shared_target().join("midair"))
+}
+
+/// The same from a project that differs in more; one at a time, since they all have one name.
+fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Vec<u8> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("a folder");
-    fs::read(&project.build_to(folder.path())[0]).expect("it was built")
+    fs::read(&project().build_with(Command::new("cargo"), target, folder.path())[0]).expect("it was built")
 }
 
 /// Two good artifacts: one says "one", the other "two".
@@ -247,9 +253,8 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
             &["Identity", "generation"],
         ),
     ] {
-        let project = Project::plugin("hello", &saying("another layout")).with_another_border(edits);
-        let folder = tempfile::tempdir().expect("a folder");
-        let artifact = fs::read(&project.build_to(folder.path())[0]).expect("it was built");
+        let project = || Project::plugin("hello", &saying("another layout")).with_another_border(edits);
+        let artifact = built_from(project, &repository::shared_target().join("midair"));
         served.refuses(what, &artifact, &["E_LAYOUT"], words);
     }
 }
@@ -261,28 +266,32 @@ fn fault_9_another_version_of_the_border_is_refused_with_both_named() {
         ("manifest.rs", "ABI_VERSION == 1", "ABI_VERSION == 7"),
         ("manifest.rs", "\"abi=1\\nname=\"", "\"abi=7\\nname=\""),
     ];
-    let project = Project::plugin("hello", &saying("another version")).with_another_border(&edits);
-    let folder = tempfile::tempdir().expect("a folder");
-    let artifact = fs::read(&project.build_to(folder.path())[0]).expect("it was built");
+    let project = || Project::plugin("hello", &saying("another version")).with_another_border(&edits);
+    let artifact = built_from(project, &repository::shared_target().join("midair"));
     Served::one().refuses("another ABI version", &artifact, &["E_ABI"], &["1", "7"]);
 }
 
 #[test]
 fn fault_9_a_plugin_that_aborts_on_panic_is_refused() {
-    let project = Project::plugin("hello", &saying("aborts"));
-    project.edit("Cargo.toml", "[profile.dev]\n", "[profile.dev]\npanic = \"abort\"\n");
-    let folder = tempfile::tempdir().expect("a folder");
-    let target = repository::shared_target().join("abort");
-    let artifact = fs::read(&project.build_with(Command::new("cargo"), &target, folder.path())[0]).expect("it was built");
+    let project = || {
+        let project = Project::plugin("hello", &saying("aborts"));
+        project.edit("Cargo.toml", "[profile.dev]\n", "[profile.dev]\npanic = \"abort\"\n");
+        project
+    };
+    let artifact = built_from(project, &repository::shared_target().join("abort"));
     Served::one().refuses("panic = abort", &artifact, &["E_ABI"], &["abort", "unwind"]);
 }
 
 #[test]
 fn a_stripped_release_build_is_served_like_any_other() {
-    let project = Project::plugin("hello", &saying("stripped"));
-    project.save("Cargo.toml", &format!("{}\n[profile.dev.package.hello]\nopt-level = 3\n", project.read("Cargo.toml")));
+    let project = || {
+        let project = Project::plugin("hello", &saying("stripped"));
+        project.save("Cargo.toml", &format!("{}\n[profile.dev.package.hello]\nopt-level = 3\n", project.read("Cargo.toml")));
+        project
+    };
     let folder = tempfile::tempdir().expect("a folder");
-    let artifact = project.build_to(folder.path()).remove(0);
+    let artifact = folder.path().join("libhello.so");
+    project::save(&artifact, built_from(project, &repository::shared_target().join("midair")));
     let stripped = Command::new("strip").arg("--strip-all").arg(&artifact).status();
     if !stripped.is_ok_and(|status| status.success()) {
         left_out("there is no `strip` here");

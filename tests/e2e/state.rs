@@ -80,7 +80,7 @@ fn fault_33_a_value_that_new_code_cannot_read_refuses_it_with_key_path_and_expec
 
 #[test]
 fn an_undeclared_table_that_cannot_be_read_is_an_error_of_the_request_that_reads_it() {
-    let undeclared = |value: &str| source(value, "").replace(".table::<Cart>(\"carts\")", "");
+    let undeclared = |value: &str| source(value, "").replace("\n        .table::<Cart>(\"carts\")", "");
     let project = Project::plugin("undeclared", &undeclared(CART));
     let mut midair = Launch::dev(&[project.root()]).start();
     midair.published();
