@@ -366,7 +366,7 @@ impl Journey {
                 return Err(Error::rejected(Code::Usage, Stage::Inspect, artifact.path.display().to_string(), reason));
             }
             match now.generation(name) {
-                Some(live) if live.digest() == judged.staged.digest => unchanged.push(part_of(live)),
+                Some(live) if live.digest() == judged.staged.digest && !attempt.is_forced() => unchanged.push(part_of(live)),
                 _ => changed.push(judged),
             }
         }
