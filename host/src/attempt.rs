@@ -76,7 +76,7 @@ impl Journal {
     pub fn begin(&self, trigger: impl Into<String>) -> Attempt {
         let mut pages = self.0.lock();
         pages.last_id += 1;
-        Attempt { id: pages.last_id, trigger: trigger.into(), phases: Phases::new() }
+        Attempt { id: pages.last_id, trigger: trigger.into(), phases: Phases::new(), forced: false }
     }
 
     /// The last records, oldest first.
@@ -99,9 +99,22 @@ pub struct Attempt {
     id: u64,
     trigger: String,
     phases: Phases,
+    forced: bool,
 }
 
 impl Attempt {
+    /// Takes bytes that serve already once more, as a generation of its own.
+    pub fn force(mut self, forced: bool) -> Self {
+        self.forced = forced;
+        self
+    }
+
+    /// Whether bytes that serve already are taken once more.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.forced
+    }
+
     /// Its number within this run.
     #[must_use]
     pub fn id(&self) -> u64 {
@@ -165,7 +178,7 @@ impl Attempt {
     }
 
     fn end(self, outcome: Outcome, parts: Vec<Part>) -> Record {
-        let Attempt { id, trigger, phases } = self;
+        let Attempt { id, trigger, phases, .. } = self;
         Record { id, trigger, outcome, code: None, stage: None, reason: None, parts, phases_us: phases }
     }
 }

@@ -66,8 +66,14 @@ impl Commands {
 
 impl Control {
     /// Asks for a build or a swap now, even if nothing changed. Several before the loop hears them are one.
-    pub fn reload(&self) {
-        self.0.ring(|told| told.reload = true);
+    ///
+    /// With `force` the same bytes are taken again. `false` if the loop ended or is about to.
+    pub fn reload(&self, force: bool) -> bool {
+        self.0.ring(|told| {
+            told.reload = true;
+            told.force |= force;
+        });
+        !self.0.told.lock().stop
     }
 
     /// Asks the loop to end. A build that runs is killed, a swap that runs is let finish.
@@ -76,11 +82,19 @@ impl Control {
     }
 }
 
+/// A loop that ended hears nothing: as good as one that was told to stop.
+impl Drop for Commands {
+    fn drop(&mut self) {
+        self.0.told.lock().stop = true;
+    }
+}
+
 /// What a loop was told since it last listened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) stop: bool,
     pub(crate) reload: bool,
+    pub(crate) force: bool,
     pub(crate) files: bool,
     pub(crate) built: bool,
 }
@@ -185,7 +199,7 @@ pub(crate) mod tests {
         }
 
         pub(crate) fn reload(&self) {
-            self.control.lock().as_ref().expect("a control").reload();
+            self.control.lock().as_ref().expect("a control").reload(false);
         }
 
         /// The next line, waited for at most 30 seconds.
@@ -246,8 +260,8 @@ pub(crate) mod tests {
     #[test]
     fn a_hundred_reloads_before_the_loop_listens_are_one() {
         let (control, commands) = Commands::new();
-        (0..100).for_each(|_| control.reload());
-        assert_eq!(commands.wait(None), Told { reload: true, ..Told::default() });
+        (0..100).for_each(|n| assert!(control.reload(n == 7)));
+        assert_eq!(commands.wait(None), Told { reload: true, force: true, ..Told::default() });
         assert_eq!(commands.wait(Some(Instant::now())), Told::default());
     }
 
@@ -256,5 +270,6 @@ pub(crate) mod tests {
         let (control, commands) = Commands::new();
         control.stop();
         assert!(commands.wait(None).stop && commands.wait(None).stop);
+        assert!(!control.reload(false));
     }
 }

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crate::attempt::Outcome;
 use crate::build::{Cancel, Diagnostic, Product, Project};
-use crate::command::{Bell, Commands, Core, broken, said_by};
+use crate::command::{Bell, Commands, Core, Told, broken, said_by};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::Event;
 use crate::swap::{Artifact, Host};
@@ -64,10 +65,18 @@ struct Debts {
     failed: bool,
     /// The last build was cancelled.
     superseded: bool,
-    /// A reload was asked for while something else was under way.
-    reload: bool,
+    /// A reload was asked for while something else was under way; whether by force.
+    reload: Option<bool>,
     /// It was said that the plugin at this manifest is gone.
     missing: Option<PathBuf>,
+}
+
+impl Debts {
+    fn note(&mut self, told: Told) {
+        if told.reload {
+            self.reload = Some(self.reload.unwrap_or_default() || told.force);
+        }
+    }
 }
 
 /// How often a build may be cancelled.
@@ -93,7 +102,7 @@ impl Patience {
 /// Why an attempt begins.
 enum Why {
     Start,
-    Reload,
+    Reload { force: bool },
     Saved(Vec<PathBuf>),
 }
 
@@ -110,7 +119,7 @@ impl<C: Core> Loop<'_, C> {
             plugins: self.project.plugins(),
             folders: self.watcher.folders(),
             files: self.watcher.files(),
-            by: self.watcher.by(),
+            by: self.watcher.by().into(),
         });
         let mut next = Some(Why::Start);
         while let Some(why) = next.take().or_else(|| self.wait()) {
@@ -123,8 +132,8 @@ impl<C: Core> Loop<'_, C> {
         while !self.commands.is_stopped() {
             self.watcher.look(Instant::now());
             let changed = self.watcher.changed(self.debts.failed);
-            if std::mem::take(&mut self.debts.reload) {
-                return Some(Why::Reload);
+            if let Some(force) = self.debts.reload.take() {
+                return Some(Why::Reload { force });
             }
             // Even if the newer edit is gone again: the older one was never built.
             if std::mem::take(&mut self.debts.superseded) {
@@ -133,7 +142,8 @@ impl<C: Core> Loop<'_, C> {
             if !changed.is_empty() && !self.waits_for_a_manifest() {
                 return Some(Why::Saved(changed));
             }
-            self.debts.reload |= self.commands.wait(self.watcher.due()).reload;
+            let told = self.commands.wait(self.watcher.due());
+            self.debts.note(told);
         }
         None
     }
@@ -149,14 +159,15 @@ impl<C: Core> Loop<'_, C> {
     }
 
     fn attempt(&mut self, why: Why) {
+        let force = matches!(why, Why::Reload { force: true });
         let (trigger, changed, everything) = match why {
             Why::Start => ("start".to_owned(), Vec::new(), true),
-            Why::Reload => ("reload".to_owned(), self.watcher.changed(self.debts.failed), true),
+            Why::Reload { .. } => ("reload".to_owned(), self.watcher.changed(self.debts.failed), true),
             Why::Saved(changed) => (self.describe(&changed), changed, false),
         };
         // From here on every change is a newer one.
         self.watcher.take();
-        let mut attempt = self.core.begin(trigger.clone());
+        let mut attempt = self.core.begin(trigger.clone()).force(force);
 
         let manifest_changed = changed.iter().any(|path| path.ends_with("Cargo.toml"));
         self.debts.refresh |= manifest_changed;
@@ -193,10 +204,14 @@ impl<C: Core> Loop<'_, C> {
             Built::Products(products) => {
                 self.debts.failed = false;
                 self.debts.plugins.clear();
+                let built: Vec<String> = products.iter().map(|product| product.plugin.clone()).collect();
                 let build_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.core.events().say(Event::Built { plugins: plugins.into_iter().collect(), build_us });
                 let artifacts = products.into_iter().map(|product| Artifact { plugin: product.plugin, path: product.artifact });
-                self.core.swap(attempt, artifacts.collect());
+                if self.core.swap(attempt, artifacts.collect()).outcome == Outcome::Rejected {
+                    // None of them is live: the edit that mends one has to bring the others along.
+                    self.debts.plugins.extend(built);
+                }
                 // After the swap: nobody waits for this.
                 self.rescope();
             }
@@ -226,7 +241,7 @@ impl<C: Core> Loop<'_, C> {
             };
             loop {
                 let told = commands.wait(watcher.due());
-                debts.reload |= told.reload;
+                debts.note(told);
                 if told.stop {
                     superseded = true;
                     killer.fire();
@@ -387,6 +402,14 @@ mod tests {
             ledger.until("swap shop");
             yard.write("shop/src/lib.rs", &code(2));
             ledger.expect(&["building shop: saved src/lib.rs", "built", "swap shop"]);
+            // File by file: the others go, change and come back without a word.
+            std::fs::remove_file(yard.path("shop/Cargo.toml")).expect("a removal");
+            ledger.expect(&["rejected E_BUILD"]);
+            (3..300).for_each(|number| yard.write("shop/src/lib.rs", &code(number)));
+            yard.write("shop/Cargo.toml", &manifest);
+            let next = ledger.next();
+            assert!(next.starts_with("building shop: saved "), "{next}");
+            ledger.until("swap shop");
         });
     }
 

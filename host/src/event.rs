@@ -3,11 +3,12 @@
 //! Every outlet (terminal, `--json`, the admin's event stream) shows these and nothing else, so that all of them tell the same story.
 //! The bus remembers the last few, so that whoever listens late still learns how things came to be.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Stage};
 
@@ -15,7 +16,9 @@ use crate::error::{Code, Stage};
 pub type Phases = BTreeMap<Stage, u64>;
 
 /// Something that happened, as every outlet shows it: a JSON object with `event` naming the kind.
-#[derive(Clone, Debug, Serialize)]
+///
+/// It can be read back from that object, so that a client tells the story in the host's own words.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the fields are the contract's words; docs/events in README names them")]
@@ -23,7 +26,7 @@ pub enum Event {
     /// The host answers; addresses as `ip:port`.
     Listening { http: String, admin: Option<String>, pid: u32, run: String },
     /// The sources are watched, by the system's events or by polling.
-    Watching { plugins: Vec<String>, folders: usize, files: usize, by: &'static str },
+    Watching { plugins: Vec<String>, folders: usize, files: usize, by: Cow<'static, str> },
     /// A build started.
     Building { plugins: Vec<String>, trigger: String },
     /// A build ended well; microseconds.
@@ -66,6 +69,13 @@ pub enum Event {
     Stopping { signal: String, in_flight: usize },
     /// The host ends. `abandoned` requests were still running at the deadline.
     Stopped { abandoned: usize },
+    /// The host can't start or go on.
+    Fatal {
+        code: Code,
+        reason: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        help: Option<String>,
+    },
 }
 
 type Listener = Box<dyn FnMut(&Arc<Event>) -> bool + Send>;

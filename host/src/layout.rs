@@ -49,7 +49,7 @@ fn tell(error: &AbiInstabilityError) -> String {
     let place = match (&last.expected, holder) {
         (TLFieldOrFunction::Field(field), Some(holder)) => format!("{holder}.{}", field.name()),
         (TLFieldOrFunction::Field(field), None) => field.name().to_owned(),
-        (TLFieldOrFunction::Function(function), _) => format!("the function {}", shorten(&function.to_string())),
+        (TLFieldOrFunction::Function(function), _) => format!("the function `{}`", function.name.as_str()),
     };
     for kind in &error.errs {
         match kind {
@@ -60,15 +60,25 @@ fn tell(error: &AbiInstabilityError) -> String {
             }
             AbiInstability::UnexpectedField(fields) => {
                 let (ours, theirs) = (fields.expected.name(), fields.found.name());
-                return format!("`{place}` has a field `{theirs}` in the plugin where the host has `{ours}`");
+                return match &last.expected {
+                    TLFieldOrFunction::Field(field) => {
+                        let holder = name_of(field.layout());
+                        format!("`{holder}` has a field `{theirs}` in the plugin where the host has `{ours}`")
+                    }
+                    TLFieldOrFunction::Function(_) => {
+                        let list = |names: &str| names.trim_end_matches(',').replace(',', ", ");
+                        format!("{place} takes ({}) in the plugin, ({}) in the host", list(theirs), list(ours))
+                    }
+                };
             }
             AbiInstability::FieldCountMismatch(counts) => {
-                return format!("`{place}` has {} fields in the plugin, {} in the host", counts.found, counts.expected);
+                let holder = layout_of(&last.expected).map_or_else(|| place.clone(), name_of);
+                return format!("`{holder}` has {} fields in the plugin, {} in the host", counts.found, counts.expected);
             }
             _ => {}
         }
     }
-    format!("`{place}` differs: {}", error.errs.first().map_or_else(String::new, |kind| shorten(&format!("{kind:?}"))))
+    format!("{place} differs: {}", error.errs.first().map_or_else(String::new, |kind| shorten(&format!("{kind:?}"))))
 }
 
 fn layout_of(place: &TLFieldOrFunction) -> Option<&'static TypeLayout> {

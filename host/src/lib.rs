@@ -50,5 +50,7 @@ pub mod run;
 pub mod watch;
 
 // From the world to what serves.
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "http")]
 pub mod http;

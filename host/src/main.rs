@@ -1,1 +1,5 @@
-fn main() {}
+//! The `midair` binary: the ready-made host and its command line.
+
+fn main() {
+    midair::cli::main()
+}

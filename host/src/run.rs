@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::attempt::Outcome;
 use crate::command::{Commands, Core, broken};
 use crate::error::Result;
 use crate::event::Event;
@@ -40,7 +41,16 @@ fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, mis
     let artifacts: Vec<_> = artifacts.into_iter().map(|Artifact { plugin, path }| (plugin, absolute(path))).collect();
     let files = artifacts.iter().map(|(_, path)| path.clone()).collect();
     let watcher = Watcher::new(Scope { files, ..Scope::default() }, commands.wake())?;
-    let mut running = Loop { core, commands, artifacts, watcher, missing, waiting: Waiting::default(), vanished: BTreeSet::new() };
+    let mut running = Loop {
+        core,
+        commands,
+        artifacts,
+        watcher,
+        missing,
+        waiting: Waiting::default(),
+        vanished: BTreeSet::new(),
+        refused: BTreeSet::new(),
+    };
     catch_unwind(AssertUnwindSafe(|| running.run())).map_err(|panic| broken(core, "artifact", panic.as_ref()))
 }
 
@@ -56,6 +66,8 @@ struct Loop<'a, C> {
     missing: Missing,
     waiting: Waiting,
     vanished: BTreeSet<PathBuf>,
+    /// Refused, and so not live: the file that mends one of them has to bring the others along.
+    refused: BTreeSet<PathBuf>,
 }
 
 /// How long files have been quiet that aren't whole.
@@ -93,9 +105,9 @@ impl<C: Core> Loop<'_, C> {
             plugins: self.artifacts.iter().map(|(plugin, _)| plugin.clone()).collect(),
             folders: self.watcher.folders(),
             files: self.watcher.files(),
-            by: self.watcher.by(),
+            by: self.watcher.by().into(),
         });
-        self.swap("start".to_owned(), self.artifacts.clone());
+        self.swap("start".to_owned(), self.artifacts.clone(), false);
         loop {
             let due = self.watcher.due().into_iter().chain(self.waiting.due()).min();
             let told = self.commands.wait(due);
@@ -106,13 +118,23 @@ impl<C: Core> Loop<'_, C> {
             self.watcher.look(now);
             if told.reload {
                 self.waiting = Waiting::default();
-                self.swap("reload".to_owned(), self.artifacts.clone());
+                self.swap("reload".to_owned(), self.artifacts.clone(), told.force);
                 continue;
             }
-            let replaced = self.replaced();
+            let mut replaced = self.replaced();
             if !replaced.is_empty() && !self.waits_for(&replaced, now) {
+                // Others may have been replaced with it whose events are still on their way.
+                self.watcher.look_at_all(now);
+                let together = self.replaced();
+                if together != replaced && self.waits_for(&together, now) {
+                    continue;
+                }
+                replaced = together;
                 let names: Vec<_> = replaced.iter().map(|(_, path)| path.display().to_string()).collect();
-                self.swap(format!("replaced {}", names.join(", ")), replaced);
+                let refused =
+                    self.artifacts.iter().filter(|artifact| self.refused.contains(&artifact.1) && !replaced.contains(artifact));
+                let together = replaced.iter().chain(refused).cloned().collect();
+                self.swap(format!("replaced {}", names.join(", ")), together, false);
             }
         }
     }
@@ -151,12 +173,14 @@ impl<C: Core> Loop<'_, C> {
         self.waiting.waits(short_by, now)
     }
 
-    fn swap(&mut self, trigger: String, artifacts: Vec<(String, PathBuf)>) {
+    fn swap(&mut self, trigger: String, artifacts: Vec<(String, PathBuf)>, force: bool) {
         // Before the content is used: a later change is a newer one.
         artifacts.iter().for_each(|(_, path)| self.watcher.take_one(path));
-        let attempt = self.core.begin(trigger);
+        let attempt = self.core.begin(trigger).force(force);
+        let paths: BTreeSet<PathBuf> = artifacts.iter().map(|(_, path)| path.clone()).collect();
         let artifacts = artifacts.into_iter().map(|(plugin, path)| Artifact { plugin, path });
-        self.core.swap(attempt, artifacts.collect());
+        let record = self.core.swap(attempt, artifacts.collect());
+        self.refused = if record.outcome == Outcome::Rejected { paths } else { BTreeSet::new() };
     }
 }
 

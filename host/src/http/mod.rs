@@ -1,5 +1,7 @@
 //! How does the world reach the plugins?
 //!
-//! `serve` carries requests; `admin` answers questions about the host, on a thread that no plugin can hold up.
+//! `serve` carries requests; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in.
 
+pub mod admin;
+mod gate;
 pub mod serve;

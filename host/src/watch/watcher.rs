@@ -135,6 +135,12 @@ impl Watcher {
         }
     }
 
+    /// Reads everything, whether or not an event pointed at it.
+    pub fn look_at_all(&mut self, now: Instant) {
+        self.inbox.pending.lock().note_all();
+        self.look(now);
+    }
+
     /// When to look again even if nothing wakes the caller.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
@@ -550,6 +556,13 @@ pub(super) mod tests {
                 write(&bench.folder.path("p/src/lib.rs"), &format!("{round} again"));
                 bench.expect(&["p/src/lib.rs"]);
             }
+            // All of it between two looks.
+            fs::remove_dir_all(bench.folder.path("p")).expect("a removal");
+            write(&bench.folder.path("p/Cargo.toml"), "new folder");
+            write(&bench.folder.path("p/src/lib.rs"), "new folder");
+            bench.expect(&["p/Cargo.toml", "p/src/lib.rs"]);
+            write(&bench.folder.path("p/src/lib.rs"), "in the new folder");
+            bench.expect(&["p/src/lib.rs"]);
         });
     }
 

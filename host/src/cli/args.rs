@@ -1,0 +1,319 @@
+//! What can be asked of `midair`, and in which words?
+//!
+//! Nothing but the shape of the command line: what a value means for the host is decided where it is used. The help texts are for
+//! someone who has never seen midair.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Change the code of a running server without restarting it.
+///
+/// `midair dev` builds your plugin, serves it, and puts every change live when you save: same process, same connections, same state.
+/// `midair run` does the same with finished artifacts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "midair",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = "\
+Examples:
+  midair dev                        build and serve the plugins of this workspace
+  midair dev ../shop                ... or the one in that folder
+  midair run target/release/libshop.so
+  midair status                     what serves, and what became of the last changes
+
+Environment:
+  MIDAIR_LOG          how much the host logs about itself to stderr, such as debug [default: warn]
+  MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes
+  NO_COLOR            set it for output without colours"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Build plugins from source, serve them, and put every saved change live
+    #[command(after_help = "\
+Examples:
+  midair dev
+  midair dev ../shop ../cart --listen 127.0.0.1:8080
+  midair dev --release --features metrics -- --offline
+
+What fails to build or to start changes nothing: the code before keeps serving.")]
+    Dev(Dev),
+    /// Serve built plugins, and swap when a file is replaced
+    #[command(after_help = "\
+Examples:
+  midair run target/release/libshop.so
+  midair run libshop.so libcart.so --listen 0.0.0.0:80 --request-timeout 30
+
+Replace a file (cp or mv over it, or repoint a symlink) to put its new content live.")]
+    Run(Run),
+    /// Show what a running host serves and what became of the last changes
+    Status(Client),
+    /// Follow what happens in a running host, until Ctrl-C
+    Events(Client),
+    /// Ask a running host to look again for changes
+    Reload(Reload),
+}
+
+/// What `midair dev` takes.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// Folders of plugin packages [default: all plugins of the workspace here]
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Build with the release profile
+    #[arg(long, conflicts_with = "profile")]
+    pub release: bool,
+    /// Build with this cargo profile
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Build with these cargo features (comma between several)
+    #[arg(long, short = 'F', value_name = "FEATURES", value_delimiter = ',')]
+    pub features: Vec<String>,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: Serve,
+    /// Handed to cargo build as they are
+    #[arg(last = true, value_name = "CARGO ARGS")]
+    pub cargo_args: Vec<String>,
+}
+
+/// What `midair run` takes.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Plugins as cargo built them: lib*.so
+    #[arg(value_name = "ARTIFACT", required = true)]
+    pub artifacts: Vec<PathBuf>,
+    /// Name the generation that answered in x-midair-generation, as dev always does
+    #[arg(long, overrides_with = "no_generation_header")]
+    pub generation_header: bool,
+    /// Keep the generation out of answers [the default]
+    #[arg(long, overrides_with = "generation_header")]
+    pub no_generation_header: bool,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// How a host serves, whatever its plugins come from.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where to answer users: IP:PORT, or just a port of this machine; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3000", value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where to answer status, events and reload; `off` for nowhere
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
+    pub admin: AdminAddr,
+    /// Ask this of whoever uses the admin address; needed if other machines can reach it
+    #[arg(long, value_name = "TOKEN")]
+    pub admin_token: Option<String>,
+    /// Tell what happens as JSON, one object a line, and keep all else from stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Folder for private copies and the lock [default: in the target folder for dev, else ~/.local/state/midair]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Give up on a request after this time [default: never]
+    #[arg(long, value_name = "SECONDS", value_parser = above_zero)]
+    pub request_timeout: Option<Duration>,
+    /// Largest request body; also 512KiB, 2MiB, 1GiB
+    #[arg(long, value_name = "BYTES", default_value = "2MiB", value_parser = bytes)]
+    pub body_limit: usize,
+    /// How long requests may take to finish after Ctrl-C
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub drain_timeout: Duration,
+    /// Threads that run handlers [default: one per processor]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+/// How a client finds the host, and how it shows what it learned.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// The host's admin address [default: what --data says, else 127.0.0.1:3001]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// The host's data folder, which knows the address
+    #[arg(long, value_name = "DIR", conflicts_with = "admin")]
+    pub data: Option<PathBuf>,
+    /// What the host asks for, if it was started with a token
+    #[arg(long, value_name = "TOKEN")]
+    pub admin_token: Option<String>,
+    /// Print JSON, as the host sends it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `midair reload` takes.
+#[derive(Debug, Args)]
+pub struct Reload {
+    /// Take what is there even if nothing changed
+    #[arg(long)]
+    pub force: bool,
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// Where the admin listener is, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminAddr {
+    /// There is none.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl FromStr for AdminAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(Self::Off) } else { address(text).map(Self::At) }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    if let Ok(port) = port.parse() {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:3000, or a port".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse().map_err(|_| "expected seconds, such as 30 or 0.5".to_owned())?;
+    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}
+
+fn above_zero(text: &str) -> Result<Duration, String> {
+    seconds(text).and_then(|time| if time.is_zero() { Err("expected more than 0 seconds".to_owned()) } else { Ok(time) })
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let (digits, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), *shift))).unwrap_or((text, 0));
+    let number = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
+    number.ok_or_else(|| "expected bytes, such as 65536, 512KiB or 2MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(line: &str, expected: &Expect) {
+        let said = match Cli::try_parse_from(line.split_whitespace()) {
+            Ok(cli) => format!("{:?}", cli.action),
+            Err(error) => format!("exit {}: {}", error.exit_code(), error.to_string().lines().next().unwrap_or_default()),
+        };
+        expected.assert_eq(&said);
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dev_takes_folders_before_and_cargo_arguments_after_the_dashes() {
+        check(
+            "midair dev",
+            &expect![
+                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, workers: None }, cargo_args: [] })"
+            ],
+        );
+        check(
+            "midair dev a b --features x,y --listen 8080 --admin off -- --offline -v",
+            &expect![[
+                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, workers: None }, cargo_args: ["--offline", "-v"] })"#
+            ]],
+        );
+        check(
+            "midair dev --release --profile tiny",
+            &expect!["exit 2: error: the argument '--release' cannot be used with '--profile <NAME>'"],
+        );
+    }
+
+    #[test]
+    fn run_needs_an_artifact() {
+        check("midair run", &expect!["exit 2: error: the following required arguments were not provided:"]);
+        check(
+            "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0",
+            &expect![[
+                r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, workers: None } })"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn clients_name_their_host_in_one_way() {
+        check(
+            "midair reload --force --data d",
+            &expect![[
+                r#"Reload(Reload { force: true, client: Client { admin: None, data: Some("d"), admin_token: None, json: false } })"#
+            ]],
+        );
+        check(
+            "midair status --data d --admin 127.0.0.1:1",
+            &expect!["exit 2: error: the argument '--data <DIR>' cannot be used with '--admin <ADDR>'"],
+        );
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2_and_names_the_word() {
+        check("midair", &expect!["exit 2: Change the code of a running server without restarting it"]);
+        check("midair serve", &expect!["exit 2: error: unrecognized subcommand 'serve'"]);
+        check(
+            "midair dev --listen example.org:80",
+            &expect![
+                "exit 2: error: invalid value 'example.org:80' for '--listen <ADDR>': expected IP:PORT, such as 127.0.0.1:3000, or a port"
+            ],
+        );
+        check(
+            "midair dev --request-timeout 0",
+            &expect!["exit 2: error: invalid value '0' for '--request-timeout <SECONDS>': expected more than 0 seconds"],
+        );
+        check("midair dev --drain-timeout -1", &expect!["exit 2: error: unexpected argument '-1' found"]);
+        check(
+            "midair dev --drain-timeout inf",
+            &expect![
+                "exit 2: error: invalid value 'inf' for '--drain-timeout <SECONDS>': cannot convert float seconds to Duration: value is either too big or NaN"
+            ],
+        );
+        check(
+            "midair dev --body-limit 2MB",
+            &expect![
+                "exit 2: error: invalid value '2MB' for '--body-limit <BYTES>': expected bytes, such as 65536, 512KiB or 2MiB"
+            ],
+        );
+        check(
+            "midair dev --body-limit 99999999999GiB",
+            &expect![
+                "exit 2: error: invalid value '99999999999GiB' for '--body-limit <BYTES>': expected bytes, such as 65536, 512KiB or 2MiB"
+            ],
+        );
+    }
+
+    #[test]
+    fn addresses_may_be_short() {
+        let at = |text: &str| address(text).map(|addr| addr.to_string()).ok();
+        assert_eq!(at("8080").as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(at("localhost:0").as_deref(), Some("127.0.0.1:0"));
+        assert_eq!(at("[::1]:80").as_deref(), Some("[::1]:80"));
+        assert_eq!(at("localhost"), None);
+    }
+}

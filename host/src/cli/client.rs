@@ -1,0 +1,244 @@
+//! What does a running host say when it is asked from another terminal?
+//!
+//! Finds the host's admin address, asks one thing over HTTP and shows the answer. Knows nothing of the host but what the admin pages say.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::args::Client;
+use super::serve::token;
+use super::signals::Signals;
+use super::{render, table};
+use crate::error::{Code, Error, Result};
+use crate::event::Event;
+
+/// How long the host may take to answer. It answers at once or not at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `midair status`: what serves, and what became of the last changes.
+///
+/// # Errors
+///
+/// No host answers, or it refuses.
+pub fn status(ask: &Client) -> Result<()> {
+    let body = once(ask, Method::GET, "/status")?;
+    if ask.json {
+        return print(&body);
+    }
+    let status = serde_json::from_str(&body).map_err(|error| odd_answer("/status").caused_by(error))?;
+    print(table::status(&status).trim_end())
+}
+
+/// `midair reload`: asks the host to look again for changes.
+///
+/// # Errors
+///
+/// No host answers, or it refuses.
+pub fn reload(ask: &Client, force: bool) -> Result<()> {
+    let body = once(ask, Method::POST, if force { "/reload?force" } else { "/reload" })?;
+    print(if ask.json { &body } else { "accepted: the host looks again; `midair events` tells what comes of it" })
+}
+
+/// `midair events`: what the host remembers and then all that happens, until it ends, nobody reads, or a signal comes.
+///
+/// # Errors
+///
+/// No host answers, it refuses, or it goes away without a word.
+pub fn events(ask: &Client) -> Result<()> {
+    inside(async {
+        let mut signals = Signals::take()?;
+        tokio::select! {
+            outcome = follow(ask) => outcome,
+            _ = signals.next() => Ok(()),
+        }
+    })
+}
+
+async fn follow(ask: &Client) -> Result<()> {
+    let mut body = send(ask, Method::GET, "/events").await?.into_body();
+    let color = render::color_wanted(io::stdout().is_terminal());
+    let mut out = io::stdout();
+    let mut lines = Lines::default();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| gone().caused_by(error))?.into_data() else { continue };
+        lines.push(&data);
+        while let Some(line) = lines.next() {
+            // Each event is one `data:` line; its name, comments and blank lines repeat or say nothing.
+            let Some(json) = line.strip_prefix("data:").map(str::trim_start) else { continue };
+            let event = serde_json::from_str::<Event>(json);
+            let shown = match &event {
+                Ok(event) if !ask.json => render::line(event, color),
+                // So is an event that only a newer host knows.
+                _ => Some(json.to_owned()),
+            };
+            if shown.is_some_and(|shown| writeln!(out, "{shown}").and_then(|()| out.flush()).is_err())
+                || matches!(event, Ok(Event::Stopped { .. }))
+            {
+                return Ok(());
+            }
+        }
+    }
+    Err(gone())
+}
+
+fn gone() -> Error {
+    Error::fatal(Code::Io, "", "the host went away, or this reader was too slow for it")
+}
+
+fn odd_answer(page: &str) -> Error {
+    Error::fatal(Code::Io, page, "the answer isn't one that this version of midair knows")
+}
+
+/// Cuts a stream of bytes into lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn next(&mut self) -> Option<String> {
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let line = self.0.drain(..=end).collect::<Vec<_>>();
+        Some(String::from_utf8_lossy(&line[..end]).trim_end_matches('\r').to_owned())
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        // Whoever closes the pipe has read enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::fatal(Code::Io, "stdout", "it can't be written").caused_by(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn inside<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let failed = |error| Error::fatal(Code::Io, "", "the client can't start").caused_by(error);
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?.block_on(work)
+}
+
+/// Asks for one page and reads it to its end.
+fn once(ask: &Client, method: Method, page: &str) -> Result<String> {
+    inside(async {
+        let answer = async { send(ask, method, page).await?.collect().await.map_err(|error| gone().caused_by(error)) };
+        let Ok(body) = timeout(PATIENCE, answer).await else { return Err(silent(&address(ask)?)) };
+        Ok(String::from_utf8_lossy(&body?.to_bytes()).into_owned())
+    })
+}
+
+/// Sends one request and answers with the response, if the host agreed to it.
+async fn send(ask: &Client, method: Method, page: &str) -> Result<Response<Incoming>> {
+    let address = address(ask)?;
+    let silent = |error| silent(&address).caused_by(error);
+    let connected = timeout(PATIENCE, TcpStream::connect(&address)).await;
+    let stream = connected.map_err(io::Error::from).and_then(|stream| stream).map_err(silent)?;
+    let peer = stream.peer_addr().map_err(silent)?;
+    let odd = |error: hyper::Error| odd_answer(page).caused_by(error);
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(odd)?;
+    tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(page).header(header::HOST, peer.to_string());
+    if let Some(token) = token(ask.admin_token.clone()) {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let unfit = |error| Error::fatal(Code::Usage, "", "this token can't be sent in a header").caused_by(error);
+    let request = request.body(Empty::<Bytes>::new()).map_err(unfit)?;
+    let response = sender.send_request(request).await.map_err(odd)?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let body = response.collect().await.map_err(odd)?.to_bytes();
+    Err(refused(&address, status, &body))
+}
+
+fn silent(address: &str) -> Error {
+    Error::fatal(Code::Io, "", format!("no host answers at {address}"))
+        .help("start one with `midair dev`, or say where it is: --admin ADDR or --data DIR")
+}
+
+fn refused(address: &str, status: StatusCode, body: &[u8]) -> Error {
+    let said = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let reason = said.as_ref().and_then(|said| said.get("error")?.as_str()).unwrap_or("it doesn't look like a midair host");
+    let error = Error::fatal(Code::Io, address, format!("the host refused ({status}): {reason}"));
+    if status == StatusCode::UNAUTHORIZED { error.help("set MIDAIR_ADMIN_TOKEN, or pass --admin-token TOKEN") } else { error }
+}
+
+/// Where the host is: as told, else as the data folder knows, else the default.
+fn address(ask: &Client) -> Result<String> {
+    let told = match (&ask.admin, &ask.data) {
+        (Some(address), _) => address.clone(),
+        (None, Some(data)) => noted(data)?,
+        (None, None) => "127.0.0.1:3001".to_owned(),
+    };
+    let bare = told.trim().trim_start_matches("http://").trim_end_matches('/');
+    Ok(if bare.parse::<u16>().is_ok() { format!("127.0.0.1:{bare}") } else { bare.to_owned() })
+}
+
+fn noted(data: &Path) -> Result<String> {
+    let notice = data.join("admin");
+    fs::read_to_string(&notice).map_err(|error| {
+        Error::fatal(Code::Io, data.display().to_string(), "no host with an admin listener runs on this data folder")
+            .caused_by(error)
+            .help("say where the host is with --admin ADDR, or start it without --admin off")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(admin: Option<&str>, data: Option<&Path>) -> Client {
+        Client { admin: admin.map(str::to_owned), data: data.map(Path::to_owned), admin_token: None, json: false }
+    }
+
+    #[test]
+    fn the_host_is_found_as_told_or_through_its_folder_or_at_the_default() {
+        let data = std::env::temp_dir().join(format!("midair-client-{}", std::process::id()));
+        fs::create_dir_all(&data).expect("a folder");
+        assert!(address(&ask(None, Some(&data))).is_err());
+        fs::write(data.join("admin"), "http://127.0.0.1:7\n").expect("a file");
+        for (admin, data, expected) in [
+            (None, None, "127.0.0.1:3001"),
+            (None, Some(&*data), "127.0.0.1:7"),
+            (Some("http://[::1]:80/"), None, "[::1]:80"),
+            (Some("8081"), None, "127.0.0.1:8081"),
+            (Some("box.local:1"), None, "box.local:1"),
+        ] {
+            assert_eq!(address(&ask(admin, data)).expect("an address"), expected);
+        }
+        fs::remove_dir_all(data).expect("the folder is ours");
+    }
+
+    #[test]
+    fn no_host_is_one_message_that_names_the_address() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
+        let error = status(&ask(Some(&free.to_string()), None)).expect_err("nobody listens");
+        assert_eq!(error.to_string(), format!("no host answers at {free}"));
+        assert_eq!(error.code(), Code::Io);
+    }
+
+    #[test]
+    fn lines_are_whole_however_the_bytes_arrive() {
+        let mut lines = Lines::default();
+        let mut seen = Vec::new();
+        for piece in ["data: {\"a\"", ":1}\r\n\n", ": keep", "-alive\nda"] {
+            lines.push(piece.as_bytes());
+            seen.extend(std::iter::from_fn(|| lines.next()));
+        }
+        assert_eq!(seen, ["data: {\"a\":1}", "", ": keep-alive"]);
+    }
+}

@@ -1,0 +1,347 @@
+//! How do operators and scripts ask a running host what it does?
+//!
+//! A listener of its own, on a thread and a runtime of its own: it answers while every request worker is stuck in a plugin's code. It
+//! runs no plugin code and takes no part in a swap; what it is asked to start, it hands to the loop.
+
+use std::convert::Infallible;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc as plain};
+use std::thread;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use futures_util::stream::{self, Stream};
+use http::{HeaderValue, StatusCode, Uri, header};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+use super::gate::{Gate, Refusal};
+use crate::error::{Code, Error, Result};
+use crate::event::{Bus, Event};
+use crate::swap::Host;
+
+/// Events that a slow reader of `/events` may fall behind before it is let go. More than the bus remembers, so that a new one gets those.
+const QUEUE: usize = 1024;
+
+/// Where and for whom the admin listener answers.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 picks a free one.
+    pub addr: SocketAddr,
+    /// What every request has to bear. Required where `addr` isn't loopback.
+    pub token: Option<String>,
+    /// The data folder, in which the file `admin` tells clients the address.
+    pub data: PathBuf,
+}
+
+/// A bound admin listener that doesn't answer yet.
+pub struct Admin {
+    listener: TcpListener,
+    addr: SocketAddr,
+    notice: PathBuf,
+    router: Router,
+}
+
+/// An admin listener that answers.
+pub struct Running {
+    stop: oneshot::Sender<()>,
+    ended: plain::Receiver<Infallible>,
+    notice: PathBuf,
+}
+
+/// Asks for another look at what is on disk, with `true` also at what was found unchanged; `false` if nobody looks any more.
+pub type Reload = Arc<dyn Fn(bool) -> bool + Send + Sync>;
+
+#[derive(Clone)]
+struct Room {
+    host: Host,
+    reload: Reload,
+}
+
+impl Admin {
+    /// Takes the address. Runs no plugin code.
+    ///
+    /// # Errors
+    ///
+    /// The address needs a token (wrong usage), or can't be had.
+    pub fn bind(host: Host, reload: Reload, options: &Options) -> Result<Self> {
+        let gate = Gate::new(options.addr, options.token.as_deref())?;
+        let taken = |error| {
+            Error::fatal(Code::Io, options.addr.to_string(), "the admin listener can't have this address")
+                .caused_by(error)
+                .help("choose another with --admin 127.0.0.1:PORT (port 0 picks a free one), or go without: --admin off")
+        };
+        let listener = TcpListener::bind(options.addr).map_err(taken)?;
+        listener.set_nonblocking(true).map_err(taken)?;
+        let addr = listener.local_addr().map_err(taken)?;
+        Ok(Self { listener, addr, notice: options.data.join("admin"), router: router(Room { host, reload }, gate) })
+    }
+
+    /// The address that was taken.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Answers from now on, and writes the address into the data folder.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be written, or the system has no thread left.
+    pub fn start(self) -> Result<Running> {
+        let Self { listener, addr, notice, router } = self;
+        let (stop, stopped) = oneshot::channel();
+        let failed = |error| Error::fatal(Code::Io, addr.to_string(), "the admin listener can't start").caused_by(error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener).map_err(failed)?
+        };
+        let serve = async move {
+            let stopped = async { drop(stopped.await) };
+            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+                tracing::error!(%error, "the admin listener ended");
+            }
+        };
+        write_notice(&notice, addr)?;
+        let (alive, ended) = plain::channel();
+        let answer = move || {
+            let _alive = alive;
+            runtime.block_on(serve);
+        };
+        thread::Builder::new().name("midair-admin".to_owned()).spawn(answer).map_err(failed)?;
+        Ok(Running { stop, ended, notice })
+    }
+}
+
+impl Running {
+    /// Takes the address back out of the data folder and ends, once the last answers are out or `patience` is over.
+    pub fn stop(self, patience: Duration) {
+        if let Err(error) = fs::remove_file(&self.notice) {
+            tracing::warn!(%error, path = %self.notice.display(), "the admin address stays written");
+        }
+        drop(self.stop);
+        // Nothing is ever sent: this returns when the thread is over, or late.
+        let _ = self.ended.recv_timeout(patience);
+    }
+}
+
+/// Whoever reads this file sees a whole address or none: it is put in place by rename.
+fn write_notice(notice: &Path, addr: SocketAddr) -> Result<()> {
+    let draft = notice.with_extension("new");
+    fs::write(&draft, format!("http://{addr}\n")).and_then(|()| fs::rename(&draft, notice)).map_err(|error| {
+        Error::fatal(Code::Io, notice.display().to_string(), "the admin address can't be written").caused_by(error)
+    })
+}
+
+fn router(room: Room, gate: Gate) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/events", get(events))
+        .route("/reload", post(reload))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such page; see /status, /events, /healthz, /readyz, /reload"))
+        .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "this page doesn't take that method"))
+        .layer(middleware::from_fn_with_state(Arc::new(gate), guard))
+        .with_state(room)
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    (status, Json(json!({ "error": reason }))).into_response()
+}
+
+async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match gate.check(request.method(), request.uri().path(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(Refusal { status, reason }) => {
+            let mut response = refuse(status, reason);
+            if status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    }
+}
+
+async fn status(State(room): State<Room>) -> Response {
+    Json(room.host.status()).into_response()
+}
+
+async fn healthz() -> Response {
+    Json(json!({ "alive": true })).into_response()
+}
+
+async fn readyz(State(room): State<Room>) -> Response {
+    if room.host.ready() {
+        return Json(json!({ "ready": true })).into_response();
+    }
+    let reason = "not every plugin has code that serves yet";
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))).into_response()
+}
+
+async fn reload(State(room): State<Room>, uri: Uri) -> Response {
+    let force = match uri.query().unwrap_or_default() {
+        "" | "force=false" => false,
+        "force" | "force=" | "force=true" => true,
+        _ => return refuse(StatusCode::BAD_REQUEST, "the only thing to ask for is `force`"),
+    };
+    if (room.reload)(force) {
+        return (StatusCode::ACCEPTED, Json(json!({ "accepted": true }))).into_response();
+    }
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping, or lost the loop that looks for changes")
+}
+
+async fn events(State(room): State<Room>) -> Response {
+    Sse::new(follow(room.host.events())).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// The remembered events, then each new one, up to and with the host's last. Ends early for a reader who falls behind.
+fn follow(bus: &Bus) -> impl Stream<Item = Result<sse::Event, Infallible>> + use<> {
+    stream::unfold(subscribe(bus, QUEUE), async |mut receiver| {
+        let event = receiver.recv().await?;
+        Some((Ok(message(&event)), receiver))
+    })
+}
+
+fn subscribe(bus: &Bus, queue: usize) -> mpsc::Receiver<Arc<Event>> {
+    let (sender, receiver) = mpsc::channel(queue);
+    bus.listen(move |event| sender.try_send(event.clone()).is_ok() && !matches!(**event, Event::Stopped { .. }));
+    receiver
+}
+
+fn message(event: &Event) -> sse::Event {
+    let name = serde_json::to_value(event).ok().and_then(|value| Some(value.get("event")?.as_str()?.to_owned()));
+    let data = serde_json::to_string(event).unwrap_or_default();
+    sse::Event::default().event(name.unwrap_or_default()).data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+    use std::sync::Mutex;
+
+    use crate::swap;
+
+    struct Lab {
+        host: Host,
+        /// What was asked for, and whether somebody is there to do it.
+        asked: Arc<Mutex<(Vec<bool>, bool)>>,
+        addr: SocketAddr,
+        running: Running,
+        data: PathBuf,
+    }
+
+    fn lab(name: &str) -> Lab {
+        let data = std::env::temp_dir().join(format!("midair-admin-{name}-{}", std::process::id()));
+        fs::create_dir_all(&data).expect("a folder");
+        let host = Host::new(swap::Options::new(&data)).expect("a host");
+        let asked = Arc::new(Mutex::new((Vec::new(), true)));
+        let options = Options { addr: ([127, 0, 0, 1], 0).into(), token: None, data: data.clone() };
+        let admin = Admin::bind(host.clone(), noting(&asked), &options).expect("a listener");
+        let addr = admin.addr();
+        Lab { host, asked, addr, running: admin.start().expect("a thread"), data }
+    }
+
+    fn noting(asked: &Arc<Mutex<(Vec<bool>, bool)>>) -> Reload {
+        let asked = Arc::clone(asked);
+        Arc::new(move |force| {
+            let mut asked = asked.lock().expect("a lock");
+            asked.0.push(force);
+            asked.1
+        })
+    }
+
+    impl Lab {
+        fn end(self) {
+            self.running.stop(Duration::from_secs(5));
+            fs::remove_dir_all(self.data).expect("the folder is ours");
+        }
+    }
+
+    /// Sends `head` and reads until the other side closes.
+    fn ask(addr: SocketAddr, head: &str) -> String {
+        let mut stream = TcpStream::connect(addr).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        write!(stream, "{head} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    #[test]
+    fn pages_answer_and_unknown_ones_say_so_in_json() {
+        let lab = lab("pages");
+        for (head, status, body) in [
+            ("GET /healthz", "200 OK", r#"{"alive":true}"#),
+            ("GET /status", "200 OK", r#""plugins":"#),
+            ("POST /reload?force", "202 Accepted", r#"{"accepted":true}"#),
+            ("POST /reload?fast", "400 Bad Request", r#"{"error":""#),
+            ("GET /reload", "405 Method Not Allowed", r#"{"error":""#),
+            ("GET /nowhere", "404 Not Found", r#"{"error":""#),
+        ] {
+            let answer = ask(lab.addr, head);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.contains(body), "{head}: {answer}");
+        }
+        assert_eq!(lab.asked.lock().expect("a lock").0, [true]);
+        lab.asked.lock().expect("a lock").1 = false;
+        assert!(ask(lab.addr, "POST /reload").starts_with("HTTP/1.1 503 "), "nobody is left to do it");
+        lab.end();
+    }
+
+    #[test]
+    fn events_are_told_from_the_remembered_ones_to_the_last() {
+        let lab = lab("events");
+        lab.host.events().say(Event::Warning { message: "before".to_owned() });
+        let addr = lab.addr;
+        let reader = thread::spawn(move || ask(addr, "GET /events"));
+        lab.host.events().say(Event::Warning { message: "later".to_owned() });
+        lab.host.events().say(Event::Stopped { abandoned: 0 });
+        let answer = reader.join().expect("a reader");
+        let at = |text: &str| answer.find(text).unwrap_or_else(|| panic!("{text} in {answer}"));
+        assert!(at("event: warning\ndata: {\"event\":\"warning\",\"message\":\"before\"}") < at("\"later\""));
+        assert!(at("\"later\"") < at("event: stopped\ndata: {\"event\":\"stopped\",\"abandoned\":0}"));
+        lab.end();
+    }
+
+    #[test]
+    fn the_address_stands_in_the_data_folder_while_the_listener_answers() {
+        let lab = lab("notice");
+        let notice = lab.data.join("admin");
+        assert_eq!(fs::read_to_string(&notice).expect("the notice"), format!("http://{}\n", lab.addr));
+        lab.running.stop(Duration::from_secs(5));
+        assert!(!notice.exists());
+        fs::remove_dir_all(lab.data).expect("the folder is ours");
+    }
+
+    #[test]
+    fn a_taken_address_is_named_with_the_way_out() {
+        let lab = lab("taken");
+        let options = Options { addr: lab.addr, token: None, data: lab.data.clone() };
+        let error = Admin::bind(lab.host.clone(), noting(&lab.asked), &options).err().expect("a refusal");
+        assert_eq!((error.code(), error.subject()), (Code::Io, lab.addr.to_string().as_str()));
+        assert!(error.help_text().is_some_and(|help| help.contains("--admin")));
+        lab.end();
+    }
+
+    #[test]
+    fn a_reader_who_falls_behind_is_let_go() {
+        let bus = Bus::default();
+        let mut receiver = subscribe(&bus, 2);
+        for _ in 0..3 {
+            bus.say(Event::Warning { message: String::new() });
+        }
+        assert!(receiver.try_recv().is_ok() && receiver.try_recv().is_ok());
+        assert_eq!(receiver.try_recv().err(), Some(mpsc::error::TryRecvError::Disconnected));
+    }
+}
