@@ -114,7 +114,7 @@ fn fault_13_g6_an_init_that_fails_or_panics_is_refused_and_what_it_wrote_never_h
         let answer = midair.get("/started");
         assert_eq!((answer.body.as_str(), answer.generation()), ("1", generation), "{what}");
     }
-    project.save("src/lib.rs", &source(CART, "let _good = true;"));
+    project.save("src/lib.rs", &source(CART, "ctx.counter(\"mended\").add(1).wait()?;"));
     midair.published();
     assert_eq!((midair.get("/started").body.as_str(), midair.get("/hits").body.as_str()), ("2", "2"));
 }
