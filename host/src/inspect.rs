@@ -11,44 +11,57 @@ use midair_plugin::abi::ABI_VERSION;
 use midair_plugin::manifest::{Manifest, NOTE_OWNER, NOTE_TYPE};
 use object::elf::{self, DataEncoding, FileClass, FileHeader64, Machine, NoteType};
 use object::read::elf::{FileHeader, ProgramHeader};
-use object::{Endianness, LittleEndian};
+use object::{Endianness, LittleEndian, ReadCache};
 
 use crate::error::{Code, Error, Result, Stage};
 
 type Header = FileHeader64<Endianness>;
 
-/// Judges the artifact's bytes; its manifest if this host can serve it.
+/// Judges a private copy of `artifact`, which messages name; its manifest if this host can serve it.
+///
+/// Reads headers and notes only, whatever the file's size.
 ///
 /// # Errors
 ///
-/// `E_ELF`, `E_ARCH`, `E_TRUNC` or `E_ABI`, naming what was found and what is expected.
-pub fn inspect(bytes: &[u8], artifact: &Path) -> Result<Manifest> {
-    let subject = || artifact.display().to_string();
-    let rejected = |code, reason: String| Error::rejected(code, Stage::Inspect, subject(), reason);
-    if !bytes.starts_with(&elf::ELFMAG) {
+/// `E_ELF`, `E_ARCH`, `E_TRUNC` or `E_ABI`, naming what was found and what is expected; `E_IO` if the copy can't be read.
+pub fn inspect(copy: &Path, artifact: &Path) -> Result<Manifest> {
+    let rejected = |code, reason: String| Error::rejected(code, Stage::Inspect, artifact.display().to_string(), reason);
+    let unreadable = |error: io::Error| rejected(Code::Io, "the private copy can't be read".to_owned()).caused_by(error);
+    let file = File::open(copy).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
+    let start = start_of(&file, size).map_err(unreadable)?;
+    if !start.starts_with(&elf::ELFMAG) {
         return Err(rejected(Code::Elf, "it is no shared library".to_owned())
             .help("give the path of a cdylib, such as target/debug/libplugin.so"));
     }
-    arch(bytes).map_err(|reason| rejected(Code::Arch, reason).help("build the plugin for the host's target"))?;
-    let lacking = lacking(bytes, bytes.len() as u64);
+    arch(&start).map_err(|reason| rejected(Code::Arch, reason).help("build the plugin for the host's target"))?;
+    let lacking = lacking(&start, size);
     if lacking > 0 {
         return Err(rejected(Code::Trunc, format!("it ends {lacking} bytes before its own headers say it does"))
             .help("copy it again; a plugin is best replaced by renaming a whole file over it"));
     }
     let broken = |error: object::Error| rejected(Code::Elf, format!("its headers make no sense: {error}"));
-    let header = Header::parse(bytes).map_err(broken)?;
+    let bytes = ReadCache::new(file);
+    let header = Header::parse(&bytes).map_err(broken)?;
     let endian = header.endian().map_err(broken)?;
     if header.e_type(endian) != elf::ET_DYN {
         return Err(rejected(Code::Elf, "it is no shared library".to_owned()).help("a plugin's crate-type is cdylib"));
     }
-    let segments = header.program_headers(endian, bytes).map_err(broken)?;
-    let Some(text) = segments.iter().find_map(|segment| manifest_note(segment, endian, bytes)) else {
+    let segments = header.program_headers(endian, &bytes).map_err(broken)?;
+    let Some(text) = segments.iter().find_map(|segment| manifest_note(segment, endian, &bytes)) else {
         return Err(rejected(Code::Abi, "it has no midair manifest, so it is no plugin".to_owned())
             .help("depend on midair-plugin and write `midair_plugin::export!(plugin);` at the top of lib.rs"));
     };
     let manifest = Manifest::parse(text).map_err(|reason| rejected(Code::Abi, reason))?;
     compatible(&manifest).map_err(|(reason, help)| rejected(Code::Abi, reason).help(help))?;
     Ok(manifest)
+}
+
+/// The file's header and what follows it, where the program headers stand: a plugin has about ten of 56 bytes.
+fn start_of(file: &File, size: u64) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; usize::try_from(size.min(4096)).unwrap_or_default()];
+    file.read_exact_at(&mut start, 0)?;
+    Ok(start)
 }
 
 fn arch(bytes: &[u8]) -> Result<(), String> {
@@ -82,7 +95,11 @@ fn arch(bytes: &[u8]) -> Result<(), String> {
 
 const MACHINE: Machine = if cfg!(target_arch = "aarch64") { elf::EM_AARCH64 } else { elf::EM_X86_64 };
 
-fn manifest_note<'a>(segment: &elf::ProgramHeader64<Endianness>, endian: Endianness, bytes: &'a [u8]) -> Option<&'a [u8]> {
+fn manifest_note<'a>(
+    segment: &elf::ProgramHeader64<Endianness>,
+    endian: Endianness,
+    bytes: &'a ReadCache<File>,
+) -> Option<&'a [u8]> {
     let mut notes = segment.notes(endian, bytes).ok()??;
     while let Ok(Some(note)) = notes.next() {
         if note.name() == NOTE_OWNER && note.n_type(endian) == NoteType(NOTE_TYPE) {
@@ -121,9 +138,7 @@ pub fn missing(path: &Path) -> io::Result<u64> {
     }
     let file = File::open(path)?;
     let size = file.metadata()?.len();
-    // The program headers follow the file header; a plugin has about ten of 56 bytes.
-    let mut start = vec![0; usize::try_from(size.min(4096)).unwrap_or_default()];
-    file.read_exact_at(&mut start, 0)?;
+    let start = start_of(&file, size)?;
     Ok(if start.starts_with(&elf::ELFMAG) { lacking(&start, size) } else { 0 })
 }
 
@@ -150,10 +165,14 @@ fn lacking(start: &[u8], size: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn judged(bytes: &[u8]) -> String {
-        match inspect(bytes, Path::new("libx.so")) {
+        let mut copy = tempfile::NamedTempFile::new().expect("a file");
+        copy.write_all(bytes).expect("it can be written");
+        match inspect(copy.path(), Path::new("libx.so")) {
             Ok(manifest) => format!("{manifest:?}"),
             Err(error) => format!("{} {}", error.code(), error.reason()),
         }

@@ -1,34 +1,67 @@
 //! Which bytes are judged, and how do they stay what they are?
 //!
-//! An artifact is never opened in place: its bytes are read once, hashed and written to a private file under a name that was never used.
-//! What is hashed, inspected and opened are the same bytes.
+//! An artifact is never opened in place: its bytes go, hashed on the way, into a private file under a name and an inode that were never
+//! used. What is hashed, inspected and opened is that file, which nobody else writes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result, Stage};
 
 /// The largest artifact that is taken, in bytes.
 pub const LARGEST: u64 = 1 << 30;
 
-/// How many staged files of a plugin are kept, the newest first: the live one is opened already, and older ones serve the debugger.
+/// How many copies of a plugin's generations stay on disk, the newest first: the live one is open anyway, older ones serve a debugger.
 const KEPT: usize = 4;
 
-/// A private copy of an artifact.
+/// How much is hashed and written at a time, in bytes: what was read is still in the processor's cache when it is hashed and written.
+const PIECE: usize = 256 << 10;
+
+/// A private copy of an artifact. Its file goes with it, unless it is kept.
 pub struct Staged {
+    artifact: PathBuf,
+    path: PathBuf,
+    digest: String,
+}
+
+impl Staged {
     /// What was copied.
-    pub artifact: PathBuf,
-    /// The bytes.
-    pub bytes: Vec<u8>,
+    #[must_use]
+    pub fn artifact(&self) -> &Path {
+        &self.artifact
+    }
+
+    /// The copy.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// blake3 of the bytes, in hex.
-    pub digest: String,
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // A copy that can't be removed costs disk, nothing else. If it was opened, it stays mapped without its name.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// The host's folder of private copies.
 pub struct Staging {
     folder: PathBuf,
+    copies: AtomicU64,
+    kept: Mutex<BTreeMap<String, Vec<Staged>>>,
 }
 
 impl Staging {
@@ -39,7 +72,7 @@ impl Staging {
     /// `E_IO` if it can't be made or emptied.
     pub fn open(data: &Path) -> Result<Self> {
         let folder = data.join("staged");
-        let failed = |error: std::io::Error| {
+        let failed = |error: io::Error| {
             Error::fatal(Code::Io, folder.display().to_string(), "the folder for staged copies can't be prepared")
                 .caused_by(error)
                 .help("choose another folder with --data DIR")
@@ -48,76 +81,118 @@ impl Staging {
             fs::remove_dir_all(&folder).map_err(failed)?;
         }
         fs::create_dir_all(&folder).map_err(failed)?;
-        Ok(Self { folder })
+        Ok(Self { folder, copies: AtomicU64::new(0), kept: Mutex::default() })
     }
 
-    /// Reads and hashes an artifact.
+    /// Copies and hashes an artifact.
     ///
     /// # Errors
     ///
-    /// `E_IO` if it is gone, `E_PERM` if it can't be read or is no regular file, `E_SIZE` if it is empty or too large.
-    pub fn read(&self, artifact: &Path) -> Result<Staged> {
-        let subject = || artifact.display().to_string();
-        let rejected = |code, reason: &str| Error::rejected(code, Stage::Stage, subject(), reason);
-        let failed = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => rejected(Code::Io, "there is no such file"),
-            std::io::ErrorKind::PermissionDenied => rejected(Code::Perm, "it can't be read").help("see to the file's permissions"),
+    /// `E_IO` if it is gone or the copy can't be written, `E_PERM` if it can't be read or is no regular file, `E_SIZE` if it is empty or
+    /// too large.
+    pub fn copy(&self, artifact: &Path, attempt: u64) -> Result<Staged> {
+        let rejected = |code, reason: &str| Error::rejected(code, Stage::Stage, artifact.display().to_string(), reason);
+        let unreadable = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => rejected(Code::Io, "there is no such file"),
+            io::ErrorKind::PermissionDenied => rejected(Code::Perm, "it can't be read").help("see to the file's permissions"),
             _ => rejected(Code::Io, "it can't be read").caused_by(error),
         };
         // Looked at before it is opened: opening a FIFO would wait for its writer.
-        if !fs::metadata(artifact).map_err(failed)?.is_file() {
+        if !fs::metadata(artifact).map_err(unreadable)?.is_file() {
             return Err(rejected(Code::Perm, "it is no regular file"));
         }
-        let mut file = File::open(artifact).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        if size > LARGEST {
-            return Err(rejected(Code::Size, &format!("it has {size} bytes, more than {LARGEST}")));
+        let mut file = File::open(artifact).map_err(unreadable)?;
+        let draft = self.folder.join(format!("{attempt}.{}", self.copies.fetch_add(1, Ordering::Relaxed)));
+        // From here on the file goes when this is dropped.
+        let mut staged = Staged { artifact: artifact.to_owned(), path: draft, digest: String::new() };
+        let (size, digest) = self.tee(&mut file, &staged.path, &unreadable)?;
+        match size {
+            0 => return Err(rejected(Code::Size, "it is empty")),
+            size if size > LARGEST => return Err(rejected(Code::Size, &format!("it has more than {LARGEST} bytes"))),
+            _ => {}
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
-        // One byte more than allowed tells a file that grew since.
-        (&mut file).take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-        match bytes.len() as u64 {
-            0 => Err(rejected(Code::Size, "it is empty")),
-            size if size > LARGEST => Err(rejected(Code::Size, &format!("it has more than {LARGEST} bytes"))),
-            _ => Ok(Staged { artifact: artifact.to_owned(), digest: blake3::hash(&bytes).to_hex().to_string(), bytes }),
-        }
+        let name = staged.path.with_extension(format!("{}-{}.so", self.copies.load(Ordering::Relaxed), &digest[..16]));
+        fs::rename(&staged.path, &name).map_err(|error| unwritable(&staged.path, error))?;
+        (staged.path, staged.digest) = (name, digest);
+        Ok(staged)
     }
 
-    /// Writes the private copy that will be opened. The name is new within this run and so is the inode.
-    ///
-    /// # Errors
-    ///
-    /// `E_IO` if it can't be written.
-    pub fn write(&self, staged: &Staged, attempt: u64, plugin: &str) -> Result<PathBuf> {
-        let path = self.folder.join(format!("{plugin}.{attempt}-{}.so", &staged.digest[..16]));
-        let write = || {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o500).open(&path)?;
-            file.write_all(&staged.bytes)
-        };
-        write().map_err(|error| {
-            // Half a copy helps nobody; that it can't be removed either changes nothing.
-            let _ = fs::remove_file(&path);
-            Error::rejected(Code::Io, Stage::Stage, path.display().to_string(), "the private copy can't be written")
-                .caused_by(error)
-                .help("make room on the disk, or choose another folder with --data DIR")
-        })?;
-        self.prune(plugin);
-        Ok(path)
+    /// Copies until the end or one byte more than allowed, which also ends a file that keeps growing.
+    fn tee(&self, from: &mut File, to: &Path, unreadable: &dyn Fn(io::Error) -> Error) -> Result<(u64, String)> {
+        let failed = |error| unwritable(to, error);
+        let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o500).open(to).map_err(failed)?;
+        let (mut hasher, mut piece, mut size) = (blake3::Hasher::new(), vec![0; PIECE], 0);
+        while size <= LARGEST {
+            let read = match from.read(&mut piece) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(unreadable(error)),
+            };
+            hasher.update(&piece[..read]);
+            copy.write_all(&piece[..read]).map_err(failed)?;
+            size += read as u64;
+        }
+        Ok((size, hasher.finalize().to_hex().to_string()))
     }
 
-    /// Removes a plugin's older copies. What is mapped stays mapped without its name.
-    fn prune(&self, plugin: &str) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let number = |path: &Path| -> Option<u64> {
-            let name = path.file_name()?.to_str()?.strip_prefix(plugin)?.strip_prefix('.')?;
-            name.split_once('-')?.0.parse().ok()
-        };
-        let mut copies: Vec<(u64, PathBuf)> =
-            entries.flatten().filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect();
-        copies.sort_unstable();
-        for (_, path) in copies.iter().rev().skip(KEPT) {
-            // A copy that can't be removed costs disk, nothing else.
-            let _ = fs::remove_file(path);
+    /// Keeps the copy of a generation that was published, and lets the plugin's oldest go.
+    pub fn keep(&self, plugin: &str, staged: Staged) {
+        let mut kept = self.kept.lock();
+        let copies = kept.entry(plugin.to_owned()).or_default();
+        copies.insert(0, staged);
+        copies.truncate(KEPT);
+    }
+}
+
+fn unwritable(path: &Path, error: io::Error) -> Error {
+    Error::rejected(Code::Io, Stage::Stage, path.display().to_string(), "the private copy can't be written")
+        .caused_by(error)
+        .help("make room on the disk, or choose another folder with --data DIR")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(folder: &Path) -> usize {
+        fs::read_dir(folder).expect("a folder").count()
+    }
+
+    #[test]
+    fn a_copy_has_an_inode_of_its_own_and_goes_unless_it_is_kept() {
+        use std::os::unix::fs::MetadataExt;
+        let data = tempfile::tempdir().expect("a folder");
+        let artifact = data.path().join("libx.so");
+        fs::write(&artifact, vec![7; PIECE + 1]).expect("a file");
+        let staging = Staging::open(data.path()).expect("a folder");
+        let copy = || staging.copy(&artifact, 1).expect("a copy");
+        let (one, two) = (copy(), copy());
+        assert_eq!((one.digest(), one.digest().len()), (two.digest(), 64));
+        let inode = |path: &Path| path.metadata().expect("a file").ino();
+        assert_ne!(inode(one.path()), inode(two.path()));
+        assert_eq!(fs::read(one.path()).expect("a file"), fs::read(&artifact).expect("a file"));
+        drop((one, two));
+        assert_eq!(files(&staging.folder), 0);
+        (0..KEPT + 3).for_each(|_| staging.keep("x", copy()));
+        assert_eq!(files(&staging.folder), KEPT);
+    }
+
+    #[test]
+    fn what_is_no_whole_file_is_refused_and_leaves_nothing() {
+        let data = tempfile::tempdir().expect("a folder");
+        let staging = Staging::open(data.path()).expect("a folder");
+        let empty = data.path().join("empty.so");
+        fs::write(&empty, b"").expect("a file");
+        for (artifact, code) in [
+            (data.path().join("none.so"), Code::Io),
+            (data.path().to_owned(), Code::Perm),
+            (PathBuf::from("/dev/zero"), Code::Perm),
+            (empty, Code::Size),
+        ] {
+            let code_of = staging.copy(&artifact, 1).err().map(|error| error.code());
+            assert_eq!(code_of, Some(code), "{}", artifact.display());
         }
+        assert_eq!(files(&staging.folder), 0);
     }
 }

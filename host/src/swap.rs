@@ -317,6 +317,12 @@ struct Judged {
     manifest: Manifest,
 }
 
+/// A candidate and the file that its code came from.
+struct Candidate {
+    generation: Arc<Generation>,
+    staged: Staged,
+}
+
 impl Journey {
     fn run(mut self, orders: &Receiver<Job>) {
         while let Ok(first) = orders.recv() {
@@ -342,7 +348,7 @@ impl Journey {
             Ok((next, unchanged)) => self.publish(attempt, candidates, next, unchanged),
             Err(error) => {
                 for candidate in &candidates {
-                    candidate.revoke();
+                    candidate.generation.revoke();
                 }
                 self.shared.reject(attempt, &error)
             }
@@ -354,7 +360,7 @@ impl Journey {
         &mut self,
         attempt: &mut Attempt,
         artifacts: &[Artifact],
-        candidates: &mut Vec<Arc<Generation>>,
+        candidates: &mut Vec<Candidate>,
     ) -> Result<(Option<Arc<Snapshot>>, Vec<Part>)> {
         let now = self.shared.slot.now();
         let (mut changed, mut unchanged, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
@@ -366,7 +372,7 @@ impl Journey {
                 return Err(Error::rejected(Code::Usage, Stage::Inspect, artifact.path.display().to_string(), reason));
             }
             match now.generation(name) {
-                Some(live) if live.digest() == judged.staged.digest && !attempt.is_forced() => unchanged.push(part_of(live)),
+                Some(live) if live.digest() == judged.staged.digest() && !attempt.is_forced() => unchanged.push(part_of(live)),
                 _ => changed.push(judged),
             }
         }
@@ -377,13 +383,14 @@ impl Journey {
             return Ok((None, unchanged));
         }
         let next = attempt.time(Stage::Try, || {
-            for candidate in candidates.iter() {
+            let candidates = || candidates.iter().map(|candidate| &candidate.generation);
+            for candidate in candidates() {
                 try_tables(candidate, self.shared.options.deadline)?;
             }
-            let stays = |live: &&Arc<Generation>| candidates.iter().all(|candidate| candidate.plugin() != live.plugin());
-            let generations = now.generations().iter().filter(stays).chain(candidates.iter()).cloned().collect();
+            let stays = |live: &&Arc<Generation>| candidates().all(|candidate| candidate.plugin() != live.plugin());
+            let generations = now.generations().iter().filter(stays).chain(candidates()).cloned().collect();
             Snapshot::compose(now.epoch() + 1, generations).map_err(|clash| {
-                let names: Vec<&str> = candidates.iter().map(|candidate| candidate.plugin()).collect();
+                let names: Vec<&str> = candidates().map(|candidate| candidate.plugin()).collect();
                 Error::rejected(Code::Routes, Stage::Try, names.join(", "), clash.to_string())
                     .help("give each handler a route of its own")
             })
@@ -392,8 +399,9 @@ impl Journey {
     }
 
     fn judge(&self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
-        let staged = attempt.time(Stage::Stage, || self.shared.staging.read(&artifact.path))?;
-        let manifest = attempt.time(Stage::Inspect, || inspect(&staged.bytes, &artifact.path))?;
+        let id = attempt.id();
+        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id))?;
+        let manifest = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path))?;
         if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
             let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
             return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
@@ -401,11 +409,10 @@ impl Journey {
         Ok(Judged { staged, manifest })
     }
 
-    fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, candidates: &mut Vec<Arc<Generation>>) -> Result<()> {
+    fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, candidates: &mut Vec<Candidate>) -> Result<()> {
         let Judged { staged, manifest } = judged;
         let (name, deadline) = (manifest.name, self.shared.options.deadline);
-        let id = attempt.id();
-        let path = attempt.time(Stage::Stage, || self.shared.staging.write(&staged, id, &name))?;
+        let path = staged.path().to_owned();
         let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
         let opened = attempt
             .time(Stage::Load, || within("midair-load", deadline, move || Opened::open(&path)))
@@ -425,9 +432,9 @@ impl Journey {
             .time(Stage::Init, || within("midair-build", deadline, move || Plugin::build(library, &subject)))
             .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;
         let number = self.numbers.get(&name).map_or(1, |last| last + 1);
-        let identity = Identity { plugin: name.clone(), number, digest: staged.digest };
+        let identity = Identity { plugin: name.clone(), number, digest: staged.digest().to_owned() };
         let candidate = Generation::candidate(identity, code, Arc::clone(&self.shared.services));
-        candidates.push(Arc::clone(&candidate));
+        candidates.push(Candidate { generation: Arc::clone(&candidate), staged });
         self.shared.known.lock().insert(candidate.key(), Arc::downgrade(&candidate));
         attempt
             .time(Stage::Init, || within("midair-init", deadline, move || init(&candidate)))
@@ -438,7 +445,7 @@ impl Journey {
     fn publish(
         &mut self,
         mut attempt: Attempt,
-        candidates: Vec<Arc<Generation>>,
+        candidates: Vec<Candidate>,
         next: Option<Arc<Snapshot>>,
         unchanged: Vec<Part>,
     ) -> Record {
@@ -450,15 +457,16 @@ impl Journey {
         }
         let Some(next) = next else { return attempt.finish(Outcome::Unchanged, unchanged, &shared.journal) };
         let before = attempt.time(Stage::Publish, || {
-            for candidate in &candidates {
-                candidate.go_live();
-                self.numbers.insert(candidate.plugin().to_owned(), candidate.number());
+            for Candidate { generation, .. } in &candidates {
+                generation.go_live();
+                self.numbers.insert(generation.plugin().to_owned(), generation.number());
             }
             shared.slot.publish(next)
         });
         // Read back through the live table: only what really answers is said to be published.
         let live = shared.slot.now();
-        let parts: Vec<Part> = candidates.iter().filter_map(|candidate| live.generation(candidate.plugin())).map(part_of).collect();
+        let parts: Vec<Part> =
+            candidates.iter().filter_map(|candidate| live.generation(candidate.generation.plugin())).map(part_of).collect();
         for Part { plugin, digest, generation } in &parts {
             bus.say(Event::Published {
                 attempt: attempt.id(),
@@ -471,11 +479,14 @@ impl Journey {
             });
         }
         let in_flight = shared.services.leases.list();
-        for old in candidates.iter().filter_map(|candidate| before.generation(candidate.plugin())) {
+        for old in candidates.iter().filter_map(|candidate| before.generation(candidate.generation.plugin())) {
             let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
             bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
         }
         shared.known.lock().retain(|_, generation| generation.strong_count() > 0);
+        for Candidate { generation, staged } in candidates {
+            shared.staging.keep(generation.plugin(), staged);
+        }
         attempt.finish(Outcome::Published, parts, &shared.journal)
     }
 }
