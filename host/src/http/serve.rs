@@ -289,14 +289,16 @@ impl Front {
     }
 
     async fn run(&self, call: Arc<Call>, parts: RequestParts) -> Answered {
+        let overdue = Arc::clone(&call);
         let invocation = call.invoke(parts);
         let answer = match self.limits.request_timeout {
             None => invocation.await,
             Some(limit) => match tokio::time::timeout(limit, invocation).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    let text = format!("the handler took longer than {} s\n", limit.as_secs_f64());
-                    return own(StatusCode::GATEWAY_TIMEOUT, text);
+                    let text = format!("the handler took longer than {} s", limit.as_secs_f64());
+                    overdue.failed(text.clone());
+                    return own(StatusCode::GATEWAY_TIMEOUT, format!("{text}\n"));
                 }
             },
         };
