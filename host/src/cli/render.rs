@@ -27,7 +27,8 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             format!("{} http://{http} (admin {admin}, pid {pid})", paint.good("listening on"))
         }
         Event::Watching { plugins, folders, files, by } => {
-            format!("watching {files} files in {folders} folders for {} (by {by})", plugins.join(", "))
+            let what = if plugins.is_empty() { String::new() } else { format!(" for {}", plugins.join(", ")) };
+            format!("watching {} in {}{what} (by {by})", counted(*files, "file"), counted(*folders, "folder"))
         }
         Event::Building { plugins, trigger } => format!("{trigger}: building {}", plugins.join(", ")),
         Event::Diagnostic { level, message, rendered } if rendered.is_empty() => format!("{level}: {message}"),
@@ -81,6 +82,11 @@ pub fn failure(error: &Error) -> String {
     }
     let causes: Vec<_> = causes.iter().map(String::as_str).collect();
     story(&format!("error: {error}"), &causes, error.help_text()) + "\n"
+}
+
+/// `1 file`, `2 files`.
+fn counted(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 fn story(head: &str, causes: &[&str], help: Option<&str>) -> String {
