@@ -253,7 +253,7 @@ mod tests {
         assert!(matches!(Pin::new(&mut taken).poll(&mut context), Poll::Ready(outcome) if outcome.kind == Outcome::DONE));
         drop(taken);
         assert_eq!(Arc::strong_count(&keep), 2, "the waker alone still holds it");
-        drop(kept);
+        drop((kept, second));
         assert_eq!(Arc::strong_count(&keep), 1);
     }
 
