@@ -17,8 +17,7 @@ use crate::event::Event;
 use crate::generation::Generation;
 use crate::lease::Lease;
 use crate::route::Found;
-use crate::services;
-use crate::snapshot::Target;
+use crate::snapshot::{Snapshot, Target};
 
 /// How deep calls of routes by handlers may nest.
 const DEEPEST: u32 = 16;
@@ -26,7 +25,7 @@ const DEEPEST: u32 = 16;
 /// A call in flight, or an `init` that runs.
 pub struct Call {
     /// None for a candidate, which was admitted to nothing.
-    lease: Option<Lease>,
+    lease: Option<Lease<Snapshot>>,
     depth: u32,
     handler: usize,
     // Last: whatever the lease lets go of, this generation's code stays until the call is over.
@@ -36,7 +35,7 @@ pub struct Call {
 impl Call {
     /// A call of `target`, which was found in the snapshot of `lease`.
     #[must_use]
-    pub fn admit(lease: Lease, target: Target) -> Arc<Self> {
+    pub fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let lease = lease.pin(&generation.services().leases, generation.key(), place(target));
         Arc::new(Self { lease: Some(lease), depth: 0, handler: target.handler, generation })
@@ -58,6 +57,12 @@ impl Call {
     #[must_use]
     pub fn handler(&self) -> &str {
         self.generation.handlers().get(self.handler).map_or("", |handler| &handler.name)
+    }
+
+    /// A context for the plugin, counted, which the plugin releases when it is done with it.
+    #[must_use]
+    pub fn context(self: &Arc<Self>) -> abi::Context {
+        abi::Context { data: Arc::into_raw(Arc::clone(self)).cast(), host: self.generation.services().functions }
     }
 
     /// Runs the handler. The request's parameters are those of the route.
@@ -186,7 +191,7 @@ impl Future for Invocation {
         let outcome = match std::mem::replace(&mut this.work, Work::Done) {
             Work::Ready(request) => {
                 let Some(code) = this.call.generation.code() else { return Poll::Ready(Answer::Panic(String::new())) };
-                let handle = services::context(&this.call);
+                let handle = this.call.context();
                 let outcome = lend(context.waker(), |waker| code.call(this.call.handler, handle, *request, waker));
                 match Taken::take(outcome) {
                     // Its first poll is done and has our waker.
@@ -211,6 +216,16 @@ impl Future for Invocation {
 }
 
 impl Call {
+    /// Counts a call that was given up, and tells why.
+    pub fn failed(&self, error: String) {
+        let counts = self.generation.counts();
+        counts.requests.fetch_add(1, Ordering::Relaxed);
+        counts.errors.fetch_add(1, Ordering::Relaxed);
+        let (plugin, generation, handler) =
+            (self.generation.plugin().to_owned(), self.generation.number(), self.handler().to_owned());
+        self.generation.services().bus.say(Event::Failed { plugin, generation, handler, error });
+    }
+
     /// Turns an outcome into an answer, counts it and tells of what went wrong.
     fn answer(self: &Arc<Self>, outcome: Outcome) -> Answer {
         let counts = self.generation.counts();

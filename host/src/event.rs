@@ -61,6 +61,10 @@ pub enum Event {
     Panicked { plugin: String, generation: u64, handler: String, message: String, location: String },
     /// A handler returned an error; its request got a 500.
     Failed { plugin: String, generation: u64, handler: String, error: String },
+    /// Every request worker has been inside a handler for a while: requests wait. Swaps and `status` go on.
+    WorkersBusy { handlers: Vec<String> },
+    /// A request worker is free again.
+    WorkersFree,
     /// A line that a plugin logged.
     Log { plugin: String, generation: u64, level: String, message: String },
     /// Something that its reader should know and need not act on at once.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
+use midair_plugin::abi::HostRef;
 use midair_plugin::store::{Answer, Kind, Memory, Op, Refusal, Row};
 use parking_lot::Mutex;
 
@@ -25,8 +26,10 @@ pub struct Services {
     pub leases: Arc<Leases>,
     /// Whether error texts may reach clients.
     pub dev: bool,
+    /// What a plugin calls.
+    pub functions: HostRef,
     /// Takes what is left of a generation when nothing uses it any more.
-    pub reaper: Mutex<Sender<Remains>>,
+    pub reaper: Sender<Remains>,
 }
 
 /// What is left when the last use of a generation ended.
@@ -273,7 +276,7 @@ impl Drop for Generation {
         let Some(code) = self.code.take() else { return };
         let published = *self.phase.get_mut() == LIVE;
         let remains = Remains { plugin: self.identity.plugin.clone(), number: self.identity.number, published, code };
-        if let Err(unsent) = self.services.reaper.lock().send(remains) {
+        if let Err(unsent) = self.services.reaper.send(remains) {
             // The reaper ended with the host: nothing is freed any more, since nobody is left to do it safely.
             std::mem::forget(unsent.0);
         }

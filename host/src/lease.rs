@@ -23,7 +23,6 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::snapshot::Snapshot;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 #[cfg(not(midair_loom))]
@@ -213,26 +212,26 @@ impl Leases {
 ///
 /// While it is new it holds the snapshot by one of arc-swap's per-thread debts; one that outlives its thread's attention is
 /// [`pin`](Self::pin)ned, since a thread has eight of them.
-pub struct Lease {
+pub struct Lease<S> {
     // Never read: its drop ends the record, before what it tells of may go.
     #[allow(dead_code, reason = "held for its drop")]
     record: Option<Record>,
-    hold: Hold,
+    hold: Hold<S>,
 }
 
-enum Hold {
-    Guard(arc_swap::Guard<Arc<Snapshot>>),
-    Pinned(Arc<Snapshot>),
+enum Hold<S> {
+    Guard(arc_swap::Guard<Arc<S>>),
+    Pinned(Arc<S>),
 }
 
-impl Lease {
-    pub(crate) fn new(guard: arc_swap::Guard<Arc<Snapshot>>) -> Self {
+impl<S> Lease<S> {
+    pub(crate) fn new(guard: arc_swap::Guard<Arc<S>>) -> Self {
         Self { record: None, hold: Hold::Guard(guard) }
     }
 
     /// The snapshot that it holds.
     #[must_use]
-    pub fn snapshot(&self) -> &Snapshot {
+    pub fn snapshot(&self) -> &S {
         match &self.hold {
             Hold::Guard(guard) => guard,
             Hold::Pinned(snapshot) => snapshot,

@@ -34,6 +34,7 @@ pub mod lease;
 pub mod route;
 #[expect(unsafe_code, reason = "the functions that plugins call")]
 mod services;
+pub mod slot;
 pub mod snapshot;
 mod sync;
 

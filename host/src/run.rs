@@ -102,7 +102,7 @@ impl Waiting {
 impl<C: Core> Loop<'_, C> {
     fn run(&mut self) {
         self.core.events().say(Event::Watching {
-            plugins: self.artifacts.iter().map(|(plugin, _)| plugin.clone()).collect(),
+            plugins: self.artifacts.iter().map(|(plugin, _)| plugin.clone()).filter(|plugin| !plugin.is_empty()).collect(),
             folders: self.watcher.folders(),
             files: self.watcher.files(),
             by: self.watcher.by().into(),
@@ -148,9 +148,9 @@ impl<C: Core> Loop<'_, C> {
             .filter(|(_, path)| changed.contains(path))
             .cloned()
             .partition(|(_, path)| self.watcher.is_there(path));
-        for (plugin, path) in gone {
+        for (_, path) in gone {
             if self.vanished.insert(path.clone()) {
-                let message = format!("{} is gone: what serves `{plugin}` goes on", path.display());
+                let message = format!("{} is gone: what serves goes on", path.display());
                 self.core.events().say(Event::Warning { message });
             }
         }
@@ -236,10 +236,7 @@ mod tests {
             yard.write("releases/2.so", "two.");
             fs::remove_file(yard.path("shop.so")).expect("a removal");
             let warning = ledger.next();
-            assert!(
-                warning.starts_with("warning ") && warning.ends_with("shop.so is gone: what serves `shop` goes on"),
-                "{warning}"
-            );
+            assert!(warning.starts_with("warning ") && warning.ends_with("shop.so is gone: what serves goes on"), "{warning}");
             yard.write("shop.so", "back.");
             ledger.expect(&["swap shop"]);
             ledger.reload();

@@ -19,15 +19,15 @@ use crate::event::Event;
 static HOST: &WithMetadata<abi::Host> =
     &WithMetadata::new(abi::Host { context_clone, context_release, identity, log, state, sleep, call });
 
-/// A context for the plugin, which it releases when it is done with it.
+/// The functions, as a plugin gets them.
 #[must_use]
-pub(crate) fn context(call: &Arc<Call>) -> abi::Context {
-    abi::Context { data: Arc::into_raw(Arc::clone(call)).cast(), host: HostRef(HOST.static_as_prefix()) }
+pub(crate) fn functions() -> HostRef {
+    HostRef(HOST.static_as_prefix())
 }
 
 /// # Safety
 ///
-/// `context` came from [`context`] or `context_clone` and wasn't released yet.
+/// `context` came from [`Call::context`] or `context_clone` and wasn't released yet.
 unsafe fn read<'a>(context: *const c_void) -> &'a Call {
     // SAFETY: passed on to the caller; the count that the holder has keeps it alive.
     unsafe { &*context.cast::<Call>() }

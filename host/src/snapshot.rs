@@ -1,14 +1,10 @@
-//! What do new requests reach?
+//! What serves at one moment?
 //!
-//! A snapshot is everything that serves at one moment: each plugin's generation and the one route table over all of them. It never
-//! changes; a publish replaces it whole, with one store.
+//! Each plugin's generation and the one route table over all of them. A snapshot never changes: what is published is a new one.
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use crate::generation::Generation;
-use crate::lease::Lease;
 use crate::route::{Clash, Found, Route, RouteTable};
 
 /// A handler in a snapshot.
@@ -69,35 +65,5 @@ impl Snapshot {
     #[must_use]
     pub fn find(&self, method: &str, path: &str) -> Found<Target> {
         self.routes.find(method, path)
-    }
-}
-
-/// Where the live snapshot sits.
-pub struct Slot {
-    live: ArcSwap<Snapshot>,
-}
-
-impl Slot {
-    /// A slot in which nothing serves yet.
-    #[must_use]
-    pub fn new(empty: Snapshot) -> Self {
-        Self { live: ArcSwap::from_pointee(empty) }
-    }
-
-    /// Admits a call to what serves now. Wait-free, no lock, no shared line written.
-    #[must_use]
-    pub fn admit(&self) -> Lease {
-        Lease::new(self.live.load())
-    }
-
-    /// What serves now, to look at.
-    #[must_use]
-    pub fn now(&self) -> Arc<Snapshot> {
-        self.live.load_full()
-    }
-
-    /// The one store that makes `next` live; what was live before.
-    pub fn publish(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.live.swap(next)
     }
 }

@@ -25,8 +25,9 @@ use crate::generation::{Generation, Identity, Remains, Services};
 use crate::inspect::inspect;
 use crate::lease::Leases;
 use crate::library::Opened;
-use crate::services::context;
-use crate::snapshot::{Slot, Snapshot};
+use crate::services;
+use crate::slot::Slot;
+use crate::snapshot::Snapshot;
 use crate::stage::{Staged, Staging};
 
 /// How a host is set up.
@@ -160,8 +161,14 @@ impl Host {
         let (reaper, remains) = channel();
         let bus = Bus::default();
         let leases = Leases::new();
-        let services =
-            Arc::new(Services { store: Memory::default(), bus: bus.clone(), leases, dev: options.dev, reaper: Mutex::new(reaper) });
+        let services = Arc::new(Services {
+            store: Memory::default(),
+            bus: bus.clone(),
+            leases,
+            dev: options.dev,
+            reaper,
+            functions: services::functions(),
+        });
         let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
         let shared = Arc::new(Shared {
             run: run_id(),
@@ -500,7 +507,7 @@ fn init(candidate: &Arc<Generation>) -> Result<()> {
     let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
     let Some(code) = candidate.code() else { return Ok(()) };
     let call = Call::of_candidate(Arc::clone(candidate));
-    let outcome = code.init(context(&call));
+    let outcome = code.init(call.context());
     match outcome.kind {
         Told::DONE => Ok(()),
         Told::PANIC => Err(rejected(format!("its init panicked: {}", told(&outcome.panic())))),

@@ -25,11 +25,15 @@ struct Shelf {
 #[must_use]
 pub fn build(factory: fn() -> Plugin) -> Built {
     wall::install_hook();
-    let empty = |outcome| Built { outcome, handlers: Many::of(&[]), tables: Many::of(&[]), owner: Owner::NONE };
-    let plugin = match wall::guard(factory) {
-        Ok(plugin) => plugin,
-        Err(panic) => return empty(Outcome::panicked(panic)),
-    };
+    wall::guard(|| lay_out(factory())).unwrap_or_else(|panic| Built {
+        outcome: Outcome::panicked(panic),
+        handlers: Many::of(&[]),
+        tables: Many::of(&[]),
+        owner: Owner::NONE,
+    })
+}
+
+fn lay_out(plugin: Plugin) -> Built {
     let shelf = Shelf { plugin, metas: Vec::new(), handlers: Vec::new(), tables: Vec::new(), checks: Vec::new() };
     let owner = Owner::of(shelf);
     // SAFETY: the owner was just made of a `Shelf` and nobody else knows of it.

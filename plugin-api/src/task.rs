@@ -101,7 +101,7 @@ impl Future for Taken {
     }
 }
 
-/// A waker that does nothing, for a first poll whose result decides whether there is anything to wait for.
+/// Lends `waker` to the other side for the length of `call`. Whoever keeps it clones it.
 pub fn lend<R>(waker: &Waker, call: impl FnOnce(&abi::Waker) -> R) -> R {
     /// All data, lent or cloned, points to a `Waker`.
     static VTABLE: abi::WakerVtable = abi::WakerVtable { clone, wake_by_ref, release };
@@ -253,7 +253,7 @@ mod tests {
         assert!(matches!(Pin::new(&mut taken).poll(&mut context), Poll::Ready(outcome) if outcome.kind == Outcome::DONE));
         drop(taken);
         assert_eq!(Arc::strong_count(&keep), 2, "the waker alone still holds it");
-        drop(kept);
+        drop((kept, second));
         assert_eq!(Arc::strong_count(&keep), 1);
     }
 

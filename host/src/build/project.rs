@@ -409,7 +409,7 @@ struct Survey {
     workspaces: BTreeMap<PathBuf, (PathBuf, PathBuf)>,
 }
 
-const WHAT_IS_A_PLUGIN: &str = "a plugin is a package with this in its Cargo.toml:\n\n    [lib]\n    crate-type = [\"cdylib\"]\n\n    [dependencies]\n    midair-plugin = \"0.1\"\n";
+const WHAT_IS_A_PLUGIN: &str = "a plugin is a package with this in its Cargo.toml:\n\n    [lib]\n    crate-type = [\"cdylib\"]\n\n    [dependencies]\n    midair-plugin = { path = \"path/to/midair/plugin-api\" }\n";
 
 fn usage(subject: impl Into<String>, reason: impl Into<String>) -> Error {
     Error::fatal(Code::Usage, subject, reason)

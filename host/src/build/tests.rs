@@ -114,15 +114,15 @@ fn what_is_no_plugin_is_refused_with_the_reason() {
         &yard,
         &["api"],
         &expect![[r#"
-        /yard/api: package `midair-plugin` is no plugin: it builds no cdylib and doesn't depend on midair-plugin
-        a plugin is a package with this in its Cargo.toml:
+            /yard/api: package `midair-plugin` is no plugin: it builds no cdylib and doesn't depend on midair-plugin
+            a plugin is a package with this in its Cargo.toml:
 
-            [lib]
-            crate-type = ["cdylib"]
+                [lib]
+                crate-type = ["cdylib"]
 
-            [dependencies]
-            midair-plugin = "0.1"
-    "#]],
+                [dependencies]
+                midair-plugin = { path = "path/to/midair/plugin-api" }
+        "#]],
     );
     refused(
         &yard,

@@ -27,7 +27,8 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             format!("{} http://{http} (admin {admin}, pid {pid})", paint.good("listening on"))
         }
         Event::Watching { plugins, folders, files, by } => {
-            format!("watching {files} files in {folders} folders for {} (by {by})", plugins.join(", "))
+            let what = if plugins.is_empty() { String::new() } else { format!(" for {}", plugins.join(", ")) };
+            format!("watching {} in {}{what} (by {by})", count(*files, "file"), count(*folders, "folder"))
         }
         Event::Building { plugins, trigger } => format!("{trigger}: building {}", plugins.join(", ")),
         Event::Diagnostic { level, message, rendered } if rendered.is_empty() => format!("{level}: {message}"),
@@ -52,12 +53,16 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             story(&head, &[message, &format!("panic at {location}")], None)
         }
         Event::Failed { plugin, generation, handler, error } => {
-            let head = format!("{} {handler} of {plugin} {generation} failed, its request got a 500", paint.bad("error:"));
+            let head = format!("{} {handler} of {plugin} {generation} failed, its request got an error", paint.bad("error:"));
             story(&head, &[error], None)
         }
         Event::Log { plugin, generation, level, message } => {
             format!("{} {}", paint.faint(&format!("{plugin} {generation} {}:", level.to_lowercase())), indented(message))
         }
+        Event::WorkersBusy { handlers } => {
+            format!("{} every worker is inside a handler, new requests wait: {}", paint.alert("warning:"), handlers.join(", "))
+        }
+        Event::WorkersFree => "a worker is free again".to_owned(),
         Event::Warning { message } => format!("{} {message}", paint.alert("warning:")),
         Event::Stopping { signal, in_flight } => {
             format!("{signal}: stopping, {} to finish; a second signal ends at once", count(*in_flight, "request"))
@@ -258,8 +263,8 @@ mod tests {
             (
                 r#"{"event":"failed","plugin":"shop","generation":7,"handler":"GET /","error":"no such cart"}"#,
                 expect![[r#"
-                error: GET / of shop 7 failed, its request got a 500
-                  caused by: no such cart"#]],
+                    error: GET / of shop 7 failed, its request got an error
+                      caused by: no such cart"#]],
             ),
             (r#"{"event":"log","plugin":"shop","generation":7,"level":"INFO","message":"hello"}"#, expect!["shop 7 info: hello"]),
             (r#"{"event":"warning","message":"look"}"#, expect!["warning: look"]),

@@ -42,7 +42,8 @@ pub fn dev(args: Dev) -> Result<()> {
         let beside_the_build = || project.target().map(|target| target.join("midair/data"));
         let folder = serve.data.clone().or_else(beside_the_build).unwrap_or_else(|| PathBuf::from("target/midair/data"));
         let mode = Mode { dev: true, generation_header: true };
-        host(&serve, folder, mode, outlet, |host, commands| crate::dev::run(host, project, commands))
+        let plugins = project.plugins().len();
+        host(&serve, folder, mode, plugins, outlet, |host, commands| crate::dev::run(host, project, commands))
     })
 }
 
@@ -57,7 +58,8 @@ pub fn run(args: Run) -> Result<()> {
         let artifacts = artifacts.into_iter().map(artifact).collect::<Result<Vec<_>>>()?;
         let folder = serve.data.clone().map_or_else(|| data::of_user(|name| std::env::var_os(name)), Ok)?;
         let mode = Mode { dev: false, generation_header };
-        host(&serve, folder, mode, outlet, |host, commands| crate::run::run(host, artifacts, commands))
+        let plugins = artifacts.len();
+        host(&serve, folder, mode, plugins, outlet, |host, commands| crate::run::run(host, artifacts, commands))
     })
 }
 
@@ -98,11 +100,13 @@ fn host(
     serve: &Serve,
     folder: PathBuf,
     mode: Mode,
+    plugins: usize,
     outlet: &Outlet,
     body: impl FnOnce(Host, Commands) -> Result<()> + Send + 'static,
 ) -> Result<()> {
     let data = Data::claim(&folder)?;
     let host = Host::new(swap::Options { dev: mode.dev, ..swap::Options::new(data.path()) })?;
+    host.expect(plugins);
     outlet.listen(host.events());
 
     let (control, commands) = Commands::new();

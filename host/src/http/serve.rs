@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use midair_plugin::abi::RequestParts;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
 use crate::call::{Answer, Call, decode};
@@ -70,7 +71,7 @@ pub struct Running {
     runtime: Runtime,
     stop: watch::Sender<bool>,
     in_flight: Arc<AtomicUsize>,
-    ended: std::sync::mpsc::Receiver<()>,
+    ended: Receiver<()>,
 }
 
 /// Every answer of the host itself, and of plugins.
@@ -121,8 +122,9 @@ impl Server {
             |error: std::io::Error| Error::fatal(Code::Io, "the request workers", "they can't be started").caused_by(error);
         let runtime = builder.thread_name("midair-worker").enable_all().build().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
-        let (done, ended) = std::sync::mpsc::channel();
+        let (done, ended): (Sender<()>, Receiver<()>) = channel();
         let in_flight = Arc::new(AtomicUsize::new(0));
+        let host = self.host.clone();
         let front = Arc::new(Front { host: self.host, limits: self.limits, in_flight: Arc::clone(&in_flight) });
         let listener = {
             let _entered = runtime.enter();
@@ -133,6 +135,8 @@ impl Server {
             // Nobody may wait for it any more.
             let _ = done.send(());
         });
+        let pulse = Pulse { handle: runtime.handle().clone(), host, stopped: stop.subscribe() };
+        std::thread::Builder::new().name("midair-pulse".to_owned()).spawn(move || pulse.watch()).map_err(failed)?;
         Ok(Running { runtime, stop, in_flight, ended })
     }
 }
@@ -153,6 +157,46 @@ impl Running {
         let left = self.in_flight();
         self.runtime.shutdown_background();
         left
+    }
+}
+
+/// Asks the workers for a sign of life, from a thread that isn't one of them.
+struct Pulse {
+    handle: Handle,
+    host: Host,
+    stopped: watch::Receiver<bool>,
+}
+
+/// How long the workers may leave a sign of life unanswered before that is told, and the pause between two.
+const PULSE: Duration = Duration::from_secs(1);
+
+impl Pulse {
+    fn watch(self) {
+        let mut busy = false;
+        while !*self.stopped.borrow() {
+            let (beat, beats) = channel();
+            self.handle.spawn(async move { beat.send(()) });
+            match beats.recv_timeout(PULSE) {
+                Ok(()) => {
+                    if std::mem::take(&mut busy) {
+                        self.host.events().say(Event::WorkersFree);
+                    }
+                    std::thread::park_timeout(PULSE);
+                }
+                // The runtime ended, and the task with it.
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if !busy => {
+                    busy = true;
+                    let leases = self.host.status().leases.into_iter();
+                    let mut handlers: Vec<String> =
+                        leases.map(|lease| format!("{}={} {}", lease.plugin, lease.generation, lease.handler)).collect();
+                    handlers.sort_unstable();
+                    handlers.dedup();
+                    self.host.events().say(Event::WorkersBusy { handlers });
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 }
 
@@ -289,14 +333,16 @@ impl Front {
     }
 
     async fn run(&self, call: Arc<Call>, parts: RequestParts) -> Answered {
+        let overdue = Arc::clone(&call);
         let invocation = call.invoke(parts);
         let answer = match self.limits.request_timeout {
             None => invocation.await,
             Some(limit) => match tokio::time::timeout(limit, invocation).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    let text = format!("the handler took longer than {} s\n", limit.as_secs_f64());
-                    return own(StatusCode::GATEWAY_TIMEOUT, text);
+                    let text = format!("the handler took longer than {} s", limit.as_secs_f64());
+                    overdue.failed(text.clone());
+                    return own(StatusCode::GATEWAY_TIMEOUT, format!("{text}\n"));
                 }
             },
         };
