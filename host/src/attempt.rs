@@ -143,7 +143,7 @@ impl Attempt {
 
     /// Ends it: a step refused the change. `serving` is what answers on, as `plugin=generation`.
     pub fn reject(self, error: &Error, serving: Vec<String>, journal: &Journal, bus: &Bus) -> Record {
-        bus.say(Event::Rejected {
+        let event = Event::Rejected {
             attempt: self.id,
             code: error.code(),
             stage: error.stage(),
@@ -153,24 +153,27 @@ impl Attempt {
             serving,
             phases_us: self.phases.clone(),
             trigger: self.trigger.clone(),
-        });
+        };
         let mut record = self.end(Outcome::Rejected, Vec::new());
         record.code = Some(error.code());
         record.stage = Some(error.stage());
         record.reason = Some(error.to_string());
+        // Kept before it is said: who hears of it finds the record.
         journal.keep(&record);
+        bus.say(event);
         record
     }
 
     /// Ends it: a newer change overtook it.
     pub fn supersede(self, journal: &Journal, bus: &Bus) -> Record {
-        bus.say(Event::Superseded { attempt: self.id, trigger: self.trigger.clone() });
+        let event = Event::Superseded { attempt: self.id, trigger: self.trigger.clone() };
         let record = self.end(Outcome::Superseded, Vec::new());
         journal.keep(&record);
+        bus.say(event);
         record
     }
 
-    /// Ends it: published, or found to be what serves already. The caller has said so, plugin by plugin.
+    /// Ends it: published, or found to be what serves already. The caller then says so, plugin by plugin.
     pub fn finish(self, outcome: Outcome, parts: Vec<Part>, journal: &Journal) -> Record {
         let record = self.end(outcome, parts);
         journal.keep(&record);

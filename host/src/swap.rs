@@ -457,12 +457,17 @@ impl Journey {
         unchanged: Vec<Part>,
     ) -> Record {
         let shared = Arc::clone(&self.shared);
-        let (bus, trigger) = (&shared.services.bus, attempt.trigger().to_owned());
-        for Part { plugin, digest, generation } in &unchanged {
-            let (plugin, digest, trigger) = (plugin.clone(), digest.clone(), trigger.clone());
-            bus.say(Event::Unchanged { attempt: attempt.id(), plugin, generation: *generation, digest, trigger });
-        }
-        let Some(next) = next else { return attempt.finish(Outcome::Unchanged, unchanged, &shared.journal) };
+        let (bus, id, trigger) = (&shared.services.bus, attempt.id(), attempt.trigger().to_owned());
+        let say_unchanged = || {
+            for Part { plugin, digest, generation } in unchanged.clone() {
+                bus.say(Event::Unchanged { attempt: id, plugin, generation, digest, trigger: trigger.clone() });
+            }
+        };
+        let Some(next) = next else {
+            let record = attempt.finish(Outcome::Unchanged, unchanged.clone(), &shared.journal);
+            say_unchanged();
+            return record;
+        };
         let before = attempt.time(Stage::Publish, || {
             for Candidate { generation, .. } in &candidates {
                 generation.go_live();
@@ -474,16 +479,12 @@ impl Journey {
         let live = shared.slot.now();
         let parts: Vec<Part> =
             candidates.iter().filter_map(|candidate| live.generation(candidate.generation.plugin())).map(part_of).collect();
-        for Part { plugin, digest, generation } in &parts {
-            bus.say(Event::Published {
-                attempt: attempt.id(),
-                plugin: plugin.clone(),
-                generation: *generation,
-                digest: digest.clone(),
-                epoch: live.epoch(),
-                phases_us: attempt.phases().clone(),
-                trigger: trigger.clone(),
-            });
+        // The record first: who hears of it finds the record.
+        let record = attempt.finish(Outcome::Published, parts, &shared.journal);
+        say_unchanged();
+        for Part { plugin, digest, generation } in record.parts.clone() {
+            let (epoch, phases_us, trigger) = (live.epoch(), record.phases_us.clone(), trigger.clone());
+            bus.say(Event::Published { attempt: id, plugin, generation, digest, epoch, phases_us, trigger });
         }
         let in_flight = shared.services.leases.list();
         for old in candidates.iter().filter_map(|candidate| before.generation(candidate.generation.plugin())) {
@@ -494,7 +495,7 @@ impl Journey {
         for Candidate { generation, staged } in candidates {
             shared.staging.keep(generation.plugin(), staged);
         }
-        attempt.finish(Outcome::Published, parts, &shared.journal)
+        record
     }
 }
 

@@ -142,14 +142,20 @@ fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     path.components().filter(|part| *part != Component::CurDir).map(|part| part.as_os_str().to_owned())
 }
 
-/// The hash of what is at `path`. Whatever isn't a readable file counts as not there.
+/// The hash of what is at `path`. Of a listed one anything counts, so that whoever uses it can say what is wrong with a folder or an
+/// unreadable file in its place; of others what isn't a readable file counts as not there.
 pub(super) fn print(path: &Path, listed: bool) -> Print {
-    let about = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let about = fs::metadata(path).ok()?;
     let mut hasher = blake3::Hasher::new();
-    if !listed && about.len() > LARGE {
+    let read = about.is_file() && (listed || about.len() <= LARGE) && {
+        File::open(path).and_then(|file| hasher.update_reader(file).map(drop)).is_ok()
+    };
+    if !read {
+        if !listed && !about.is_file() {
+            return None;
+        }
+        hasher = blake3::Hasher::new();
         hasher.update(format!("{:?}", stamp(path)).as_bytes());
-    } else {
-        hasher.update_reader(File::open(path).ok()?).ok()?;
     }
     Some(*hasher.finalize().as_bytes())
 }
