@@ -103,6 +103,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// The same attempt without what it did so far, to end it if its journey breaks.
+    pub(crate) fn spare(&self) -> Self {
+        Self { id: self.id, trigger: self.trigger.clone(), phases: Phases::new(), forced: self.forced }
+    }
+
     /// Takes bytes that serve already once more, as a generation of its own.
     pub fn force(mut self, forced: bool) -> Self {
         self.forced = forced;

@@ -23,7 +23,7 @@ use crate::snapshot::{Snapshot, Target};
 const DEEPEST: u32 = 16;
 
 /// A call in flight, or an `init` that runs.
-pub struct Call {
+pub(crate) struct Call {
     /// None for a candidate, which was admitted to nothing.
     lease: Option<Lease<Snapshot>>,
     depth: u32,
@@ -35,7 +35,7 @@ pub struct Call {
 impl Call {
     /// A call of `target`, which was found in the snapshot of `lease`.
     #[must_use]
-    pub fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
+    pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let lease = lease.pin(&generation.services().leases, generation.key(), place(target));
         Arc::new(Self { lease: Some(lease), depth: 0, handler: target.handler, generation })
@@ -43,30 +43,30 @@ impl Call {
 
     /// A candidate's way to the host while its `init` runs.
     #[must_use]
-    pub fn of_candidate(generation: Arc<Generation>) -> Arc<Self> {
+    pub(crate) fn of_candidate(generation: Arc<Generation>) -> Arc<Self> {
         Arc::new(Self { lease: None, depth: 0, handler: 0, generation })
     }
 
     /// Whose code runs.
     #[must_use]
-    pub fn generation(&self) -> &Arc<Generation> {
+    pub(crate) fn generation(&self) -> &Arc<Generation> {
         &self.generation
     }
 
     /// The handler's name.
     #[must_use]
-    pub fn handler(&self) -> &str {
+    pub(crate) fn handler(&self) -> &str {
         self.generation.handlers().get(self.handler).map_or("", |handler| &handler.name)
     }
 
     /// A context for the plugin, counted, which the plugin releases when it is done with it.
     #[must_use]
-    pub fn context(self: &Arc<Self>) -> abi::Context {
+    pub(crate) fn context(self: &Arc<Self>) -> abi::Context {
         abi::Context { data: Arc::into_raw(Arc::clone(self)).cast(), host: self.generation.services().functions }
     }
 
     /// Runs the handler. The request's parameters are those of the route.
-    pub fn invoke(self: Arc<Self>, parts: RequestParts) -> Invocation {
+    pub(crate) fn invoke(self: Arc<Self>, parts: RequestParts) -> Invocation {
         Invocation { work: Work::Ready(Box::new(abi::Request::new(parts))), call: self }
     }
 
@@ -75,7 +75,7 @@ impl Call {
     /// # Errors
     ///
     /// An outcome that says why there is nothing to ask.
-    pub fn nest(&self, request: &abi::Request) -> Result<Invocation, Outcome> {
+    pub(crate) fn nest(&self, request: &abi::Request) -> Result<Invocation, Outcome> {
         let refuse = |status, text: String| Err(Outcome::response(status, Vec::<(String, String)>::new(), text));
         let Some(lease) = &self.lease else {
             return Err(Outcome::told(Outcome::ERROR, 500, "init can't call routes: nothing serves it yet".to_owned(), &[]));
@@ -119,7 +119,7 @@ fn place(target: Target) -> u32 {
 
 /// Percent-decodes the parameters; `None` if one isn't UTF-8.
 #[must_use]
-pub fn decode(mut params: Vec<(String, String)>) -> Option<Vec<(String, String)>> {
+pub(crate) fn decode(mut params: Vec<(String, String)>) -> Option<Vec<(String, String)>> {
     for (_, value) in &mut params {
         if value.contains('%') {
             *value = percent_encoding::percent_decode_str(value).decode_utf8().ok()?.into_owned();
@@ -130,7 +130,7 @@ pub fn decode(mut params: Vec<(String, String)>) -> Option<Vec<(String, String)>
 
 /// A handler at work. Dropping it drops the handler's future, on its own generation's code.
 #[must_use = "futures do nothing unless polled"]
-pub struct Invocation {
+pub(crate) struct Invocation {
     // Dropped first: a future of the plugin must go before the call that keeps its code.
     work: Work,
     call: Arc<Call>,
@@ -143,7 +143,7 @@ enum Work {
 }
 
 /// What a handler answered.
-pub enum Answer {
+pub(crate) enum Answer {
     /// A response; body and headers stay in the plugin's memory until it is dropped.
     Response(Reply),
     /// An error that the handler returned. Its text is the operator's.
@@ -158,7 +158,7 @@ pub enum Answer {
 }
 
 /// A plugin's response with what keeps it readable.
-pub struct Reply {
+pub(crate) struct Reply {
     // Dropped first, by the plugin's code.
     outcome: Outcome,
     _call: Arc<Call>,
@@ -167,12 +167,12 @@ pub struct Reply {
 impl Reply {
     /// The status.
     #[must_use]
-    pub fn status(&self) -> u16 {
-        u16::try_from(self.outcome.status).unwrap_or(500)
+    pub(crate) fn status(&self) -> u16 {
+        self.outcome.status()
     }
 
     /// The headers.
-    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.outcome.pairs()
     }
 }
@@ -217,41 +217,42 @@ impl Future for Invocation {
 
 impl Call {
     /// Counts a call that was given up, and tells why.
-    pub fn failed(&self, error: String) {
+    #[cfg(feature = "http")]
+    pub(crate) fn failed(&self, error: String) {
         let counts = self.generation.counts();
         counts.requests.fetch_add(1, Ordering::Relaxed);
         counts.errors.fetch_add(1, Ordering::Relaxed);
-        let (plugin, generation, handler) =
-            (self.generation.plugin().to_owned(), self.generation.number(), self.handler().to_owned());
-        self.generation.services().bus.say(Event::Failed { plugin, generation, handler, error });
+        self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
+    }
+
+    fn say(&self, event: impl FnOnce(String, u64, String) -> Event) {
+        let generation = &self.generation;
+        let event = event(generation.plugin().to_owned(), generation.number(), self.handler().to_owned());
+        generation.services().bus.say(event);
     }
 
     /// Turns an outcome into an answer, counts it and tells of what went wrong.
     fn answer(self: &Arc<Self>, outcome: Outcome) -> Answer {
-        let counts = self.generation.counts();
+        let (counts, kind, status) = (self.generation.counts(), outcome.kind(), outcome.status());
         counts.requests.fetch_add(1, Ordering::Relaxed);
-        let status = u16::try_from(outcome.status).unwrap_or(500);
-        if status >= 500 || outcome.kind != Outcome::DONE {
+        if kind != Outcome::DONE || !(200..500).contains(&status) {
             counts.errors.fetch_add(1, Ordering::Relaxed);
         }
-        let (plugin, generation, handler) =
-            (self.generation.plugin().to_owned(), self.generation.number(), self.handler().to_owned());
-        let bus = &self.generation.services().bus;
-        match outcome.kind {
-            Outcome::DONE => Answer::Response(Reply { outcome, _call: Arc::clone(self) }),
+        let (status, text) = match kind {
+            Outcome::DONE if status >= 200 => return Answer::Response(Reply { outcome, _call: Arc::clone(self) }),
+            Outcome::DONE => (500, format!("the handler answered with the status {status}, which is no final one")),
+            Outcome::ERROR => (status, outcome.text()),
             Outcome::PANIC => {
                 counts.panics.fetch_add(1, Ordering::Relaxed);
                 let panic = outcome.panic();
                 let text = told(&panic);
-                bus.say(Event::Panicked { plugin, generation, handler, message: panic.message, location: panic.location });
-                Answer::Panic(text)
+                let (message, location) = (panic.message, panic.location);
+                self.say(|plugin, generation, handler| Event::Panicked { plugin, generation, handler, message, location });
+                return Answer::Panic(text);
             }
-            Outcome::ERROR => {
-                let text = outcome.text();
-                bus.say(Event::Failed { plugin, generation, handler, error: text.clone() });
-                Answer::Error { status, text }
-            }
-            other => Answer::Error { status: 500, text: format!("the handler answered with an unknown kind {other}") },
-        }
+            other => (500, format!("the handler answered with an unknown kind {other}")),
+        };
+        self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error: text.clone() });
+        Answer::Error { status, text }
     }
 }

@@ -3,8 +3,6 @@
 //! The only caller of what a plugin exports. Every call is caught on the plugin's side, so what comes back is a value; what it owns is
 //! freed by the plugin's code, which is why [`Plugin`] and everything made of it must be dropped before its library could go.
 
-use std::sync::Arc;
-
 use midair_plugin::abi::{self, Built, Outcome, Span};
 use midair_plugin::wall::Panic;
 
@@ -13,7 +11,7 @@ use crate::library::Library;
 
 /// What a handler says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandlerInfo {
+pub(crate) struct HandlerInfo {
     /// `GET`, `POST`, ..
     pub method: String,
     /// The route.
@@ -23,7 +21,7 @@ pub struct HandlerInfo {
 }
 
 /// A plugin's code, put together and ready to be called.
-pub struct Plugin {
+pub(crate) struct Plugin {
     // Dropped first, by the plugin's own code in `library`.
     built: Built,
     handlers: Vec<HandlerInfo>,
@@ -37,10 +35,10 @@ impl Plugin {
     /// # Errors
     ///
     /// `E_INIT` if it panics, `E_ABI` if it has a handler of a kind that this host doesn't know.
-    pub fn build(library: Library, subject: &str) -> Result<Self> {
+    pub(crate) fn build(library: Library, subject: &str) -> Result<Self> {
         let built = library.root().build()();
-        if built.outcome.kind != Outcome::DONE {
-            let reason = format!("its plugin function panicked: {}", told(&built.outcome.panic()));
+        if built.outcome().kind() != Outcome::DONE {
+            let reason = format!("its plugin function panicked: {}", told(&built.outcome().panic()));
             return Err(Error::rejected(Code::Init, Stage::Init, subject, reason));
         }
         let handlers = built.handlers().iter().map(|handler| read_handler(handler, subject)).collect::<Result<Vec<_>>>()?;
@@ -49,34 +47,28 @@ impl Plugin {
         Ok(Self { built, handlers, tables, library })
     }
 
-    /// Where its library lies.
-    #[must_use]
-    pub fn address(&self) -> usize {
-        self.library.address()
-    }
-
     /// Its handlers, by place.
     #[must_use]
-    pub fn handlers(&self) -> &[HandlerInfo] {
+    pub(crate) fn handlers(&self) -> &[HandlerInfo] {
         &self.handlers
     }
 
     /// The tables that it declares, by place.
     #[must_use]
-    pub fn tables(&self) -> &[String] {
+    pub(crate) fn tables(&self) -> &[String] {
         &self.tables
     }
 
     /// Runs its `init` hook to the end, on this thread.
     #[must_use]
-    pub fn init(&self, context: abi::Context) -> Outcome {
+    pub(crate) fn init(&self, context: abi::Context) -> Outcome {
         // SAFETY: the data is the built plugin's own, alive as long as `self`; the context is given away.
-        unsafe { self.library.root().init()(self.built.owner.data(), context) }
+        unsafe { self.library.root().init()(self.built.data(), context) }
     }
 
     /// Calls the handler at `place`; its future, if it makes one, must be dropped before `self`.
     #[must_use]
-    pub fn call(&self, place: usize, context: abi::Context, request: abi::Request, waker: &abi::Waker) -> Outcome {
+    pub(crate) fn call(&self, place: usize, context: abi::Context, request: abi::Request, waker: &abi::Waker) -> Outcome {
         let Some(handler) = self.built.handlers().get(place) else {
             return Outcome::told(Outcome::ERROR, 500, "the handler is gone".to_owned(), &[]);
         };
@@ -87,19 +79,16 @@ impl Plugin {
 
     /// Reads a value as the plugin's type of the table at `place`.
     #[must_use]
-    pub fn check(&self, place: usize, bytes: &[u8]) -> Outcome {
+    pub(crate) fn check(&self, place: usize, bytes: &[u8]) -> Outcome {
         let Some(table) = self.built.tables().get(place) else { return Outcome::done() };
         // SAFETY: data and function came together from the plugin, alive as long as `self`; the bytes outlive the call.
         unsafe { (table.check)(table.data, Span::of(bytes)) }
     }
 }
 
-/// A waker that the plugin made may be kept by the host: it holds this, so that the code behind it stays.
-pub type Keep = Arc<dyn std::any::Any + Send + Sync>;
-
 /// A panic in one line.
 #[must_use]
-pub fn told(panic: &Panic) -> String {
+pub(crate) fn told(panic: &Panic) -> String {
     if panic.location.is_empty() { panic.message.clone() } else { format!("{} at {}", panic.message, panic.location) }
 }
 

@@ -58,6 +58,9 @@ pub enum Code {
     /// Two handlers claim the same route.
     #[serde(rename = "E_ROUTES")]
     Routes,
+    /// The host itself is at fault.
+    #[serde(rename = "E_INTERNAL")]
+    Internal,
     /// The host was used in a way that can't work.
     #[serde(rename = "E_USAGE")]
     Usage,
@@ -83,6 +86,7 @@ impl Code {
             Code::Timeout => "E_TIMEOUT",
             Code::State => "E_STATE",
             Code::Routes => "E_ROUTES",
+            Code::Internal => "E_INTERNAL",
             Code::Usage => "E_USAGE",
         }
     }

@@ -21,7 +21,7 @@ pub type Phases = BTreeMap<Stage, u64>;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are the contract's words; docs/events in README names them")]
+#[allow(missing_docs, reason = "the fields are the words of the contract with scripts")]
 pub enum Event {
     /// The host answers; addresses as `ip:port`.
     Listening { http: String, admin: Option<String>, pid: u32, run: String },
@@ -59,7 +59,7 @@ pub enum Event {
     Drained { plugin: String, generation: u64 },
     /// A handler panicked; its request got a 500.
     Panicked { plugin: String, generation: u64, handler: String, message: String, location: String },
-    /// A handler returned an error; its request got a 500.
+    /// A handler returned an error or took too long; its request got a 5xx.
     Failed { plugin: String, generation: u64, handler: String, error: String },
     /// Every request worker has been inside a handler for a while: requests wait. Swaps and `status` go on.
     WorkersBusy { handlers: Vec<String> },
@@ -102,10 +102,13 @@ impl Bus {
     pub fn say(&self, event: Event) {
         let event = Arc::new(event);
         let mut hall = self.0.lock();
-        if hall.recent.len() == REMEMBERED {
-            hall.recent.pop_front();
+        // What plugins log would soon push out what happened to them.
+        if !matches!(*event, Event::Log { .. }) {
+            hall.recent.push_back(event.clone());
+            if hall.recent.len() > REMEMBERED {
+                hall.recent.pop_front();
+            }
         }
-        hall.recent.push_back(event.clone());
         hall.listeners.retain_mut(|listener| listener(&event));
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
+use bytes::Bytes;
 use midair_plugin::abi::HostRef;
 use midair_plugin::store::{Answer, Kind, Memory, Op, Refusal, Row};
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use crate::event::{Bus, Event};
 use crate::lease::Leases;
 
 /// What the host offers to every generation.
-pub struct Services {
+pub(crate) struct Services {
     /// The state of all plugins.
     pub store: Memory,
     /// Where plugins' log lines and failures are told.
@@ -33,7 +34,7 @@ pub struct Services {
 }
 
 /// What is left when the last use of a generation ended.
-pub struct Remains {
+pub(crate) struct Remains {
     /// Whose it was.
     pub plugin: String,
     /// Its number.
@@ -46,7 +47,7 @@ pub struct Remains {
 
 /// Who a generation is.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The plugin's name.
     pub plugin: String,
     /// Its number, unique for that plugin within a run.
@@ -57,7 +58,7 @@ pub struct Identity {
 
 /// How many requests, errors and panics.
 #[derive(Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Calls that a client made.
     pub requests: AtomicU64,
     /// Answers with a status of 500 and above, panics included.
@@ -67,8 +68,10 @@ pub struct Counts {
 }
 
 /// One plugin's code with its way to the host.
-pub struct Generation {
+pub(crate) struct Generation {
     key: u64,
+    /// `plugin=number`, as answers and messages have it.
+    label: Bytes,
     identity: Identity,
     /// Taken by `Drop` alone.
     code: Option<Plugin>,
@@ -117,10 +120,11 @@ impl Write {
 impl Generation {
     /// A candidate.
     #[must_use]
-    pub fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
+    pub(crate) fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
+            label: Bytes::from(format!("{}={}", identity.plugin, identity.number)),
             identity,
             code: Some(code),
             services,
@@ -132,61 +136,67 @@ impl Generation {
 
     /// Unique in the process.
     #[must_use]
-    pub fn key(&self) -> u64 {
+    pub(crate) fn key(&self) -> u64 {
         self.key
     }
 
     /// The plugin's name.
     #[must_use]
-    pub fn plugin(&self) -> &str {
+    pub(crate) fn plugin(&self) -> &str {
         &self.identity.plugin
     }
 
     /// Its number.
     #[must_use]
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.identity.number
     }
 
     /// blake3 of its artifact, in hex.
     #[must_use]
-    pub fn digest(&self) -> &str {
+    pub(crate) fn digest(&self) -> &str {
         &self.identity.digest
     }
 
     /// What it answers.
     #[must_use]
-    pub fn handlers(&self) -> &[HandlerInfo] {
+    pub(crate) fn handlers(&self) -> &[HandlerInfo] {
         self.code.as_ref().map_or(&[], Plugin::handlers)
+    }
+
+    /// `plugin=number`.
+    #[must_use]
+    pub(crate) fn label(&self) -> &Bytes {
+        &self.label
     }
 
     /// How it fared.
     #[must_use]
-    pub fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// What the host offers.
     #[must_use]
-    pub fn services(&self) -> &Arc<Services> {
+    pub(crate) fn services(&self) -> &Arc<Services> {
         &self.services
     }
 
     /// The code. `None` never, as only `Drop` takes it.
     #[must_use]
-    pub fn code(&self) -> Option<&Plugin> {
+    pub(crate) fn code(&self) -> Option<&Plugin> {
         self.code.as_ref()
     }
 
     /// Whether it isn't published yet.
     #[must_use]
-    pub fn is_candidate(&self) -> bool {
+    pub(crate) fn is_candidate(&self) -> bool {
         self.phase.load(Ordering::Acquire) == CANDIDATE
     }
 
     /// Whether it was rejected.
     #[must_use]
-    pub fn is_revoked(&self) -> bool {
+    pub(crate) fn is_revoked(&self) -> bool {
         self.phase.load(Ordering::Acquire) == REVOKED
     }
 
@@ -195,7 +205,7 @@ impl Generation {
     /// # Errors
     ///
     /// The store's refusal, or [`Refusal::Revoked`] after a rejection.
-    pub fn apply(&self, ops: &[Op<'_>]) -> Answer {
+    pub(crate) fn apply(&self, ops: &[Op<'_>]) -> Answer {
         if self.phase.load(Ordering::Acquire) == LIVE {
             return self.services.store.apply(ops);
         }
@@ -217,27 +227,39 @@ impl Generation {
         }
     }
 
-    /// Opens the door: what waited is written, in order, each call's writes all or nothing. What can't be done any more, since the code
-    /// before wrote meanwhile, is left out and told.
-    pub fn go_live(&self) {
+    /// Opens the door and gives what waited behind it. From here on this generation's writes are written at once.
+    fn open(&self) -> Vec<Vec<Write>> {
         let mut door = self.door.lock();
-        if let Door::Candidate(queue) = std::mem::replace(&mut *door, Door::Live) {
-            for writes in queue {
-                let ops: Vec<Op<'_>> = writes.iter().map(Write::op).collect();
-                if let Err(refusal) = self.services.store.apply(&ops) {
-                    let keys: Vec<String> = writes.iter().map(|write| format!("{}[{:?}]", write.table, write.key)).collect();
-                    let message = format!("{self}: what init wrote to {} was left out: {refusal}", keys.join(", "));
-                    self.services.bus.say(Event::Warning { message });
-                }
-            }
-        }
+        let before = std::mem::replace(&mut *door, Door::Live);
         self.phase.store(LIVE, Ordering::Release);
+        match before {
+            Door::Candidate(queue) => queue,
+            Door::Live | Door::Revoked => Vec::new(),
+        }
     }
 
     /// Shuts the door on a candidate: what waited is thrown away, and whatever it still tries fails.
-    pub fn revoke(&self) {
+    pub(crate) fn revoke(&self) {
         *self.door.lock() = Door::Revoked;
         self.phase.store(REVOKED, Ordering::Release);
+    }
+}
+
+/// Opens the doors of all candidates of one attempt: what waited is written under one lock of the store, each call's writes all or
+/// nothing. What can't be done any more, since the code before wrote meanwhile, is left out and told.
+pub(crate) fn go_live<'a>(services: &Services, candidates: impl Iterator<Item = &'a Arc<Generation>>) {
+    let queues: Vec<(&Arc<Generation>, Vec<Write>)> =
+        candidates.flat_map(|candidate| candidate.open().into_iter().map(move |writes| (candidate, writes))).collect();
+    if queues.is_empty() {
+        return;
+    }
+    let groups: Vec<Vec<Op<'_>>> = queues.iter().map(|(_, writes)| writes.iter().map(Write::op).collect()).collect();
+    for ((candidate, writes), answer) in queues.iter().zip(services.store.apply_each(&groups)) {
+        if let Err(refusal) = answer {
+            let keys: Vec<String> = writes.iter().map(|write| format!("{}[{:?}]", write.table, write.key)).collect();
+            let message = format!("{candidate}: what init wrote to {} was left out: {refusal}", keys.join(", "));
+            services.bus.say(Event::Warning { message });
+        }
     }
 }
 
@@ -266,7 +288,7 @@ fn foresee(store: &Memory, ops: &[Op<'_>]) -> Answer {
 
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.identity.plugin, self.identity.number)
+        f.write_str(&String::from_utf8_lossy(&self.label))
     }
 }
 

@@ -24,7 +24,7 @@ type Header = FileHeader64<Endianness>;
 /// # Errors
 ///
 /// `E_ELF`, `E_ARCH`, `E_TRUNC` or `E_ABI`, naming what was found and what is expected; `E_IO` if the copy can't be read.
-pub fn inspect(copy: &Path, artifact: &Path) -> Result<Manifest> {
+pub(crate) fn inspect(copy: &Path, artifact: &Path) -> Result<Manifest> {
     let rejected = |code, reason: String| Error::rejected(code, Stage::Inspect, artifact.display().to_string(), reason);
     let unreadable = |error: io::Error| rejected(Code::Io, "the private copy can't be read".to_owned()).caused_by(error);
     let file = File::open(copy).map_err(unreadable)?;
@@ -132,7 +132,8 @@ fn compatible(manifest: &Manifest) -> Result<(), (String, &'static str)> {
 /// # Errors
 ///
 /// If it can't be read.
-pub fn missing(path: &Path) -> io::Result<u64> {
+#[cfg(feature = "dev")]
+pub(crate) fn missing(path: &Path) -> io::Result<u64> {
     if !path.metadata()?.is_file() {
         return Ok(0);
     }

@@ -5,8 +5,8 @@
 //!
 //! # Protocol
 //!
-//! Each thread that admits requests owns a shard, a chain of pages of 64 places, so that admission touches no line that another admission
-//! writes. Per place:
+//! Each thread that admits requests owns a shard, a chain of pages of 64 places, so that a record touches no line that another thread's
+//! record writes. Per place:
 //!
 //! 1. Only the owner claims. It finds a clear bit in `used` (acquire), sets it, issues a release fence, writes the fields (relaxed) and
 //!    then `id` (release). Ids are never reused.
@@ -33,7 +33,7 @@ const PLACES: usize = 2;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Nanoseconds from the registry's start to the call's.
     pub start_ns: u64,
     /// Which generation, by its key.
@@ -122,7 +122,7 @@ struct Shard {
 }
 
 /// All leases of a host.
-pub struct Leases {
+pub(crate) struct Leases {
     key: usize,
     start: Instant,
     /// Pages of all threads that ever admitted a request, and the shards of those that ended, to be used again.
@@ -154,7 +154,7 @@ thread_local! {
 impl Leases {
     /// An empty registry.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         static KEYS: AtomicUsize = AtomicUsize::new(1);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self { key, start: Instant::now(), all: Mutex::default() })
@@ -162,7 +162,7 @@ impl Leases {
 
     /// What is in flight, oldest first, as `(id, facts, age in nanoseconds)`. A call that begins or ends meanwhile may be missing.
     #[must_use]
-    pub fn list(&self) -> Vec<(u64, Facts, u64)> {
+    pub(crate) fn list(&self) -> Vec<(u64, Facts, u64)> {
         let now = self.now_ns();
         let shards = self.all.lock().pages.clone();
         let mut found = Vec::new();
@@ -212,7 +212,7 @@ impl Leases {
 ///
 /// While it is new it holds the snapshot by one of arc-swap's per-thread debts; one that outlives its thread's attention is
 /// [`pin`](Self::pin)ned, since a thread has eight of them.
-pub struct Lease<S> {
+pub(crate) struct Lease<S> {
     // Never read: its drop ends the record, before what it tells of may go.
     #[allow(dead_code, reason = "held for its drop")]
     record: Option<Record>,
@@ -231,7 +231,7 @@ impl<S> Lease<S> {
 
     /// The snapshot that it holds.
     #[must_use]
-    pub fn snapshot(&self) -> &S {
+    pub(crate) fn snapshot(&self) -> &S {
         match &self.hold {
             Hold::Guard(guard) => guard,
             Hold::Pinned(snapshot) => snapshot,
@@ -240,7 +240,7 @@ impl<S> Lease<S> {
 
     /// Holds the snapshot by a count of its own and records which handler runs.
     #[must_use]
-    pub fn pin(self, leases: &Arc<Leases>, generation: u64, handler: u32) -> Self {
+    pub(crate) fn pin(self, leases: &Arc<Leases>, generation: u64, handler: u32) -> Self {
         let snapshot = match self.hold {
             Hold::Guard(guard) => arc_swap::Guard::into_inner(guard),
             Hold::Pinned(snapshot) => snapshot,
@@ -250,7 +250,7 @@ impl<S> Lease<S> {
 
     /// One more lease on the same snapshot, for a nested call of another handler.
     #[must_use]
-    pub fn nest(&self, leases: &Arc<Leases>, generation: u64, handler: u32) -> Self {
+    pub(crate) fn nest(&self, leases: &Arc<Leases>, generation: u64, handler: u32) -> Self {
         let snapshot = match &self.hold {
             Hold::Guard(guard) => Arc::clone(guard),
             Hold::Pinned(snapshot) => Arc::clone(snapshot),

@@ -18,24 +18,25 @@ pub mod event;
 pub mod swap;
 
 // From file to code.
-pub mod deadline;
+mod deadline;
 #[expect(unsafe_code, reason = "the only caller of what a plugin exports")]
-pub mod entry;
-pub mod inspect;
+mod entry;
+mod inspect;
 mod layout;
 #[expect(unsafe_code, reason = "the only caller of dlopen")]
-pub mod library;
-pub mod stage;
+mod library;
+mod stage;
 
 // What serves.
-pub mod call;
-pub mod generation;
-pub mod lease;
-pub mod route;
+mod answer;
+mod call;
+mod generation;
+mod lease;
+mod route;
 #[expect(unsafe_code, reason = "the functions that plugins call")]
 mod services;
-pub mod slot;
-pub mod snapshot;
+mod slot;
+mod snapshot;
 mod sync;
 
 // From sources to files.
@@ -53,5 +54,8 @@ pub mod watch;
 // From the world to what serves.
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+#[expect(unsafe_code, reason = "the only caller of _exit")]
+mod exit;
 #[cfg(feature = "http")]
 pub mod http;

@@ -12,13 +12,13 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::layout;
 
 /// A library that was opened and has a root whose types aren't known yet.
-pub struct Opened {
+pub(crate) struct Opened {
     header: &'static LibHeader,
     name: String,
 }
 
 /// An opened plugin library whose types at the border are the host's. Dropping it leaves it mapped.
-pub struct Library {
+pub(crate) struct Library {
     root: RootRef,
     address: usize,
 }
@@ -29,7 +29,7 @@ impl Opened {
     /// # Errors
     ///
     /// `E_DEPS` if the loader refuses it, `E_SYM` if it has no root. It stays mapped.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let rejected = |code, reason: &str| Error::rejected(code, Stage::Load, name.clone(), reason);
         // SAFETY: the file is the host's private copy, which nobody else writes, and was inspected; its constructors run with the trust
@@ -59,7 +59,7 @@ impl Opened {
     /// # Errors
     ///
     /// `E_LAYOUT` naming the type and field that differ.
-    pub fn check(self) -> Result<Library> {
+    pub(crate) fn check(self) -> Result<Library> {
         let Self { header, name } = self;
         let rejected = |code, reason: String| Error::rejected(code, Stage::Check, name.clone(), reason);
         layout::check(header).map_err(|difference| {
@@ -75,13 +75,13 @@ impl Opened {
 impl Library {
     /// The root's functions.
     #[must_use]
-    pub fn root(&self) -> RootRef {
+    pub(crate) fn root(&self) -> RootRef {
         self.root
     }
 
     /// Where it lies; a second library at an address that was seen before would be the loader's cached old one.
     #[must_use]
-    pub fn address(&self) -> usize {
+    pub(crate) fn address(&self) -> usize {
         self.address
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// A route as its plugin declares it.
 #[derive(Clone, Debug)]
-pub struct Route<T> {
+pub(crate) struct Route<T> {
     /// `GET`, `POST`, ..
     pub method: String,
     /// Literal segments, `{name}` for one segment, `{*rest}` for all that follow.
@@ -19,13 +19,13 @@ pub struct Route<T> {
 }
 
 /// All routes of a snapshot.
-pub struct RouteTable<T> {
+pub(crate) struct RouteTable<T> {
     router: matchit::Router<Vec<(String, T)>>,
 }
 
 /// What a method and a path lead to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<T> {
+pub(crate) enum Found<T> {
     /// A handler, with the path's parameters by name, still percent-encoded.
     Handler(T, Vec<(String, String)>),
     /// The path is known, the method isn't; the value of `Allow`.
@@ -36,7 +36,7 @@ pub enum Found<T> {
 
 /// Two handlers can't both be reached, or a path can't be read.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Clash(String);
+pub(crate) struct Clash(String);
 
 impl fmt::Display for Clash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +50,7 @@ impl<T: Copy> RouteTable<T> {
     /// # Errors
     ///
     /// Names the two routes that clash, or the one whose path can't be read.
-    pub fn build(routes: impl IntoIterator<Item = Route<T>>) -> Result<Self, Clash> {
+    pub(crate) fn build(routes: impl IntoIterator<Item = Route<T>>) -> Result<Self, Clash> {
         let mut paths: BTreeMap<String, Vec<Route<T>>> = BTreeMap::new();
         for route in routes {
             let told = |route: &Route<T>| format!("{} {} of {}", route.method, route.path, route.name);
@@ -86,7 +86,7 @@ impl<T: Copy> RouteTable<T> {
     }
 
     /// What answers `method` on `path`, which is percent-encoded. HEAD is answered by what answers GET.
-    pub fn find(&self, method: &str, path: &str) -> Found<T> {
+    pub(crate) fn find(&self, method: &str, path: &str) -> Found<T> {
         let Ok(found) = self.router.at(path) else { return Found::Nothing };
         let by_method = |wanted: &str| found.value.iter().find(|(method, _)| method == wanted);
         let target = by_method(method).or_else(|| if method == "HEAD" { by_method("GET") } else { None });

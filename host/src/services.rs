@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
 use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
-use midair_plugin::store::Op;
+use midair_plugin::store::{Op, Refusal};
+use midair_plugin::task::Keep;
 use midair_plugin::{task, wall};
 
 use crate::call::{Answer, Call};
-use crate::entry::Keep;
 use crate::event::Event;
 
 static HOST: &WithMetadata<abi::Host> =
@@ -51,11 +51,14 @@ unsafe extern "C" fn identity(context: *const c_void) -> abi::Identity {
     abi::Identity { plugin: Span::of(generation.plugin().as_bytes()), generation: generation.number(), flags }
 }
 
+/// How many characters of a log line are kept.
+const LONGEST_LINE: usize = 16 << 10;
+
 unsafe extern "C" fn log(context: *const c_void, level: u32, message: Span) {
     // SAFETY: the plugin passes a context that it holds.
     let generation = unsafe { read(context) }.generation();
     // SAFETY: the plugin keeps the message during the call.
-    let message = unsafe { message.text() }.to_owned();
+    let message: String = unsafe { message.text() }.chars().take(LONGEST_LINE).collect();
     let level = ["error", "warn", "info", "debug"].get(level.saturating_sub(1) as usize).copied().unwrap_or("trace");
     let (plugin, number) = (generation.plugin().to_owned(), generation.number());
     let _ = wall::guard(|| {
@@ -132,5 +135,5 @@ unsafe extern "C" fn call(context: *const c_void, request: abi::Request) -> Outc
 }
 
 fn revoked() -> Outcome {
-    Outcome::told(Outcome::REVOKED, 500, "this generation was rejected, its services are gone".to_owned(), &[])
+    Outcome::refused(&Refusal::Revoked)
 }

@@ -10,31 +10,31 @@ use crate::lease::Lease;
 use crate::snapshot::Snapshot;
 
 /// Where the live snapshot sits.
-pub struct Slot {
+pub(crate) struct Slot {
     live: ArcSwap<Snapshot>,
 }
 
 impl Slot {
     /// A slot in which nothing serves yet.
     #[must_use]
-    pub fn new(empty: Snapshot) -> Self {
+    pub(crate) fn new(empty: Snapshot) -> Self {
         Self { live: ArcSwap::from_pointee(empty) }
     }
 
     /// Admits a call to what serves now. Wait-free, no lock, no shared line written.
     #[must_use]
-    pub fn admit(&self) -> Lease<Snapshot> {
+    pub(crate) fn admit(&self) -> Lease<Snapshot> {
         Lease::new(self.live.load())
     }
 
     /// What serves now, to look at.
     #[must_use]
-    pub fn now(&self) -> Arc<Snapshot> {
+    pub(crate) fn now(&self) -> Arc<Snapshot> {
         self.live.load_full()
     }
 
     /// The one store that makes `next` live; what was live before.
-    pub fn publish(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
+    pub(crate) fn publish(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
         self.live.swap(next)
     }
 }

@@ -9,7 +9,7 @@ use crate::route::{Clash, Found, Route, RouteTable};
 
 /// A handler in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its generation's place in the snapshot.
     pub generation: usize,
     /// Its place in the generation.
@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 /// All that serves at one moment.
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     epoch: u64,
     generations: Vec<Arc<Generation>>,
     routes: RouteTable<Target>,
@@ -29,7 +29,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// The routes that clash.
-    pub fn compose(epoch: u64, mut generations: Vec<Arc<Generation>>) -> Result<Self, Clash> {
+    pub(crate) fn compose(epoch: u64, mut generations: Vec<Arc<Generation>>) -> Result<Self, Clash> {
         generations.sort_by(|a, b| a.plugin().cmp(b.plugin()));
         let routes = generations.iter().enumerate().flat_map(|(place, generation)| {
             generation.handlers().iter().enumerate().map(move |(handler, info)| Route {
@@ -45,25 +45,25 @@ impl Snapshot {
 
     /// Counts publishes.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 
     /// What serves, sorted by plugin.
     #[must_use]
-    pub fn generations(&self) -> &[Arc<Generation>] {
+    pub(crate) fn generations(&self) -> &[Arc<Generation>] {
         &self.generations
     }
 
     /// The generation of `plugin`.
     #[must_use]
-    pub fn generation(&self, plugin: &str) -> Option<&Arc<Generation>> {
+    pub(crate) fn generation(&self, plugin: &str) -> Option<&Arc<Generation>> {
         self.generations.iter().find(|generation| generation.plugin() == plugin)
     }
 
     /// What answers `method` on `path`.
     #[must_use]
-    pub fn find(&self, method: &str, path: &str) -> Found<Target> {
+    pub(crate) fn find(&self, method: &str, path: &str) -> Found<Target> {
         self.routes.find(method, path)
     }
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::error::{Code, Error, Result, Stage};
 
 /// The largest artifact that is taken, in bytes.
-pub const LARGEST: u64 = 1 << 30;
+pub(crate) const LARGEST: u64 = 1 << 30;
 
 /// How many copies of a plugin's generations stay on disk, the newest first: the live one is open anyway, older ones serve a debugger.
 const KEPT: usize = 4;
@@ -24,28 +24,21 @@ const KEPT: usize = 4;
 const PIECE: usize = 256 << 10;
 
 /// A private copy of an artifact. Its file goes with it, unless it is kept.
-pub struct Staged {
-    artifact: PathBuf,
+pub(crate) struct Staged {
     path: PathBuf,
     digest: String,
 }
 
 impl Staged {
-    /// What was copied.
-    #[must_use]
-    pub fn artifact(&self) -> &Path {
-        &self.artifact
-    }
-
     /// The copy.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// blake3 of the bytes, in hex.
     #[must_use]
-    pub fn digest(&self) -> &str {
+    pub(crate) fn digest(&self) -> &str {
         &self.digest
     }
 }
@@ -58,7 +51,7 @@ impl Drop for Staged {
 }
 
 /// The host's folder of private copies.
-pub struct Staging {
+pub(crate) struct Staging {
     folder: PathBuf,
     copies: AtomicU64,
     kept: Mutex<BTreeMap<String, Vec<Staged>>>,
@@ -70,7 +63,7 @@ impl Staging {
     /// # Errors
     ///
     /// `E_IO` if it can't be made or emptied.
-    pub fn open(data: &Path) -> Result<Self> {
+    pub(crate) fn open(data: &Path) -> Result<Self> {
         let folder = data.join("staged");
         let failed = |error: io::Error| {
             Error::fatal(Code::Io, folder.display().to_string(), "the folder for staged copies can't be prepared")
@@ -90,7 +83,7 @@ impl Staging {
     ///
     /// `E_IO` if it is gone or the copy can't be written, `E_PERM` if it can't be read or is no regular file, `E_SIZE` if it is empty or
     /// too large.
-    pub fn copy(&self, artifact: &Path, attempt: u64) -> Result<Staged> {
+    pub(crate) fn copy(&self, artifact: &Path, attempt: u64) -> Result<Staged> {
         let rejected = |code, reason: &str| Error::rejected(code, Stage::Stage, artifact.display().to_string(), reason);
         let unreadable = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => rejected(Code::Io, "there is no such file"),
@@ -104,7 +97,7 @@ impl Staging {
         let mut file = File::open(artifact).map_err(unreadable)?;
         let draft = self.folder.join(format!("{attempt}.{}", self.copies.fetch_add(1, Ordering::Relaxed)));
         // From here on the file goes when this is dropped.
-        let mut staged = Staged { artifact: artifact.to_owned(), path: draft, digest: String::new() };
+        let mut staged = Staged { path: draft, digest: String::new() };
         let (size, digest) = self.tee(&mut file, &staged.path, &unreadable)?;
         match size {
             0 => return Err(rejected(Code::Size, "it is empty")),
@@ -137,7 +130,7 @@ impl Staging {
     }
 
     /// Keeps the copy of a generation that was published, and lets the plugin's oldest go.
-    pub fn keep(&self, plugin: &str, staged: Staged) {
+    pub(crate) fn keep(&self, plugin: &str, staged: Staged) {
         let mut kept = self.kept.lock();
         let copies = kept.entry(plugin.to_owned()).or_default();
         copies.insert(0, staged);

@@ -4,24 +4,29 @@
 //! a time; that thread never runs plugin code itself. All that can fail happens before the publish and leaves everything as it was.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Request, Response};
 use midair_plugin::abi::Outcome as Told;
 use midair_plugin::manifest::Manifest;
-use midair_plugin::store::Memory;
+use midair_plugin::store::{Kind, Memory, Op};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Part, Record};
 use crate::call::Call;
 use crate::deadline::{Overrun, within};
 use crate::entry::{Plugin, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
-use crate::generation::{Generation, Identity, Remains, Services};
+use crate::generation::{Generation, Identity, Remains, Services, go_live};
 use crate::inspect::inspect;
 use crate::lease::Leases;
 use crate::library::Opened;
@@ -83,6 +88,7 @@ struct Shared {
     journal: Journal,
     staging: Staging,
     expected: Mutex<usize>,
+    ending: AtomicBool,
     /// Every generation that still exists, by key.
     known: Mutex<BTreeMap<u64, Weak<Generation>>>,
     /// Libraries opened so far, by plugin; none is ever closed.
@@ -177,6 +183,7 @@ impl Host {
             journal: Journal::default(),
             staging,
             expected: Mutex::new(1),
+            ending: AtomicBool::new(false),
             known: Mutex::default(),
             opened: Mutex::default(),
             options,
@@ -184,7 +191,7 @@ impl Host {
         let (jobs, orders) = channel();
         let deadline = shared.options.deadline;
         start("midair-reaper", move || reap(&remains, &bus, deadline))?;
-        let journey = Journey { shared: Arc::clone(&shared), numbers: BTreeMap::new(), addresses: HashSet::new() };
+        let journey = Journey { shared: Arc::clone(&shared), numbers: BTreeMap::new(), addresses: HashSet::new(), stuck: None };
         start("midair-journey", move || journey.run(&orders))?;
         Ok(Self { shared, jobs })
     }
@@ -195,16 +202,18 @@ impl Host {
         &self.shared.services.bus
     }
 
-    /// What new requests reach.
-    #[must_use]
-    pub fn slot(&self) -> &Slot {
-        &self.shared.slot
+    /// Answers a request within this process, as the HTTP host would: by the handler that its method and path lead to.
+    ///
+    /// The future runs plugin code wherever it is polled; dropping it drops the handler where it waits. Bodies may lie in the plugin's
+    /// memory and keep its code until they are dropped.
+    pub async fn ask(&self, request: Request<Bytes>) -> Response<Bytes> {
+        answer::answer(self.slot(), request).await
     }
 
-    /// Whether error texts may reach clients.
+    /// What new requests reach.
     #[must_use]
-    pub fn is_dev(&self) -> bool {
-        self.shared.options.dev
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.shared.slot
     }
 
     /// The run's id, new with each process.
@@ -218,10 +227,15 @@ impl Host {
         *self.shared.expected.lock() = plugins;
     }
 
-    /// Whether every plugin that is expected serves.
+    /// The host is about to end: from now on it isn't [`ready`](Self::ready).
+    pub fn end(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether every plugin that is expected serves, and the host isn't about to end.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.shared.slot.now().generations().len() >= *self.shared.expected.lock()
+        !self.shared.ending.load(Ordering::Relaxed) && self.shared.slot.now().generations().len() >= *self.shared.expected.lock()
     }
 
     /// How many calls are in flight.
@@ -277,7 +291,7 @@ impl Host {
         let leases: Vec<LeaseStatus> = shared.services.leases.list().into_iter().filter_map(lease).collect();
         let opened = shared.opened.lock().clone();
         let plugin = |generation: &Arc<Generation>| {
-            use std::sync::atomic::Ordering::Relaxed;
+            use Ordering::Relaxed;
             let (name, counts) = (generation.plugin().to_owned(), generation.counts());
             PluginStatus {
                 generation: generation.number(),
@@ -316,6 +330,8 @@ struct Journey {
     numbers: BTreeMap<String, u64>,
     /// Where libraries lie; as none is unmapped, a known address means that the loader gave an old one.
     addresses: HashSet<usize>,
+    /// The plugin whose opening was given up, and whether it came to an end since.
+    stuck: Option<(String, Arc<AtomicBool>)>,
 }
 
 /// An artifact that was judged.
@@ -336,17 +352,28 @@ impl Journey {
             let mut jobs: Vec<Job> = std::iter::once(first).chain(orders.try_iter()).collect();
             while !jobs.is_empty() {
                 let Job { attempt, artifacts, done } = jobs.remove(0);
-                let again = |later: &Job| artifacts.iter().all(|artifact| later.artifacts.contains(artifact));
+                let again = |later: &Job| later.attempt.is_forced() >= attempt.is_forced() && same(&later.artifacts, &artifacts);
                 let record = if jobs.iter().any(again) {
                     attempt.supersede(&self.shared.journal, &self.shared.services.bus)
                 } else {
-                    self.attempt(attempt, &artifacts)
+                    self.attempt_or_break(attempt, &artifacts)
                 };
                 // Whoever asked may be gone; the journal has the record.
                 let _ = done.send(record);
                 jobs.extend(orders.try_iter());
             }
         }
+    }
+
+    /// A fault of the host's own in a journey ends that attempt and no more.
+    fn attempt_or_break(&mut self, attempt: Attempt, artifacts: &[Artifact]) -> Record {
+        let spare = attempt.spare();
+        let record = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt, artifacts))).unwrap_or_else(|_| {
+            let error = Error::rejected(Code::Internal, Stage::Load, "", "the journey broke; standard error has the panic");
+            self.shared.reject(spare, &error.help("this is a fault in midair: please report it"))
+        });
+        self.shared.known.lock().retain(|_, generation| generation.strong_count() > 0);
+        record
     }
 
     fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact]) -> Record {
@@ -420,10 +447,8 @@ impl Journey {
         let Judged { staged, manifest } = judged;
         let (name, deadline) = (manifest.name, self.shared.options.deadline);
         let path = staged.path().to_owned();
+        let opened = attempt.time(Stage::Load, || self.open(&name, path))?;
         let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
-        let opened = attempt
-            .time(Stage::Load, || within("midair-load", deadline, move || Opened::open(&path)))
-            .map_err(|error| overrun(Stage::Load, "opening it", error))??;
         *self.shared.opened.lock().entry(name.clone()).or_default() += 1;
         let library = attempt
             .time(Stage::Check, || within("midair-check", deadline, move || opened.check()))
@@ -448,6 +473,27 @@ impl Journey {
             .map_err(|error| overrun(Stage::Init, "its init", error))?
     }
 
+    /// Opens a library, unless the loader is still busy with an earlier one: it opens one at a time.
+    fn open(&mut self, plugin: &str, path: PathBuf) -> Result<Opened> {
+        if let Some((stuck, over)) = &self.stuck
+            && !over.load(Ordering::Acquire)
+        {
+            let reason = format!("the system's loader is still busy with {stuck}, whose constructors don't come to an end");
+            return Err(Error::rejected(Code::Timeout, Stage::Load, plugin, reason).help("restart the host"));
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&over);
+        let opening = move || {
+            let opened = Opened::open(&path);
+            end.store(true, Ordering::Release);
+            opened
+        };
+        within("midair-load", self.shared.options.deadline, opening).map_err(|overrun| {
+            self.stuck = Some((plugin.to_owned(), over));
+            too_long(Stage::Load, plugin, "opening it", overrun)
+        })?
+    }
+
     /// The one store. Nothing here can fail.
     fn publish(
         &mut self,
@@ -469,8 +515,8 @@ impl Journey {
             return record;
         };
         let before = attempt.time(Stage::Publish, || {
+            go_live(&shared.services, candidates.iter().map(|candidate| &candidate.generation));
             for Candidate { generation, .. } in &candidates {
-                generation.go_live();
                 self.numbers.insert(generation.plugin().to_owned(), generation.number());
             }
             shared.slot.publish(next)
@@ -491,12 +537,15 @@ impl Journey {
             let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
             bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
         }
-        shared.known.lock().retain(|_, generation| generation.strong_count() > 0);
         for Candidate { generation, staged } in candidates {
             shared.staging.keep(generation.plugin(), staged);
         }
         record
     }
+}
+
+fn same(a: &[Artifact], b: &[Artifact]) -> bool {
+    a.len() == b.len() && a.iter().all(|artifact| b.contains(artifact))
 }
 
 fn part_of(generation: &Arc<Generation>) -> Part {
@@ -509,7 +558,7 @@ fn init(candidate: &Arc<Generation>) -> Result<()> {
     let Some(code) = candidate.code() else { return Ok(()) };
     let call = Call::of_candidate(Arc::clone(candidate));
     let outcome = code.init(call.context());
-    match outcome.kind {
+    match outcome.kind() {
         Told::DONE => Ok(()),
         Told::PANIC => Err(rejected(format!("its init panicked: {}", told(&outcome.panic())))),
         _ => Err(rejected(format!("its init failed: {}", outcome.text()))),
@@ -535,9 +584,14 @@ fn try_table(candidate: &Generation, place: usize) -> Result<()> {
     let Some(code) = candidate.code() else { return Ok(()) };
     let table = &code.tables()[place];
     let start = Instant::now();
-    for row in candidate.services().store.sample(&format!("{}/{table}", candidate.plugin()), SAMPLE) {
+    let (store, name) = (&candidate.services().store, format!("{}/{table}", candidate.plugin()));
+    for key in store.sample(&name, SAMPLE) {
+        // Read one by one: the values of a whole sample may be more than memory holds.
+        let Ok(rows) = store.apply(&[Op::new(Kind::Get, &name, &key)]) else { continue };
+        // Gone since: nothing to read.
+        let Some(row) = rows.first() else { continue };
         let outcome = code.check(place, &row.bytes);
-        let reason = match outcome.kind {
+        let reason = match outcome.kind() {
             Told::DONE => None,
             Told::PANIC => Some(format!("can't be read: {}", told(&outcome.panic()))),
             _ => Some(outcome.text()),
@@ -559,6 +613,7 @@ fn too_long(stage: Stage, plugin: &str, what: &str, overrun: Overrun) -> Error {
             let reason = format!("{what} took longer than {} s and was given up", deadline.as_secs_f64());
             Error::rejected(Code::Timeout, stage, plugin, reason)
         }
+        Overrun::Broke => Error::rejected(Code::Internal, stage, plugin, format!("{what} ended without a result")),
         Overrun::NoThread => Error::rejected(Code::Io, stage, plugin, format!("{what} found no thread to run on")),
     }
 }
@@ -566,10 +621,13 @@ fn too_long(stage: Stage, plugin: &str, what: &str, overrun: Overrun) -> Error {
 /// Frees what is left of generations, one after the other, each under a deadline: what a plugin's drop does is the plugin's.
 fn reap(remains: &Receiver<Remains>, bus: &Bus, deadline: Duration) {
     while let Ok(Remains { plugin, number, published, code }) = remains.recv() {
-        if within("midair-reap", deadline, move || drop(code)).is_err() {
-            bus.say(Event::Warning {
-                message: format!("{plugin}={number}: dropping the plugin takes too long; its thread was given up"),
-            });
+        if let Err(overrun) = within("midair-reap", deadline, move || drop(code)) {
+            let why = match overrun {
+                Overrun::Deadline(_) => "takes too long; its thread was given up",
+                Overrun::NoThread => "found no thread to run on; it is leaked",
+                Overrun::Broke => "broke",
+            };
+            bus.say(Event::Warning { message: format!("{plugin}={number}: dropping the plugin {why}") });
         }
         if published {
             bus.say(Event::Drained { plugin, generation: number });

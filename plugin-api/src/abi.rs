@@ -177,7 +177,7 @@ impl Owner {
     pub const NONE: Owner = Owner { data: std::ptr::null_mut(), release: None };
 
     /// Owns `value`; a panic in its `Drop` ends at the border.
-    pub fn of<T: Send>(value: T) -> Self {
+    pub fn of<T: Send + 'static>(value: T) -> Self {
         unsafe extern "C" fn release<T>(data: *mut c_void) {
             // SAFETY: `data` came from `Box::into_raw` of a `Box<T>` below, and `Drop` calls this once.
             let value = unsafe { Box::from_raw(data.cast::<T>()) };
@@ -231,20 +231,19 @@ pub type PollFn = unsafe extern "C" fn(data: *mut c_void, waker: *const Waker) -
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Outcome {
-    /// One of the constants below.
-    pub kind: u32,
+    kind: u32,
     /// The HTTP status of a response or an error; of a refusal by the store the place of the operation.
-    pub status: u32,
+    status: u32,
     /// The response's headers; of a panic its `location`.
-    pub headers: Many<Pair>,
+    headers: Many<Pair>,
     /// The response's body; of an error or panic its text.
-    pub body: Span,
+    body: Span,
     /// What the store answered.
-    pub rows: Many<Row>,
+    rows: Many<Row>,
     /// Owns the above, or, when pending, the future.
-    pub owner: Owner,
+    owner: Owner,
     /// Polls the future when pending.
-    pub poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: *const Waker) -> Outcome>,
+    poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: *const Waker) -> Outcome>,
 }
 
 impl Outcome {
@@ -275,6 +274,32 @@ impl Outcome {
             owner: Owner::NONE,
             poll: None,
         }
+    }
+
+    /// A future of the maker, to be polled with `poll`; without one, what a poll answers that isn't done.
+    pub(crate) fn pending(future: Option<(Owner, PollFn)>) -> Self {
+        let (owner, poll) = future.map_or((Owner::NONE, None), |(owner, poll)| (owner, Some(poll)));
+        Self { kind: Self::PENDING, owner, poll, ..Self::done() }
+    }
+
+    /// The maker's future, if this is one.
+    pub(crate) fn into_future(self) -> Result<(Owner, PollFn), Self> {
+        match self.poll {
+            Some(poll) if self.kind == Self::PENDING => Ok((self.owner, poll)),
+            _ => Err(self),
+        }
+    }
+
+    /// One of the constants above.
+    #[must_use]
+    pub fn kind(&self) -> u32 {
+        self.kind
+    }
+
+    /// The HTTP status of a response or an error.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        u16::try_from(self.status).unwrap_or(500)
     }
 
     /// `kind` with a text and named details.
@@ -329,6 +354,9 @@ impl Outcome {
             Refusal::Revoked => (Self::REVOKED, 0, 0),
             Refusal::Failed(reason) => return Self::told(Self::ERROR, 500, reason.clone(), &[]),
         };
+        if kind == Self::REVOKED {
+            return Self::told(kind, 500, refusal.to_string(), &[]);
+        }
         let row = store::Row { revision, ..store::Row::default() };
         Self { kind, status: u32::try_from(index).unwrap_or(u32::MAX), ..Self::of_rows(vec![row]) }
     }
@@ -687,16 +715,28 @@ pub struct TableDecl {
 #[derive(StableAbi)]
 pub struct Built {
     /// As [`Outcome`]: `DONE` or `PANIC`.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// Its handlers.
-    pub handlers: Many<Handler>,
+    pub(crate) handlers: Many<Handler>,
     /// Its tables.
-    pub tables: Many<TableDecl>,
+    pub(crate) tables: Many<TableDecl>,
     /// Owns the above.
-    pub owner: Owner,
+    pub(crate) owner: Owner,
 }
 
 impl Built {
+    /// Whether it was put together, or why not.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// What `init` gets.
+    #[must_use]
+    pub fn data(&self) -> *const c_void {
+        self.owner.data()
+    }
+
     /// The handlers.
     #[must_use]
     pub fn handlers(&self) -> &[Handler] {

@@ -50,7 +50,7 @@ impl Attached {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: the context is held until `self` is dropped.
         let outcome = finish(unsafe { self.0.host.sleep()(self.0.data, nanoseconds) }).await;
-        if outcome.kind == Outcome::DONE { Ok(()) } else { Err(Error::internal(outcome.text())) }
+        if outcome.kind() == Outcome::DONE { Ok(()) } else { Err(Error::internal(outcome.text())) }
     }
 
     pub(crate) async fn call(&self, request: Request) -> Outcome {

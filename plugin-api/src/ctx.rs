@@ -32,9 +32,10 @@ pub enum Level {
     Trace = 5,
 }
 
-/// A call's way to the host. Cheap to clone; a clone that is kept keeps the code of its generation in memory.
+/// A call's way to the host. Cheap to clone.
 ///
-/// Until a candidate is published, what its `init` hook writes through this is queued and takes effect with the publish.
+/// It holds the moment at which its call was admitted: a clone that is kept shows as a call in flight, and keeps in memory the code of
+/// every plugin that served then.
 #[derive(Clone)]
 pub struct Ctx(pub(crate) Link);
 

@@ -101,7 +101,10 @@ impl Plugin {
 
     /// Runs once before this code is published; an error rejects it, and the code before serves on.
     ///
-    /// What it writes takes effect with the publish. It runs on a thread of its own, under a deadline.
+    /// It runs on a thread of its own, under a deadline. What it writes waits and takes effect with the publish; what it reads is what the
+    /// code before reads meanwhile, not its own waiting writes. A write that depends on a value (`insert`, `update`,
+    /// `compare_and_set`) is judged when it is made and once more when it takes effect; one that the code before overtook is left out,
+    /// and the host says so. Routes can't be called by this `ctx`.
     pub fn init(mut self, init: impl Fn(Ctx) -> Result<()> + Send + Sync + 'static) -> Self {
         self.init = Some(Box::new(init));
         self

@@ -102,8 +102,9 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// 400 with the reason if it doesn't fit.
+    /// 400 with the reason if it isn't UTF-8 or doesn't fit.
     pub fn query<T: DeserializeOwned>(&self) -> Result<T> {
+        decodable(self.query_str().as_bytes()).map_err(|text| Error::bad_request(format!("the query {text}")))?;
         serde_urlencoded::from_str(self.query_str()).map_err(|error| Error::bad_request(format!("the query doesn't fit: {error}")))
     }
 
@@ -169,12 +170,13 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// 415 if the content type isn't that of a form, 422 with the reason if it doesn't fit the type.
+    /// 415 if the content type isn't that of a form, 400 if it isn't UTF-8, 422 with the reason if it doesn't fit the type.
     pub fn form<T: DeserializeOwned>(&self) -> Result<T> {
         if self.content_type() != "application/x-www-form-urlencoded" {
             let text = "expected a body with `content-type: application/x-www-form-urlencoded`";
             return Err(Error::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
+        decodable(self.body()).map_err(|text| Error::bad_request(format!("the form {text}")))?;
         let misfit = |error| Error::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the form doesn't fit: {error}"));
         serde_urlencoded::from_bytes(self.body()).map_err(misfit)
     }
@@ -184,6 +186,11 @@ impl Request {
         let whole = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
         whole.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
+}
+
+/// Whether percent-encoded text is UTF-8. The decoder behind forms and queries would put replacement characters instead.
+fn decodable(text: &[u8]) -> Result<(), &'static str> {
+    percent_encoding::percent_decode(text).decode_utf8().map(drop).map_err(|_| "isn't UTF-8")
 }
 
 impl std::fmt::Debug for Request {

@@ -82,6 +82,11 @@ impl Response {
         response
     }
 
+    /// As a caller by `ctx.call` sees it: an error that isn't the client's is an error.
+    pub(crate) fn seen_by_caller(self) -> Result<Self> {
+        if self.secret { Err(Error::internal(self.text())) } else { Ok(self) }
+    }
+
     pub(crate) fn into_outcome(self) -> Outcome {
         if self.secret {
             return Outcome::told(Outcome::ERROR, self.status.as_u16(), String::from_utf8_lossy(&self.body).into_owned(), &[]);
@@ -97,13 +102,12 @@ impl Response {
     }
 
     pub(crate) fn from_outcome(outcome: &Outcome) -> Result<Self> {
-        match outcome.kind {
+        match outcome.kind() {
             Outcome::DONE => {}
             Outcome::PANIC => return Err(Error::internal(format!("the called handler panicked: {}", outcome.text()))),
             _ => return Err(Error::internal(outcome.text())),
         }
-        let status = u16::try_from(outcome.status).unwrap_or_default();
-        let mut response = Self::new(StatusCode::from_u16(status)?, Bytes::copy_from_slice(outcome.body()));
+        let mut response = Self::new(StatusCode::from_u16(outcome.status())?, Bytes::copy_from_slice(outcome.body()));
         for (name, value) in outcome.pairs() {
             response.headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?);
         }

@@ -174,12 +174,28 @@ impl Memory {
         }
     }
 
-    /// At most `most` rows of a table, spread evenly over its keys.
+    /// Does all of each group, in order, or none of it: as if each were applied alone, with nobody in between.
+    pub fn apply_each(&self, groups: &[Vec<Op<'_>>]) -> Vec<Answer> {
+        let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        groups.iter().map(|ops| tables.write(ops)).collect()
+    }
+
+    /// At most `most` keys of a table, spread evenly over it, in an order in which those that come first are spread evenly too: the first
+    /// and the last key, the one in the middle, those between, and so on.
     #[must_use]
-    pub fn sample(&self, table: &str, most: usize) -> Vec<Row> {
-        let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(table) = tables.tables.get(table) else { return Vec::new() };
-        table.iter().step_by(table.len().div_ceil(most.max(1)).max(1)).map(Row::of).collect()
+    pub fn sample(&self, table: &str, most: usize) -> Vec<String> {
+        let keys: Vec<String> = {
+            let tables = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(table) = tables.tables.get(table) else { return Vec::new() };
+            let step = table.len().div_ceil(most.max(1)).max(1);
+            let last = table.last_key_value().map(|(key, _)| key).filter(|_| (table.len() - 1) % step != 0);
+            table.keys().step_by(step).chain(last).cloned().collect()
+        };
+        let bits = usize::BITS - keys.len().leading_zeros();
+        let mut places: Vec<usize> = (0..keys.len()).collect();
+        // Counting with the bits in reverse (van der Corput) halves the widest gap again and again.
+        places.sort_by_key(|place| if place + 1 == keys.len() { 0 } else { place.reverse_bits() >> (usize::BITS - bits) });
+        places.into_iter().map(|place| keys[place].clone()).collect()
     }
 
     /// What an integer becomes when `number` is added; `None` if it is no integer, or out of range.
@@ -220,7 +236,7 @@ impl Tables {
                         .take_while(|(key, _)| key.starts_with(op.key))
                         .count()
                 };
-                let number = table.map_or(0, keys);
+                let number = table.map_or(0, |table| if op.key.is_empty() { table.len() } else { keys(table) });
                 vec![Row { number: i64::try_from(number).unwrap_or(i64::MAX), ..Row::default() }]
             }
             Kind::Put | Kind::Remove | Kind::Add => Vec::new(),
@@ -273,10 +289,12 @@ impl Tables {
         };
         self.revision += 1;
         let row = Row { key: op.key.to_owned(), bytes: Vec::new(), revision: self.revision, number, schema: op.schema };
-        let table = self.tables.entry(op.table.to_owned()).or_default();
         let before = match bytes {
-            Some(bytes) => table.insert(op.key.to_owned(), Value { revision: self.revision, schema: op.schema, bytes }),
-            None => table.remove(op.key),
+            Some(bytes) => {
+                let value = Value { revision: self.revision, schema: op.schema, bytes };
+                self.tables.entry(op.table.to_owned()).or_default().insert(op.key.to_owned(), value)
+            }
+            None => self.tables.get_mut(op.table).and_then(|table| table.remove(op.key)),
         };
         Ok((row, before))
     }
@@ -334,10 +352,11 @@ mod tests {
         for key in &keys {
             store.apply(&[put(key, b"")]).expect("a put");
         }
-        let sampled = |most| store.sample("t", most).into_iter().map(|row| row.key).collect::<Vec<_>>();
-        assert_eq!(sampled(4), ["000", "025", "050", "075"]);
-        assert_eq!(sampled(1_000).len(), 100);
-        assert_eq!(store.sample("none", 4), []);
+        assert_eq!(store.sample("t", 4), ["000", "099", "050", "025", "075"]);
+        let all = store.sample("t", 1_000);
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 100);
+        assert_eq!(all[..4], ["000", "099", "064", "032"]);
+        assert_eq!(store.sample("none", 4), Vec::<String>::new());
     }
 
     #[test]

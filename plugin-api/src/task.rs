@@ -46,9 +46,9 @@ fn pack(given: Given) -> Outcome {
         // SAFETY: `data` is the owner's, made below; the other side polls from one thread at a time and not after releasing it.
         let given = unsafe { &mut *data.cast::<Given>() };
         // SAFETY: the other side lends the waker for this call.
-        unsafe { given.poll(waker) }.unwrap_or_else(|| Outcome { kind: Outcome::PENDING, ..Outcome::done() })
+        unsafe { given.poll(waker) }.unwrap_or_else(|| Outcome::pending(None))
     }
-    Outcome { kind: Outcome::PENDING, owner: Owner::of(given), poll: Some(poll), ..Outcome::done() }
+    Outcome::pending(Some((Owner::of(given), poll)))
 }
 
 impl Given {
@@ -81,10 +81,7 @@ impl Taken {
     ///
     /// The outcome itself if there is nothing to wait for.
     pub fn take(outcome: Outcome) -> Result<Self, Outcome> {
-        match outcome.poll {
-            Some(poll) if outcome.kind == Outcome::PENDING => Ok(Self { owner: outcome.owner, poll }),
-            _ => Err(outcome),
-        }
+        outcome.into_future().map(|(owner, poll)| Self { owner, poll })
     }
 }
 
@@ -97,7 +94,7 @@ impl Future for Taken {
             // waker is valid until `lend` returns.
             unsafe { (self.poll)(self.owner.data(), waker) }
         });
-        if outcome.kind == Outcome::PENDING { Poll::Pending } else { Poll::Ready(outcome) }
+        if outcome.kind() == Outcome::PENDING { Poll::Pending } else { Poll::Ready(outcome) }
     }
 }
 
@@ -250,7 +247,7 @@ mod tests {
         let second = kept.clone();
         second.wake_by_ref();
         assert_eq!(count.0.load(SeqCst), 2);
-        assert!(matches!(Pin::new(&mut taken).poll(&mut context), Poll::Ready(outcome) if outcome.kind == Outcome::DONE));
+        assert!(matches!(Pin::new(&mut taken).poll(&mut context), Poll::Ready(outcome) if outcome.kind() == Outcome::DONE));
         drop(taken);
         assert_eq!(Arc::strong_count(&keep), 2, "the waker alone still holds it");
         drop((kept, second));
@@ -273,7 +270,7 @@ mod tests {
         }
         let mut taken = Taken::take(give_unpolled(Box::pin(Bad), None)).ok().expect("pending");
         let polled = Pin::new(&mut taken).poll(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(polled, Poll::Ready(outcome) if outcome.kind == Outcome::PANIC && outcome.text() == "in poll"));
+        assert!(matches!(polled, Poll::Ready(outcome) if outcome.kind() == Outcome::PANIC && outcome.text() == "in poll"));
         drop(taken);
     }
 }

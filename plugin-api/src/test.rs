@@ -23,7 +23,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use crate::abi::{self, Outcome, RequestParts};
+use crate::abi::{self, RequestParts};
 use crate::ctx::{Ctx, Level, Link};
 use crate::error::{Error, Result};
 use crate::operation::block_on;
@@ -178,11 +178,8 @@ impl World {
         };
         let request = Request::from_wire(abi::Request::new(parts));
         match plugin.routes[*index].handler.handle(request, Ctx(Link::Test(Arc::clone(self)))) {
-            Reply::Ready(response) => Ok(response),
-            Reply::Later(future) => {
-                let outcome = future.await;
-                if outcome.kind == Outcome::ERROR { Err(Error::internal(outcome.text())) } else { Response::from_outcome(&outcome) }
-            }
+            Reply::Ready(response) => response.seen_by_caller(),
+            Reply::Later(future) => Response::from_outcome(&future.await),
         }
     }
 }

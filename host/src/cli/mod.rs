@@ -14,7 +14,6 @@ mod signals;
 pub mod table;
 
 use std::io::{self, IsTerminal, Write};
-use std::process;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +21,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Action, Cli};
 use crate::error::{Code, Error};
+use crate::exit;
 
 /// Does what the command line asks for, and ends the process: 0 when it went well, 1 when it couldn't start, 2 for wrong usage.
 ///
@@ -44,7 +44,7 @@ pub fn main() -> ! {
             exit_status(&error)
         }
     };
-    process::exit(status)
+    exit::now(status)
 }
 
 fn exit_status(error: &Error) -> i32 {

@@ -2,11 +2,10 @@
 //!
 //! SIGINT and SIGTERM ask it to. They arrive on the main thread, which runs no plugin code, so a stuck plugin can't swallow them.
 
-use std::process;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Code, Error, Result};
+use crate::exit;
 
 /// Both signals, from the moment this was made.
 pub(super) struct Signals {
@@ -50,7 +49,7 @@ impl Asked {
 
     /// Ends the process now, with the status that shells give to this signal.
     pub(super) fn end_process(self) -> ! {
-        process::exit(match self {
+        exit::now(match self {
             Asked::Interrupt => 130,
             Asked::Terminate => 143,
         })
