@@ -165,6 +165,7 @@ impl Generation {
     }
 
     /// `plugin=number`.
+    #[cfg(feature = "http")]
     #[must_use]
     pub(crate) fn label(&self) -> &Bytes {
         &self.label
