@@ -1,7 +1,11 @@
 //! What becomes of an edit while `midair dev` runs?
 
 use std::fs;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
 
+use midair_tests::PATIENCE;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{Kind, Project};
 use midair_tests::repository;
@@ -204,17 +208,62 @@ fn plugin() -> midair_plugin::Plugin {
 #[test]
 fn fault_40_an_edit_made_while_a_build_runs_is_never_lost() {
     let (project, mut midair) = serving_one("during");
-    for round in 0..5 {
-        project.save("src/lib.rs", &saying(&format!("early {round}")));
-        midair.wait_for("building", |event| event["event"] == "building");
-        let last = format!("late {round}");
-        project.save("src/lib.rs", &saying(&last));
-        midair.wait_for("the last content", |event| event["event"] == "published");
-        // The early one may have come through first.
-        if midair.get("/").body != last {
-            midair.wait_for("the last content", |event| event["event"] == "published");
+    for round in 0..4 {
+        let save = |number: usize| {
+            let text = format!("round {round}, save {number}");
+            project.save("src/lib.rs", &saying(&text));
+            text
+        };
+        // Each save cancels the build before, until one is let finish: the last save comes while that one runs.
+        for number in 0..3 {
+            save(number);
+            midair.wait_for("building", |event| event["event"] == "building");
         }
-        assert_eq!(midair.get("/").body, last, "{}", midair.story());
+        let last = save(3);
+        while midair.get("/").body != last {
+            midair.published();
+        }
+    }
+}
+
+#[test]
+fn fault_40_an_edit_of_what_the_running_build_has_read_already_is_built_after_it() {
+    // Outside the project: the build script says here what it has read, and waits here until it may end.
+    let yard = tempfile::tempdir().expect("a folder");
+    let pipe = yard.path().join("reached");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let (reached, reaches) = channel();
+    thread::spawn(move || while fs::read_to_string(&pipe).is_ok_and(|text| reached.send(text).is_ok()) {});
+    let script = format!(
+        "
+fn main() {{
+    let text = std::fs::read_to_string(\"text.txt\").unwrap();
+    println!(\"cargo::rerun-if-changed=text.txt\");
+    println!(\"cargo::rustc-env=TEXT={{text}}\");
+    let yard = std::path::Path::new({yard:?});
+    std::fs::write(yard.join(\"reached\"), &text).unwrap();
+    while !yard.join(&text).exists() {{ std::thread::sleep(std::time::Duration::from_millis(1)) }}
+}}
+",
+        yard = yard.path()
+    );
+    let project = Project::plugin("behind", &saying("one").replace("\"one\"", "env!(\"TEXT\")"));
+    project.save("build.rs", &script);
+    project.save("text.txt", "text-0");
+    let mut midair = Launch::dev(&[project.root()]).start();
+    let text = |number: usize| format!("text-{number}");
+    // Some of these builds are cancelled, some are let finish; what they had not read must be built in any case.
+    for number in 0..8 {
+        while reaches.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{} is lost\n{}", text(number), midair.story()))
+            != text(number)
+        {}
+        if number < 7 {
+            project.save("text.txt", &text(number + 1));
+        }
+        fs::write(yard.path().join(text(number)), "").expect("it can be written");
+    }
+    while midair.get("/").body != text(7) {
+        midair.published();
     }
 }
 
@@ -407,7 +456,7 @@ fn plugin() -> Plugin {
 
 #[test]
 fn the_readmes_first_command_serves_the_example_and_ends_well() {
-    let mut cargo = std::process::Command::new("cargo");
+    let mut cargo = Command::new("cargo");
     cargo.current_dir(repository::root()).args(["run", "--target-dir"]).arg(repository::target()).arg("--");
     let mut midair = Launch::of(cargo, "dev", &[]).env("CARGO_TARGET_DIR", None).start();
     assert_eq!(midair.published()["plugin"], "example-plugin");

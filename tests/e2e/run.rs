@@ -199,17 +199,38 @@ fn fault_4_an_artifact_for_another_machine_is_refused_with_both_named() {
     served.refuses("for aarch64", &with(18, 183), &["E_ARCH"], &["aarch64", "x86_64"]);
 }
 
-#[test]
-fn fault_3_a_folder_in_the_place_of_the_artifact_is_refused() {
+/// Puts something in the artifact's place that is no file: it must be refused, harm nobody, and give way to the next artifact.
+#[track_caller]
+fn refuses_in_its_place(put: impl FnOnce(&Path), take_away: impl FnOnce(&Path)) {
     let mut served = Served::one();
     fs::remove_file(served.path()).expect("it can be removed");
-    fs::create_dir(served.path()).expect("a folder can be made");
-    served.midair.wait_for("rejected", |event| event["event"] == "rejected");
+    put(&served.path());
+    let rejected = served.midair.wait_for("rejected", |event| event["event"] == "rejected");
+    assert!(["E_SIZE", "E_PERM", "E_ELF"].iter().any(|code| rejected["code"] == *code), "{rejected}");
     assert_eq!(served.midair.get("/").body, "one");
-    fs::remove_dir(served.path()).expect("it can be removed");
+    take_away(&served.path());
     project::save(&served.path(), &one_and_two()[1]);
     served.midair.published();
     assert_eq!(served.midair.get("/").body, "two");
+}
+
+#[test]
+fn fault_3_a_folder_in_the_place_of_the_artifact_is_refused() {
+    refuses_in_its_place(
+        |path| fs::create_dir(path).expect("a folder can be made"),
+        |path| fs::remove_dir(path).expect("it can be removed"),
+    );
+}
+
+#[test]
+fn fault_3_a_pipe_in_the_place_of_the_artifact_is_refused_and_not_waited_for() {
+    let make = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().expect("mkfifo runs").success());
+    refuses_in_its_place(make, |_| {});
+}
+
+#[test]
+fn fault_3_a_device_in_the_place_of_the_artifact_is_refused_and_not_read_to_its_end() {
+    refuses_in_its_place(|path| symlink("/dev/zero", path).expect("a link can be made"), |_| {});
 }
 
 #[test]
