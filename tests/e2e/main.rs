@@ -8,6 +8,7 @@ mod dev;
 mod ending;
 mod fifty_edits;
 mod foreign;
+mod http;
 mod load;
 mod run;
 mod state;
