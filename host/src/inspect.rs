@@ -140,7 +140,9 @@ pub(crate) fn missing(path: &Path) -> io::Result<u64> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     let start = start_of(&file, size)?;
-    Ok(if start.starts_with(&elf::ELFMAG) { lacking(&start, size) } else { 0 })
+    // A file that has just been emptied, or has its first bytes, is one that is being written.
+    let is_elf = elf::ELFMAG.starts_with(&start[..start.len().min(elf::ELFMAG.len())]);
+    Ok(if is_elf { lacking(&start, size) } else { 0 })
 }
 
 /// How many bytes a library of `size` bytes lacks, by the headers at its `start`.
@@ -197,6 +199,19 @@ mod tests {
             let told = judged(&own[..cut]);
             assert!(told.starts_with("E_TRUNC") || told.starts_with("E_ELF"), "cut at {cut}: {told}");
         }
+    }
+
+    #[cfg(feature = "dev")]
+    #[test]
+    fn what_a_file_lacks_is_known_from_its_first_byte_on() {
+        let own = own();
+        let lacks = |bytes: &[u8]| {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            file.write_all(bytes).expect("it can be written");
+            missing(file.path()).expect("it can be read")
+        };
+        assert_eq!([lacks(b""), lacks(&own[..3]), lacks(&own[..64])].map(|bytes| bytes > 0), [true; 3]);
+        assert_eq!((lacks(&own[..own.len() - 1]), lacks(&own), lacks(b"no library")), (1, 0, 0));
     }
 
     #[test]

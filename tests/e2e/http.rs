@@ -153,7 +153,8 @@ fn a_constructor_that_hangs_is_given_up_and_named_and_the_host_still_ends() {
     let mut midair = Launch::run(&[&path]).start();
     midair.published();
     let stuck = Project::plugin("hello", STUCK);
-    project::save(&path, std::fs::read(&stuck.build_to(folder.path())[0]).expect("it was built"));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    project::save(&path, std::fs::read(&stuck.build_to(elsewhere.path())[0]).expect("it was built"));
     midair.rejected("E_TIMEOUT");
     project::save(&path, &crate::run::one_and_two()[1]);
     let rejected = midair.rejected("E_TIMEOUT");
