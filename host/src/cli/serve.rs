@@ -165,8 +165,9 @@ fn host(
     if let Some(admin) = admin {
         admin.stop(GRACE);
     }
-    // The process is about to end. Were this the last reference, dropping it would run plugin code on this thread, which may not return.
-    mem::forget(host);
+    // The process is about to end. Dropping the last reference to the host would run plugin code on this thread, and ending a runtime
+    // waits for the system's loader where a plugin holds it: neither may come back.
+    mem::forget((host, runtime));
     outcome
 }
 

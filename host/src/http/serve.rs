@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::header::EXPECT;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -298,7 +299,8 @@ impl Front {
         } else {
             None
         };
-        let mut answered = match self.gather(body).await {
+        let waits_for_leave = head.headers.contains_key(EXPECT);
+        let mut answered = match self.gather(body, waits_for_leave).await {
             Err(refusal) => refusal,
             Ok(body) => match self.limits.request_timeout {
                 None => admitted.answer(head, body, Some(peer)).await,
@@ -320,11 +322,17 @@ impl Front {
     }
 
     /// Reads the body, whole.
-    async fn gather(&self, mut body: Incoming) -> Result<Bytes, Answered> {
+    async fn gather(&self, mut body: Incoming, waits_for_leave: bool) -> Result<Bytes, Answered> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
         let limit = self.limits.body;
+        let too_large = || own(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {limit} bytes"));
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        // Not worth reading, or not sent before we ask for it.
+        if announced > limit && (waits_for_leave || announced > limit.saturating_add(DISCARDED)) {
+            return Err(too_large());
+        }
         let whole = async {
             let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
             while let Some(frame) = Pin::new(&mut body).frame().await {
@@ -351,7 +359,7 @@ impl Front {
         };
         match tokio::time::timeout(self.limits.body_timeout, whole).await {
             Ok(Ok((body, size))) if size <= limit => Ok(body),
-            Ok(Ok(_)) => Err(own(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {limit} bytes"))),
+            Ok(Ok(_)) => Err(too_large()),
             Ok(Err::<_, hyper::Error>(error)) => Err(own(StatusCode::BAD_REQUEST, &format!("the body can't be read: {error}"))),
             Err(_) => Err(own(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
         }
