@@ -64,6 +64,16 @@ fn start_of(file: &File, size: u64) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
+/// Where the part of a library ends that the system's loader reads, by its first bytes; `None` if they don't tell.
+pub(crate) fn loaded(start: &[u8]) -> Option<u64> {
+    let header = FileHeader64::<LittleEndian>::parse(start).ok()?;
+    let segments = header.program_headers(LittleEndian, start).ok()?;
+    let end = |segment: &elf::ProgramHeader64<LittleEndian>| {
+        segment.p_offset(LittleEndian).saturating_add(segment.p_filesz(LittleEndian))
+    };
+    segments.iter().map(end).max()
+}
+
 fn arch(bytes: &[u8]) -> Result<(), String> {
     let ours = (elf::ELFCLASS64, if cfg!(target_endian = "little") { elf::ELFDATA2LSB } else { elf::ELFDATA2MSB }, MACHINE);
     let machine = bytes.get(18..20).map_or(0, |machine| u16::from_le_bytes([machine[0], machine[1]]));
@@ -158,11 +168,7 @@ fn lacking(start: &[u8], size: u64) -> u64 {
         .get(endian)
         .saturating_add(u64::from(header.e_phnum.get(endian)) * u64::from(header.e_phentsize.get(endian)));
     end = end.max(table);
-    if let Ok(segments) = header.program_headers(endian, start) {
-        for segment in segments {
-            end = end.max(segment.p_offset(endian).saturating_add(segment.p_filesz(endian)));
-        }
-    }
+    end = end.max(loaded(start).unwrap_or_default());
     end.saturating_sub(size)
 }
 

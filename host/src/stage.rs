@@ -2,11 +2,14 @@
 //!
 //! An artifact is never opened in place: its bytes go, hashed on the way, into a private file under a name and an inode that were never
 //! used. What is hashed, inspected and opened is that file, which nobody else writes.
+//!
+//! All bytes are hashed, but what the loader never reads (debug information, most of a development build) is written only once the new code
+//! serves: nobody waits for it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +30,15 @@ const PIECE: usize = 256 << 10;
 pub(crate) struct Staged {
     path: PathBuf,
     digest: String,
+    rest: Option<Rest>,
+}
+
+/// What is hashed and not yet written.
+struct Rest {
+    source: File,
+    copy: File,
+    from: u64,
+    stamp: Stamp,
 }
 
 impl Staged {
@@ -34,6 +46,17 @@ impl Staged {
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Writes what the loader doesn't read, for debuggers. If the artifact was changed in place meanwhile, the copy stays without.
+    fn complete(&mut self) {
+        let Some(mut rest) = self.rest.take() else { return };
+        if stamp(&rest.source).ok() == Some(rest.stamp) {
+            let from = SeekFrom::Start(rest.from);
+            // A copy without debug information serves all the same.
+            let _ =
+                rest.source.seek(from).and_then(|_| rest.copy.seek(from)).and_then(|_| io::copy(&mut rest.source, &mut rest.copy));
+        }
     }
 
     /// blake3 of the bytes, in hex.
@@ -77,13 +100,14 @@ impl Staging {
         Ok(Self { folder, copies: AtomicU64::new(0), kept: Mutex::default() })
     }
 
-    /// Copies and hashes an artifact.
+    /// Hashes an artifact and copies what has to be there before it is opened. `loaded` says from a file's first bytes where the part
+    /// ends that the loader reads, if it can tell.
     ///
     /// # Errors
     ///
     /// `E_IO` if it is gone or the copy can't be written, `E_PERM` if it can't be read or is no regular file, `E_SIZE` if it is empty or
     /// too large.
-    pub(crate) fn copy(&self, artifact: &Path, attempt: u64) -> Result<Staged> {
+    pub(crate) fn copy(&self, artifact: &Path, attempt: u64, loaded: fn(&[u8]) -> Option<u64>) -> Result<Staged> {
         let rejected = |code, reason: &str| Error::rejected(code, Stage::Stage, artifact.display().to_string(), reason);
         let unreadable = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => rejected(Code::Io, "there is no such file"),
@@ -97,8 +121,13 @@ impl Staging {
         let mut file = File::open(artifact).map_err(unreadable)?;
         let draft = self.folder.join(format!("{attempt}.{}", self.copies.fetch_add(1, Ordering::Relaxed)));
         // From here on the file goes when this is dropped.
-        let mut staged = Staged { path: draft, digest: String::new() };
-        let (size, digest) = self.tee(&mut file, &staged.path, &unreadable)?;
+        let mut staged = Staged { path: draft, digest: String::new(), rest: None };
+        let before = stamp(&file).map_err(unreadable)?;
+        let Teed { size, digest, copy, from } = self.tee(&mut file, &staged.path, loaded, &unreadable)?;
+        if stamp(&file).map_err(unreadable)? != before {
+            return Err(rejected(Code::Io, "it changed while it was being copied")
+                .help("a plugin is best replaced by renaming a whole file over it"));
+        }
         match size {
             0 => return Err(rejected(Code::Size, "it is empty")),
             size if size > LARGEST => return Err(rejected(Code::Size, &format!("it has more than {LARGEST} bytes"))),
@@ -107,14 +136,23 @@ impl Staging {
         let name = staged.path.with_extension(format!("{}-{}.so", self.copies.load(Ordering::Relaxed), &digest[..16]));
         fs::rename(&staged.path, &name).map_err(|error| unwritable(&staged.path, error))?;
         (staged.path, staged.digest) = (name, digest);
+        if from < size {
+            staged.rest = Some(Rest { source: file, copy, from, stamp: before });
+        }
         Ok(staged)
     }
 
     /// Copies until the end or one byte more than allowed, which also ends a file that keeps growing.
-    fn tee(&self, from: &mut File, to: &Path, unreadable: &dyn Fn(io::Error) -> Error) -> Result<(u64, String)> {
+    fn tee(
+        &self,
+        from: &mut File,
+        to: &Path,
+        loaded: fn(&[u8]) -> Option<u64>,
+        unreadable: &dyn Fn(io::Error) -> Error,
+    ) -> Result<Teed> {
         let failed = |error| unwritable(to, error);
         let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o500).open(to).map_err(failed)?;
-        let (mut hasher, mut piece, mut size) = (blake3::Hasher::new(), vec![0; PIECE], 0);
+        let (mut hasher, mut piece, mut size, mut end) = (blake3::Hasher::new(), vec![0; PIECE], 0, u64::MAX);
         while size <= LARGEST {
             let read = match from.read(&mut piece) {
                 Ok(0) => break,
@@ -123,19 +161,42 @@ impl Staging {
                 Err(error) => return Err(unreadable(error)),
             };
             hasher.update(&piece[..read]);
-            copy.write_all(&piece[..read]).map_err(failed)?;
+            if size == 0 {
+                end = loaded(&piece[..read]).unwrap_or(u64::MAX);
+            }
+            let wanted = usize::try_from(end.saturating_sub(size)).unwrap_or(usize::MAX).min(read);
+            copy.write_all(&piece[..wanted]).map_err(failed)?;
             size += read as u64;
         }
-        Ok((size, hasher.finalize().to_hex().to_string()))
+        // What isn't written yet reads as zeros, and the file has its length.
+        copy.set_len(size).map_err(failed)?;
+        Ok(Teed { size, digest: hasher.finalize().to_hex().to_string(), copy, from: end.min(size) })
     }
 
-    /// Keeps the copy of a generation that was published, and lets the plugin's oldest go.
-    pub(crate) fn keep(&self, plugin: &str, staged: Staged) {
+    /// Completes and keeps the copy of a generation that was published, and lets the plugin's oldest go.
+    pub(crate) fn keep(&self, plugin: &str, mut staged: Staged) {
+        staged.complete();
         let mut kept = self.kept.lock();
         let copies = kept.entry(plugin.to_owned()).or_default();
         copies.insert(0, staged);
         copies.truncate(KEPT);
     }
+}
+
+/// What came of a copy: `copy` has the bytes before `from`, all `size` of them are in the digest.
+struct Teed {
+    size: u64,
+    digest: String,
+    copy: File,
+    from: u64,
+}
+
+/// What moves when a file is written to: its length, and when its content and its inode last changed.
+type Stamp = (u64, [i64; 4]);
+
+fn stamp(file: &File) -> io::Result<Stamp> {
+    let about = file.metadata()?;
+    Ok((about.len(), [about.mtime(), about.mtime_nsec(), about.ctime(), about.ctime_nsec()]))
 }
 
 fn unwritable(path: &Path, error: io::Error) -> Error {
@@ -154,12 +215,11 @@ mod tests {
 
     #[test]
     fn a_copy_has_an_inode_of_its_own_and_goes_unless_it_is_kept() {
-        use std::os::unix::fs::MetadataExt;
         let data = tempfile::tempdir().expect("a folder");
         let artifact = data.path().join("libx.so");
         fs::write(&artifact, vec![7; PIECE + 1]).expect("a file");
         let staging = Staging::open(data.path()).expect("a folder");
-        let copy = || staging.copy(&artifact, 1).expect("a copy");
+        let copy = || staging.copy(&artifact, 1, |_| None).expect("a copy");
         let (one, two) = (copy(), copy());
         assert_eq!((one.digest(), one.digest().len()), (two.digest(), 64));
         let inode = |path: &Path| path.metadata().expect("a file").ino();
@@ -169,6 +229,28 @@ mod tests {
         assert_eq!(files(&staging.folder), 0);
         (0..KEPT + 3).for_each(|_| staging.keep("x", copy()));
         assert_eq!(files(&staging.folder), KEPT);
+    }
+
+    #[test]
+    fn what_the_loader_doesnt_read_is_hashed_at_once_and_written_when_it_is_kept() {
+        let data = tempfile::tempdir().expect("a folder");
+        let artifact = data.path().join("libx.so");
+        let bytes: Vec<u8> = (0..3 * PIECE).map(|n| (n % 251) as u8).collect();
+        fs::write(&artifact, &bytes).expect("a file");
+        let staging = Staging::open(data.path()).expect("a folder");
+        let copy = || staging.copy(&artifact, 1, |start| Some(start.len() as u64 + 10)).expect("a copy");
+        let (kept, late) = (copy(), copy());
+        let (path, early) = (kept.path().to_owned(), fs::read(kept.path()).expect("a file"));
+        assert_eq!((early.len(), &early[..PIECE + 10]), (bytes.len(), &bytes[..PIECE + 10]));
+        assert!(early[PIECE + 10..].iter().all(|byte| *byte == 0));
+        assert_eq!(kept.digest(), blake3::hash(&bytes).to_hex().as_str());
+        staging.keep("x", kept);
+        assert_eq!(fs::read(path).expect("a file"), bytes);
+        // Changed in place meanwhile: another file's debug information would be worse than none.
+        let path = late.path().to_owned();
+        fs::write(&artifact, vec![9; bytes.len()]).expect("a file");
+        staging.keep("x", late);
+        assert_eq!(fs::read(path).expect("a file"), early);
     }
 
     #[test]
@@ -183,7 +265,7 @@ mod tests {
             (PathBuf::from("/dev/zero"), Code::Perm),
             (empty, Code::Size),
         ] {
-            let code_of = staging.copy(&artifact, 1).err().map(|error| error.code());
+            let code_of = staging.copy(&artifact, 1, |_| None).err().map(|error| error.code());
             assert_eq!(code_of, Some(code), "{}", artifact.display());
         }
         assert_eq!(files(&staging.folder), 0);

@@ -27,7 +27,7 @@ use crate::entry::{Plugin, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
 use crate::generation::{Generation, Identity, Remains, Services, go_live};
-use crate::inspect::inspect;
+use crate::inspect::{inspect, loaded};
 use crate::lease::Leases;
 use crate::library::Opened;
 use crate::services;
@@ -434,7 +434,7 @@ impl Journey {
 
     fn judge(&self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
         let id = attempt.id();
-        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id))?;
+        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id, loaded))?;
         let manifest = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path))?;
         if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
             let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
