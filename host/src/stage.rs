@@ -1,12 +1,13 @@
 //! Which bytes are judged, and how do they stay what they are?
 //!
 //! An artifact is never opened in place: its bytes go, hashed on the way, into a private file under a name and an inode that were never
-//! used. What is hashed, inspected and opened is that file, which nobody else writes.
+//! used. What is hashed, inspected and opened is that file, which nobody else writes. A file that changes while it is copied is refused:
+//! its copy may be half old, half new, and look whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -88,7 +89,7 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// `E_IO` if it is gone or the copy can't be written, `E_PERM` if it can't be read or is no regular file, `E_SIZE` if it is empty or
+    /// `E_IO` if it is gone, changes meanwhile, or the copy can't be written, `E_PERM` if it can't be read or is no regular file, `E_SIZE` if it is empty or
     /// too large.
     pub fn copy(&self, artifact: &Path, attempt: u64) -> Result<Staged> {
         let rejected = |code, reason: &str| Error::rejected(code, Stage::Stage, artifact.display().to_string(), reason);
@@ -105,7 +106,12 @@ impl Staging {
         let draft = self.folder.join(format!("{attempt}.{}", self.copies.fetch_add(1, Ordering::Relaxed)));
         // From here on the file goes when this is dropped.
         let mut staged = Staged { artifact: artifact.to_owned(), path: draft, digest: String::new() };
+        let before = stamp(&file).map_err(unreadable)?;
         let (size, digest) = self.tee(&mut file, &staged.path, &unreadable)?;
+        if stamp(&file).map_err(unreadable)? != before {
+            return Err(rejected(Code::Io, "it changed while it was being copied")
+                .help("a plugin is best replaced by renaming a whole file over it"));
+        }
         match size {
             0 => return Err(rejected(Code::Size, "it is empty")),
             size if size > LARGEST => return Err(rejected(Code::Size, &format!("it has more than {LARGEST} bytes"))),
@@ -145,6 +151,12 @@ impl Staging {
     }
 }
 
+/// What moves when a file is written to: its length, and when its content and its inode last changed.
+fn stamp(file: &File) -> io::Result<(u64, [i64; 4])> {
+    let about = file.metadata()?;
+    Ok((about.len(), [about.mtime(), about.mtime_nsec(), about.ctime(), about.ctime_nsec()]))
+}
+
 fn unwritable(path: &Path, error: io::Error) -> Error {
     Error::rejected(Code::Io, Stage::Stage, path.display().to_string(), "the private copy can't be written")
         .caused_by(error)
@@ -161,7 +173,6 @@ mod tests {
 
     #[test]
     fn a_copy_has_an_inode_of_its_own_and_goes_unless_it_is_kept() {
-        use std::os::unix::fs::MetadataExt;
         let data = tempfile::tempdir().expect("a folder");
         let artifact = data.path().join("libx.so");
         fs::write(&artifact, vec![7; PIECE + 1]).expect("a file");
@@ -176,6 +187,35 @@ mod tests {
         assert_eq!(files(&staging.folder), 0);
         (0..KEPT + 3).for_each(|_| staging.keep("x", copy()));
         assert_eq!(files(&staging.folder), KEPT);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_copied_is_refused_and_leaves_nothing() {
+        use std::os::unix::fs::FileExt;
+        let data = tempfile::tempdir().expect("a folder");
+        let artifact = data.path().join("libx.so");
+        // Copying it takes many ticks of the kernel's clock for stamps.
+        fs::write(&artifact, vec![7; 32 << 20]).expect("a file");
+        let staging = Staging::open(data.path()).expect("a folder");
+        let (writes, is_copied) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));
+        let copied = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let file = OpenOptions::new().write(true).open(&artifact).expect("a file");
+                file.write_all_at(b"torn", 0).expect("a write");
+                writes.wait();
+                while !is_copied.load(Ordering::Relaxed) {
+                    file.write_all_at(b"torn", 0).expect("a write");
+                }
+            });
+            writes.wait();
+            let copied = staging.copy(&artifact, 1);
+            is_copied.store(true, Ordering::Relaxed);
+            copied
+        });
+        let refused = copied.err().map(|error| (error.code(), error.reason()));
+        assert_eq!(refused, Some((Code::Io, "it changed while it was being copied".to_owned())));
+        assert_eq!(files(&staging.folder), 0);
+        staging.copy(&artifact, 1).expect("at rest it is taken");
     }
 
     #[test]
