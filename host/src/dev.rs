@@ -321,7 +321,7 @@ fn scope_of(project: &Project) -> Scope {
         sources.packages.into_iter().map(|package| (package.root, take(package.build_script))).collect();
     let (folders, files): (BTreeSet<_>, BTreeSet<_>) = sources.listed.into_iter().partition(|listed| listed.is_dir());
     trees.extend(folders.into_iter().map(|folder| (folder, Take::All)));
-    Scope { files: files.into_iter().chain(sources.settings).collect(), trees }
+    Scope { files: files.into_iter().chain(sources.settings).collect(), trees, ..Scope::default() }
 }
 
 #[cfg(test)]
