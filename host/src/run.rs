@@ -12,8 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::attempt::Outcome;
+use crate::attempt::{Outcome, Record};
 use crate::command::{Commands, Core, broken};
+use crate::debt::Groups;
 use crate::error::{Code, Result, Stage};
 use crate::event::Event;
 use crate::inspect;
@@ -26,7 +27,8 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Swaps the artifacts now and whenever one is replaced, until it is told to stop.
 ///
-/// The first swap has the trigger `start`. A file that vanishes is a warning; what serves goes on.
+/// The first swap has the trigger `start`; if it is rejected, each artifact is swapped alone, so that a bad one doesn't keep the others
+/// from serving. A file that vanishes is a warning; what serves goes on.
 ///
 /// # Errors
 ///
@@ -54,7 +56,7 @@ fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, mis
         waiting: Waiting::default(),
         others: None,
         vanished: BTreeSet::new(),
-        refused: BTreeSet::new(),
+        refused: Groups::default(),
     };
     catch_unwind(AssertUnwindSafe(|| running.run())).map_err(|panic| broken(core, "artifact", panic.as_ref()))
 }
@@ -73,8 +75,8 @@ struct Loop<'a, C> {
     /// Until when what was replaced waits for others that are being written.
     others: Option<Instant>,
     vanished: BTreeSet<PathBuf>,
-    /// Refused, and so not live: the file that mends one of them has to bring the others along.
-    refused: BTreeSet<PathBuf>,
+    /// Not live: the file that mends one of a group has to bring the others along.
+    refused: Groups<PathBuf>,
 }
 
 /// How long files have been quiet that aren't whole.
@@ -114,7 +116,7 @@ impl<C: Core> Loop<'_, C> {
             files: self.watcher.files(),
             by: self.watcher.by().into(),
         });
-        self.swap("start".to_owned(), &self.artifacts.clone(), false);
+        self.start();
         loop {
             let due = self.watcher.due().into_iter().chain(self.waiting.due().or(self.others)).min();
             let told = self.commands.wait(due);
@@ -124,8 +126,7 @@ impl<C: Core> Loop<'_, C> {
             let now = Instant::now();
             self.watcher.look(now);
             if told.reload {
-                (self.waiting, self.others) = (Waiting::default(), None);
-                self.swap("reload".to_owned(), &self.artifacts.clone(), told.force);
+                self.reload(told.force);
                 continue;
             }
             if let Some(replaced) = self.replaced_together(now) {
@@ -136,9 +137,46 @@ impl<C: Core> Loop<'_, C> {
 
     fn replace(&mut self, replaced: &[(String, PathBuf)]) {
         let names: Vec<_> = replaced.iter().map(|(_, path)| path.display().to_string()).collect();
-        let goes = |artifact: &&(String, PathBuf)| replaced.contains(artifact) || self.refused.contains(&artifact.1);
+        let along = self.refused.with(&paths_of(replaced));
+        let goes = |artifact: &&(String, PathBuf)| {
+            replaced.contains(artifact) || (along.contains(&artifact.1) && self.is_whole(&artifact.1))
+        };
         let artifacts: Vec<_> = self.artifacts.iter().filter(goes).cloned().collect();
-        self.swap(format!("replaced {}", names.join(", ")), &artifacts, false);
+        let record = self.swap(format!("replaced {}", names.join(", ")), &artifacts, false);
+        self.note(&record, &paths_of(&artifacts));
+    }
+
+    fn start(&mut self) {
+        let all = self.artifacts.clone();
+        let record = self.swap("start".to_owned(), &all, false);
+        if all.len() == 1 || record.outcome != Outcome::Rejected {
+            return self.note(&record, &paths_of(&all));
+        }
+        for artifact in all {
+            if self.commands.is_stopped() {
+                return;
+            }
+            let record = self.swap("start".to_owned(), std::slice::from_ref(&artifact), false);
+            self.note(&record, &BTreeSet::from([artifact.1]));
+        }
+    }
+
+    fn reload(&mut self, force: bool) {
+        (self.waiting, self.others) = (Waiting::default(), None);
+        // What serves as it is owes nothing, whatever becomes of this.
+        let news = self.refused.members().into_iter().chain(paths_of(&self.replaced())).collect();
+        let all = self.artifacts.clone();
+        let record = self.swap("reload".to_owned(), &all, force);
+        self.note(&record, &if record.outcome == Outcome::Rejected { news } else { paths_of(&all) });
+    }
+
+    /// Remembers who was refused with whom.
+    fn note(&mut self, record: &Record, paths: &BTreeSet<PathBuf>) {
+        match record.outcome {
+            Outcome::Rejected => self.refused.refuse(paths),
+            Outcome::Published | Outcome::Unchanged => self.refused.settle(paths),
+            Outcome::Superseded => {}
+        }
     }
 
     /// What is to be swapped now, if anything is.
@@ -179,6 +217,10 @@ impl<C: Core> Loop<'_, C> {
         there.into_iter().filter(|(_, path)| !self.watcher.is_being_written(path)).collect()
     }
 
+    fn is_whole(&self, path: &Path) -> bool {
+        self.watcher.is_there(path) && !self.watcher.is_being_written(path)
+    }
+
     /// Whether what was replaced has to wait for another artifact that is being written, so that both are swapped together. Not for long:
     /// a writer that never ends must not keep the others from going live.
     fn waits_for_others(&mut self, now: Instant) -> bool {
@@ -208,7 +250,7 @@ impl<C: Core> Loop<'_, C> {
         self.waiting.waits(short_by, now)
     }
 
-    fn swap(&mut self, trigger: String, artifacts: &[(String, PathBuf)], force: bool) {
+    fn swap(&mut self, trigger: String, artifacts: &[(String, PathBuf)], force: bool) -> Record {
         // Before the content is used: a later change is a newer one.
         artifacts.iter().for_each(|(_, path)| self.watcher.take_one(path));
         let attempt = self.core.begin(trigger).force(force);
@@ -223,9 +265,12 @@ impl<C: Core> Loop<'_, C> {
                 }
             }
         }
-        let paths = artifacts.iter().map(|(_, path)| path.clone());
-        self.refused = if record.outcome == Outcome::Rejected { paths.collect() } else { BTreeSet::new() };
+        record
     }
+}
+
+fn paths_of(artifacts: &[(String, PathBuf)]) -> BTreeSet<PathBuf> {
+    artifacts.iter().map(|(_, path)| path.clone()).collect()
 }
 
 #[cfg(test)]
@@ -246,10 +291,18 @@ mod tests {
         Ok(if content.ends_with(b".") { 0 } else { 1000 - content.len() as u64 })
     }
 
+    /// In these tests a bad file says so.
+    fn bad(artifacts: &[Artifact]) -> Option<Error> {
+        let is_bad = |artifact: &&Artifact| fs::read(&artifact.path).is_ok_and(|content| content.starts_with(b"bad"));
+        let bad = artifacts.iter().find(is_bad)?;
+        Some(Error::rejected(Code::Elf, Stage::Inspect, bad.plugin.clone(), "it says so"))
+    }
+
     fn serve(yard: &Yard, names: &[&str], story: impl FnOnce(&Ledger)) {
         let artifacts =
             names.iter().map(|name| Artifact { plugin: (*name).to_owned(), path: yard.path(&format!("{name}.so")) }).collect();
         let ledger = Ledger::new();
+        ledger.judge(bad);
         let (control, commands) = Commands::new();
         thread::scope(|scope| {
             let serving = scope.spawn(|| run_with(&ledger, artifacts, &commands, missing));
@@ -384,6 +437,68 @@ mod tests {
             });
             yard.write("a.so", "two.");
             ledger.expect(&["swap a", "rejected E_IO", "swap a"]);
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_refused_keeps_no_other_from_going_live() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("b.so", "one.");
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b"]);
+            yard.write("a.so", "bad.");
+            ledger.expect(&["swap a", "rejected E_ELF"]);
+            yard.write("b.so", "two.");
+            ledger.expect(&["swap b"]);
+            // A reload takes all, and what served on is owed nothing.
+            ledger.reload();
+            ledger.expect(&["swap a b", "rejected E_ELF"]);
+            yard.write("b.so", "three.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a"]);
+        });
+    }
+
+    #[test]
+    fn files_refused_together_are_tried_together_while_they_are_there() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("b.so", "one.");
+        let together = |a: &str, b: &str| {
+            yard.write("a.so", "not whole");
+            yard.write("b.so", b);
+            yard.write("a.so", a);
+        };
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b"]);
+            together("bad.", "two.");
+            ledger.expect(&["swap a b", "rejected E_ELF"]);
+            yard.write("a.so", "three.");
+            ledger.expect(&["swap a b"]);
+            yard.write("a.so", "four.");
+            ledger.expect(&["swap a"]);
+            together("bad again.", "three.");
+            ledger.expect(&["swap a b", "rejected E_ELF"]);
+            fs::remove_file(yard.path("a.so")).expect("a removal");
+            assert!(ledger.next().ends_with("a.so is gone: what serves goes on"));
+            yard.write("b.so", "four.");
+            ledger.expect(&["swap b"]);
+        });
+    }
+
+    #[test]
+    fn after_a_rejected_start_each_artifact_is_swapped_alone() {
+        let yard = Yard::new();
+        yard.write("a.so", "bad.");
+        yard.write("b.so", "one.");
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b", "rejected E_ELF", "swap a", "rejected E_ELF", "swap b"]);
+            yard.write("b.so", "two.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a"]);
         });
     }
 
