@@ -172,7 +172,11 @@ pub(crate) mod tests {
         bus: Bus,
         lines: Arc<(Mutex<VecDeque<String>>, Condvar)>,
         control: Mutex<Option<Control>>,
+        judge: Mutex<Judge>,
     }
+
+    /// Why a host refuses artifacts, if it does.
+    type Judge = Box<dyn FnMut(&[Artifact]) -> Option<Error> + Send>;
 
     impl Ledger {
         pub(crate) fn new() -> Ledger {
@@ -191,11 +195,16 @@ pub(crate) mod tests {
                 write(&written, line);
                 true
             });
-            Ledger { journal: Journal::default(), bus, lines, control: Mutex::default() }
+            Ledger { journal: Journal::default(), bus, lines, control: Mutex::default(), judge: Mutex::new(Box::new(|_| None)) }
         }
 
         pub(crate) fn control(&self, control: Control) {
             *self.control.lock() = Some(control);
+        }
+
+        /// Has what is swapped from now on judged.
+        pub(crate) fn judge(&self, judge: impl FnMut(&[Artifact]) -> Option<Error> + Send + 'static) {
+            *self.judge.lock() = Box::new(judge);
         }
 
         pub(crate) fn reload(&self) {
@@ -238,7 +247,12 @@ pub(crate) mod tests {
         }
 
         fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
+            let refused = (*self.judge.lock())(&artifacts);
             let plugins: Vec<_> = artifacts.into_iter().map(|artifact| artifact.plugin).collect();
+            if let Some(error) = refused {
+                write(&self.lines, format!("swap {}", plugins.join(" ")));
+                return self.reject(attempt, &error);
+            }
             let record = attempt.finish(Outcome::Published, Vec::new(), &self.journal);
             write(&self.lines, format!("swap {}", plugins.join(" ")));
             record

@@ -6,8 +6,10 @@
 //! What is there is taken as known at the moment before a build begins, so that an edit made while it runs is found dirty after it.
 //! Such an edit cancels the build; but after two cancelled in a row the next is let finish, so that an editor that saves all the time
 //! can't keep new code from ever going live.
+//!
+//! Plugins refused together are tried together again, others go live without them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::attempt::Outcome;
+use crate::attempt::{Attempt, Outcome};
 use crate::build::{Cancel, Diagnostic, Product, Project};
 use crate::command::{Bell, Commands, Core, Told, broken, said_by};
+use crate::debt::Groups;
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::Event;
 use crate::swap::{Artifact, Host};
@@ -25,7 +28,8 @@ use crate::watch::{Scope, Take, Watcher};
 
 /// Builds and swaps the project's plugins now and after each edit, until it is told to stop.
 ///
-/// The first build is the first attempt, with the trigger `start`. It ends in a record like all others: when it fails, the loop waits
+/// The first build is the first attempt, with the trigger `start`. It ends in a record like all others: when it fails, each of several
+/// plugins is tried alone, once and with the same trigger, so that a bad one doesn't keep the others from serving; then the loop waits
 /// for the edit that mends it.
 ///
 /// # Errors
@@ -41,7 +45,8 @@ pub fn run(host: Host, project: Project, commands: Commands) -> Result<()> {
 
 fn run_with(core: &impl Core, project: Project, commands: &Commands) -> Result<()> {
     let watcher = Watcher::new(scope_of(&project), commands.wake())?;
-    let mut developing = Loop { core, commands, project, watcher, debts: Debts::default(), patience: Patience::default() };
+    let (debts, patience) = (Debts::default(), Patience::default());
+    let mut developing = Loop { core, commands, project, watcher, debts, patience, beginning: Beginning::First };
     catch_unwind(AssertUnwindSafe(|| developing.run())).map_err(|panic| broken(core, "development", panic.as_ref()))
 }
 
@@ -52,17 +57,28 @@ struct Loop<'a, C> {
     watcher: Watcher,
     debts: Debts,
     patience: Patience,
+    beginning: Beginning,
+}
+
+/// How far the start is.
+enum Beginning {
+    /// No attempt has come to its own end yet.
+    First,
+    /// The first one was rejected; these are to be tried alone.
+    Alone(VecDeque<String>),
 }
 
 /// What earlier attempts left undone.
 #[derive(Default)]
 struct Debts {
-    /// Plugins with an edit that no build has compiled yet.
+    /// Plugins with an edit that no attempt has judged yet: the next one has to.
     plugins: BTreeSet<String>,
+    /// Plugins whose last edit was refused, by those refused with them.
+    refused: Groups<String>,
+    /// Plugins whose last build failed: any file of theirs may be the one that was missing.
+    unbuilt: BTreeSet<String>,
     /// A manifest changed and cargo hasn't explained it yet.
     refresh: bool,
-    /// The last build failed: any file may be the one that was missing.
-    failed: bool,
     /// The last build was cancelled.
     superseded: bool,
     /// A reload was asked for while something else was under way; whether by force.
@@ -72,6 +88,11 @@ struct Debts {
 }
 
 impl Debts {
+    /// Whether any file may be the one that was missing.
+    fn failed(&self) -> bool {
+        self.refresh || !self.unbuilt.is_empty()
+    }
+
     fn note(&mut self, told: Told) {
         if told.reload {
             self.reload = Some(self.reload.unwrap_or_default() || told.force);
@@ -102,8 +123,20 @@ impl Patience {
 /// Why an attempt begins.
 enum Why {
     Start,
+    Alone(String),
     Reload { force: bool },
     Saved(Vec<PathBuf>),
+}
+
+/// What an attempt is to do.
+struct Task {
+    /// The plugins to build and swap.
+    plugins: BTreeSet<String>,
+    /// Those among them that aren't live as they are: if it is refused, they are a group.
+    news: BTreeSet<String>,
+    manifest_changed: bool,
+    /// Whether a newer edit may cancel the build.
+    gives_way: bool,
 }
 
 /// How a build ended.
@@ -130,8 +163,13 @@ impl<C: Core> Loop<'_, C> {
     /// Waits for a reason to build; `None` is a stop.
     fn wait(&mut self) -> Option<Why> {
         while !self.commands.is_stopped() {
+            if let Beginning::Alone(rest) = &mut self.beginning
+                && let Some(plugin) = rest.pop_front()
+            {
+                return Some(Why::Alone(plugin));
+            }
             self.watcher.look(Instant::now());
-            let changed = self.watcher.changed(self.debts.failed);
+            let changed = self.watcher.changed(self.debts.failed());
             if let Some(force) = self.debts.reload.take() {
                 return Some(Why::Reload { force });
             }
@@ -160,14 +198,16 @@ impl<C: Core> Loop<'_, C> {
 
     fn attempt(&mut self, why: Why) {
         let force = matches!(why, Why::Reload { force: true });
-        let (trigger, changed, everything) = match why {
-            Why::Start => ("start".to_owned(), Vec::new(), true),
-            Why::Reload { .. } => ("reload".to_owned(), self.watcher.changed(self.debts.failed), true),
-            Why::Saved(changed) => (self.describe(&changed), changed, false),
+        let reloads = matches!(why, Why::Reload { .. });
+        let (trigger, changed, wanted) = match why {
+            Why::Start => ("start".to_owned(), Vec::new(), None),
+            Why::Alone(plugin) => return self.attempt_alone(plugin),
+            Why::Reload { .. } => ("reload".to_owned(), self.watcher.changed(self.debts.failed()), None),
+            Why::Saved(changed) => (self.describe(&changed), changed.clone(), Some(changed)),
         };
         // From here on every change is a newer one.
         self.watcher.take();
-        let mut attempt = self.core.begin(trigger.clone()).force(force);
+        let mut attempt = self.core.begin(trigger).force(force);
 
         let manifest_changed = changed.iter().any(|path| path.ends_with("Cargo.toml"));
         self.debts.refresh |= manifest_changed;
@@ -175,42 +215,59 @@ impl<C: Core> Loop<'_, C> {
         if self.debts.refresh {
             if let Err(error) = attempt.time(Stage::Build, || self.project.refresh()) {
                 self.debts.plugins.extend(self.project.affected(&changed));
-                self.debts.failed = true;
                 self.core.reject(attempt, &error);
                 return;
             }
             self.debts.refresh = false;
             self.rescope();
         }
-        let affected = if everything { self.project.plugins().into_iter().collect() } else { self.project.affected(&changed) };
-        let known: BTreeSet<_> = self.project.plugins().into_iter().collect();
-        self.debts.plugins.extend(affected);
-        self.debts.plugins.retain(|plugin| known.contains(plugin));
-        let plugins = self.debts.plugins.clone();
+        self.debts.plugins.extend(self.project.affected(&changed));
+        let all: BTreeSet<_> = self.project.plugins().into_iter().collect();
+        self.debts.plugins.retain(|plugin| all.contains(plugin));
+        self.debts.unbuilt.retain(|plugin| all.contains(plugin));
+        let known = |plugins: BTreeSet<String>| plugins.intersection(&all).cloned().collect::<BTreeSet<_>>();
+        let owed = known(self.debts.refused.with(&self.debts.plugins));
+        let plugins = if wanted.is_some() { owed.clone() } else { all.clone() };
+        // What serves as it is owes nothing, whatever becomes of a reload.
+        let news = if reloads { known(owed.into_iter().chain(self.debts.refused.members()).collect()) } else { plugins.clone() };
         self.project.distrust(&changed);
+        self.build_and_swap(attempt, &Task { plugins, news, manifest_changed, gives_way: true });
+    }
 
+    /// Tries a plugin that was rejected with all others at the start. What was edited meanwhile is built when all were tried.
+    fn attempt_alone(&mut self, plugin: String) {
+        let attempt = self.core.begin("start".to_owned());
+        let plugins = BTreeSet::from([plugin]);
+        self.build_and_swap(attempt, &Task { news: plugins.clone(), plugins, manifest_changed: false, gives_way: false });
+    }
+
+    fn build_and_swap(&mut self, mut attempt: Attempt, task: &Task) {
+        let Task { plugins, news, .. } = task;
+        let trigger = attempt.trigger().to_owned();
         self.core.events().say(Event::Building { plugins: plugins.iter().cloned().collect(), trigger });
         let started = Instant::now();
-        match attempt.time(Stage::Build, || self.build(&plugins, manifest_changed)) {
+        match attempt.time(Stage::Build, || self.build(task)) {
             Built::Superseded => {
                 self.debts.superseded = true;
+                self.debts.plugins.extend(plugins.iter().cloned());
                 self.core.supersede(attempt);
             }
             Built::Failed(error) => {
-                self.debts.failed = true;
+                self.debts.unbuilt.extend(plugins.iter().cloned());
                 self.debts.missing = self.project.missing_manifest().map(Path::to_owned);
                 self.core.reject(attempt, &error);
+                self.refuse(plugins, news);
             }
             Built::Products(products) => {
-                self.debts.failed = false;
-                self.debts.plugins.clear();
-                let built: Vec<String> = products.iter().map(|product| product.plugin.clone()).collect();
+                self.debts.unbuilt.retain(|plugin| !plugins.contains(plugin));
                 let build_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.core.events().say(Event::Built { plugins: plugins.into_iter().collect(), build_us });
+                self.core.events().say(Event::Built { plugins: plugins.iter().cloned().collect(), build_us });
                 let artifacts = products.into_iter().map(|product| Artifact { plugin: product.plugin, path: product.artifact });
                 if self.core.swap(attempt, artifacts.collect()).outcome == Outcome::Rejected {
-                    // None of them is live: the edit that mends one has to bring the others along.
-                    self.debts.plugins.extend(built);
+                    self.refuse(plugins, news);
+                } else {
+                    self.judged(plugins);
+                    self.debts.refused.settle(plugins);
                 }
                 // After the swap: nobody waits for this.
                 self.rescope();
@@ -218,12 +275,32 @@ impl<C: Core> Loop<'_, C> {
         }
     }
 
+    /// Remembers who was refused with whom; at the start that nobody was tried alone yet.
+    fn refuse(&mut self, plugins: &BTreeSet<String>, news: &BTreeSet<String>) {
+        let is_first = matches!(self.beginning, Beginning::First);
+        self.judged(plugins);
+        if is_first && plugins.len() > 1 {
+            self.beginning = Beginning::Alone(plugins.iter().cloned().collect());
+        } else {
+            self.debts.refused.refuse(news);
+        }
+    }
+
+    /// An attempt with these has come to its own end.
+    fn judged(&mut self, plugins: &BTreeSet<String>) {
+        self.debts.plugins.retain(|plugin| !plugins.contains(plugin));
+        if matches!(self.beginning, Beginning::First) {
+            self.beginning = Beginning::Alone(VecDeque::new());
+        }
+    }
+
     /// Runs a build on a thread of its own, and cancels it when a newer edit comes.
-    fn build(&mut self, plugins: &BTreeSet<String>, manifest_changed: bool) -> Built {
+    fn build(&mut self, task: &Task) -> Built {
+        let Task { plugins, manifest_changed, gives_way, .. } = task;
         // A lock file that cargo itself is about to write is no newer edit.
         let locks: BTreeSet<_> = self.project.sources().settings.into_iter().filter(|path| path.ends_with("Cargo.lock")).collect();
-        let locks: BTreeSet<_> = locks.into_iter().filter(|lock| manifest_changed || !self.watcher.is_there(lock)).collect();
-        let Loop { core, commands, project, watcher, debts, patience } = self;
+        let locks: BTreeSet<_> = locks.into_iter().filter(|lock| *manifest_changed || !self.watcher.is_there(lock)).collect();
+        let Loop { core, commands, project, watcher, debts, patience, .. } = self;
         let (cancel, bell) = (Cancel::default(), commands.bell());
         let mut superseded = false;
         let (events, killer) = (core.events().clone(), cancel.clone());
@@ -252,8 +329,8 @@ impl<C: Core> Loop<'_, C> {
                     break;
                 }
                 watcher.look(Instant::now());
-                let newer = watcher.changed(debts.failed).iter().any(|path| !locks.contains(path));
-                if newer && patience.allows_cancel() {
+                let newer = watcher.changed(debts.failed()).iter().any(|path| !locks.contains(path));
+                if newer && *gives_way && patience.allows_cancel() {
                     superseded = true;
                     killer.fire();
                     break;
@@ -321,7 +398,7 @@ fn scope_of(project: &Project) -> Scope {
         sources.packages.into_iter().map(|package| (package.root, take(package.build_script))).collect();
     let (folders, files): (BTreeSet<_>, BTreeSet<_>) = sources.listed.into_iter().partition(|listed| listed.is_dir());
     trees.extend(folders.into_iter().map(|folder| (folder, Take::All)));
-    Scope { files: files.into_iter().chain(sources.settings).collect(), trees }
+    Scope { files: files.into_iter().chain(sources.settings).collect(), trees, ..Scope::default() }
 }
 
 #[cfg(test)]
@@ -436,6 +513,82 @@ mod tests {
             std::fs::remove_file(yard.path("gate")).expect("a gate");
             ledger.reload();
             ledger.expect(&["building shop: reload"]);
+        });
+    }
+
+    #[test]
+    fn a_plugin_that_is_refused_keeps_no_other_from_going_live() {
+        let yard = Yard::new();
+        yard.plugin("one", OWN_WORKSPACE);
+        yard.plugin("two", OWN_WORKSPACE);
+        develop(yard.find(&["one", "two"]).expect("two plugins"), |ledger| {
+            ledger.until("swap one two");
+            yard.write("one/src/lib.rs", "fn broken( {");
+            ledger.expect(&["building one: saved src/lib.rs", "diagnostic error", "rejected E_BUILD"]);
+            yard.write("two/src/lib.rs", &code(2));
+            ledger.expect(&["building two: saved src/lib.rs", "built", "swap two"]);
+            // A file that no source names may still be the one that was missing.
+            yard.write("one/words.txt", "three");
+            ledger.expect(&["building one: saved words.txt", "diagnostic error", "rejected E_BUILD"]);
+            yard.write("one/src/lib.rs", &code(3));
+            ledger.expect(&["building one: saved src/lib.rs", "built", "swap one"]);
+            // Neither does one that a swap refuses.
+            ledger.judge(|artifacts| refused(artifacts, "two"));
+            yard.write("two/src/lib.rs", &code(4));
+            ledger.expect(&["building two: saved src/lib.rs", "built", "swap two", "rejected E_LAYOUT"]);
+            yard.write("one/src/lib.rs", &code(5));
+            ledger.expect(&["building one: saved src/lib.rs", "built", "swap one"]);
+            // A reload takes all, and what served on is owed nothing.
+            ledger.reload();
+            ledger.expect(&["building one two: reload", "built", "swap one two", "rejected E_LAYOUT"]);
+            yard.write("one/src/lib.rs", &code(6));
+            ledger.expect(&["building one: saved src/lib.rs", "built", "swap one"]);
+        });
+    }
+
+    fn refused(artifacts: &[Artifact], plugin: &str) -> Option<Error> {
+        let is_there = artifacts.iter().any(|artifact| artifact.plugin == plugin);
+        is_there.then(|| Error::rejected(Code::Layout, Stage::Check, plugin, "its border differs"))
+    }
+
+    #[test]
+    fn plugins_refused_together_are_tried_together() {
+        let yard = Yard::new();
+        yard.plugin("one", OWN_WORKSPACE);
+        yard.plugin("two", OWN_WORKSPACE);
+        develop(yard.find(&["one", "two"]).expect("two plugins"), |ledger| {
+            ledger.until("swap one two");
+            ledger.judge(|artifacts| refused(artifacts, "one"));
+            yard.write("api/src/lib.rs", "pub fn shared() {}");
+            let shared = yard.path("api/src/lib.rs");
+            ledger.expect(&[
+                &format!("building one two: saved {}", shared.display()),
+                "built",
+                "swap one two",
+                "rejected E_LAYOUT",
+            ]);
+            ledger.judge(|_| None);
+            yard.write("two/src/lib.rs", &code(2));
+            ledger.expect(&["building one two: saved src/lib.rs", "built", "swap one two"]);
+            yard.write("two/src/lib.rs", &code(3));
+            ledger.expect(&["building two: saved src/lib.rs", "built", "swap two"]);
+        });
+    }
+
+    #[test]
+    fn after_a_failed_start_each_plugin_is_tried_alone_once() {
+        let yard = Yard::new();
+        yard.plugin("one", OWN_WORKSPACE);
+        yard.plugin("two", OWN_WORKSPACE);
+        yard.write("one/src/lib.rs", "fn broken( {");
+        develop(yard.find(&["one", "two"]).expect("two plugins"), |ledger| {
+            ledger.expect(&["building one two: start", "diagnostic error", "rejected E_BUILD"]);
+            ledger.expect(&["building one: start", "diagnostic error", "rejected E_BUILD"]);
+            ledger.expect(&["building two: start", "built", "swap two"]);
+            yard.write("two/src/lib.rs", &code(2));
+            ledger.expect(&["building two: saved src/lib.rs", "built", "swap two"]);
+            yard.write("one/src/lib.rs", &code(2));
+            ledger.expect(&["building one: saved src/lib.rs", "built", "swap one"]);
         });
     }
 

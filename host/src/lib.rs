@@ -45,6 +45,8 @@ pub mod build;
 #[cfg(feature = "dev")]
 pub mod command;
 #[cfg(feature = "dev")]
+mod debt;
+#[cfg(feature = "dev")]
 pub mod dev;
 #[cfg(feature = "dev")]
 pub mod run;

@@ -2,6 +2,9 @@
 //!
 //! In production nobody builds: a new file appears at a path, by a rename, by a copy over the old one, or because a link on the way
 //! leads elsewhere. This loop waits until such a file is whole and hands all that changed together to the host in one swap.
+//!
+//! A file overwritten in place has its full length from the start and may be half old, half new at any moment before its writer closes
+//! it: mapped, such bytes crash the process. So until it is closed, or renamed in, it has to be quiet for long.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -9,20 +12,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::attempt::Outcome;
+use crate::attempt::{Outcome, Record};
 use crate::command::{Commands, Core, broken};
-use crate::error::Result;
+use crate::debt::Groups;
+use crate::error::{Code, Result, Stage};
 use crate::event::Event;
 use crate::inspect;
 use crate::swap::{Artifact, Host};
 use crate::watch::{Scope, Watcher};
 
-/// How long a file that is short by its own headers may stay as it is before it is swapped, and refused, as it is.
+/// How long a file that nobody closed has to stay as it is before it is taken for whole; how long one that is short by its own headers
+/// may stay so before it is swapped, and refused, as it is; how long others wait for either.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Swaps the artifacts now and whenever one is replaced, until it is told to stop.
 ///
-/// The first swap has the trigger `start`. A file that vanishes is a warning; what serves goes on.
+/// The first swap has the trigger `start`; if it is rejected, each artifact is swapped alone, so that a bad one doesn't keep the others
+/// from serving. A file that vanishes is a warning; what serves goes on.
 ///
 /// # Errors
 ///
@@ -40,7 +46,7 @@ type Missing = fn(&Path) -> std::io::Result<u64>;
 fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, missing: Missing) -> Result<()> {
     let artifacts: Vec<_> = artifacts.into_iter().map(|Artifact { plugin, path }| (plugin, absolute(path))).collect();
     let files = artifacts.iter().map(|(_, path)| path.clone()).collect();
-    let watcher = Watcher::new(Scope { files, ..Scope::default() }, commands.wake())?;
+    let watcher = Watcher::new(Scope { files, quiet: QUIET, ..Scope::default() }, commands.wake())?;
     let mut running = Loop {
         core,
         commands,
@@ -48,8 +54,9 @@ fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, mis
         watcher,
         missing,
         waiting: Waiting::default(),
+        others: None,
         vanished: BTreeSet::new(),
-        refused: BTreeSet::new(),
+        refused: Groups::default(),
     };
     catch_unwind(AssertUnwindSafe(|| running.run())).map_err(|panic| broken(core, "artifact", panic.as_ref()))
 }
@@ -65,9 +72,11 @@ struct Loop<'a, C> {
     watcher: Watcher,
     missing: Missing,
     waiting: Waiting,
+    /// Until when what was replaced waits for others that are being written.
+    others: Option<Instant>,
     vanished: BTreeSet<PathBuf>,
-    /// Refused, and so not live: the file that mends one of them has to bring the others along.
-    refused: BTreeSet<PathBuf>,
+    /// Not live: the file that mends one of a group has to bring the others along.
+    refused: Groups<PathBuf>,
 }
 
 /// How long files have been quiet that aren't whole.
@@ -107,9 +116,9 @@ impl<C: Core> Loop<'_, C> {
             files: self.watcher.files(),
             by: self.watcher.by().into(),
         });
-        self.swap("start".to_owned(), self.artifacts.clone(), false);
+        self.start();
         loop {
-            let due = self.watcher.due().into_iter().chain(self.waiting.due()).min();
+            let due = self.watcher.due().into_iter().chain(self.waiting.due().or(self.others)).min();
             let told = self.commands.wait(due);
             if told.stop {
                 return;
@@ -117,29 +126,79 @@ impl<C: Core> Loop<'_, C> {
             let now = Instant::now();
             self.watcher.look(now);
             if told.reload {
-                self.waiting = Waiting::default();
-                self.swap("reload".to_owned(), self.artifacts.clone(), told.force);
+                self.reload(told.force);
                 continue;
             }
-            let mut replaced = self.replaced();
-            if !replaced.is_empty() && !self.waits_for(&replaced, now) {
-                // Others may have been replaced with it whose events are still on their way.
-                self.watcher.look_at_all(now);
-                let together = self.replaced();
-                if together != replaced && self.waits_for(&together, now) {
-                    continue;
-                }
-                replaced = together;
-                let names: Vec<_> = replaced.iter().map(|(_, path)| path.display().to_string()).collect();
-                let refused =
-                    self.artifacts.iter().filter(|artifact| self.refused.contains(&artifact.1) && !replaced.contains(artifact));
-                let together = replaced.iter().chain(refused).cloned().collect();
-                self.swap(format!("replaced {}", names.join(", ")), together, false);
+            if let Some(replaced) = self.replaced_together(now) {
+                self.replace(&replaced);
             }
         }
     }
 
-    /// The artifacts with another content than the one last swapped. Those that are gone are told once and no more.
+    fn replace(&mut self, replaced: &[(String, PathBuf)]) {
+        let names: Vec<_> = replaced.iter().map(|(_, path)| path.display().to_string()).collect();
+        let along = self.refused.with(&paths_of(replaced));
+        let goes = |artifact: &&(String, PathBuf)| {
+            replaced.contains(artifact) || (along.contains(&artifact.1) && self.is_whole(&artifact.1))
+        };
+        let artifacts: Vec<_> = self.artifacts.iter().filter(goes).cloned().collect();
+        let record = self.swap(format!("replaced {}", names.join(", ")), &artifacts, false);
+        self.note(&record, &paths_of(&artifacts));
+    }
+
+    fn start(&mut self) {
+        let all = self.artifacts.clone();
+        let record = self.swap("start".to_owned(), &all, false);
+        if all.len() == 1 || record.outcome != Outcome::Rejected {
+            return self.note(&record, &paths_of(&all));
+        }
+        for artifact in all {
+            if self.commands.is_stopped() {
+                return;
+            }
+            let record = self.swap("start".to_owned(), std::slice::from_ref(&artifact), false);
+            self.note(&record, &BTreeSet::from([artifact.1]));
+        }
+    }
+
+    fn reload(&mut self, force: bool) {
+        (self.waiting, self.others) = (Waiting::default(), None);
+        // What serves as it is owes nothing, whatever becomes of this.
+        let news = self.refused.members().into_iter().chain(paths_of(&self.replaced())).collect();
+        let all = self.artifacts.clone();
+        let record = self.swap("reload".to_owned(), &all, force);
+        self.note(&record, &if record.outcome == Outcome::Rejected { news } else { paths_of(&all) });
+    }
+
+    /// Remembers who was refused with whom.
+    fn note(&mut self, record: &Record, paths: &BTreeSet<PathBuf>) {
+        match record.outcome {
+            Outcome::Rejected => self.refused.refuse(paths),
+            Outcome::Published | Outcome::Unchanged => self.refused.settle(paths),
+            Outcome::Superseded => {}
+        }
+    }
+
+    /// What is to be swapped now, if anything is.
+    fn replaced_together(&mut self, now: Instant) -> Option<Vec<(String, PathBuf)>> {
+        let replaced = self.replaced();
+        if replaced.is_empty() {
+            (self.waiting, self.others) = (Waiting::default(), None);
+            return None;
+        }
+        if self.waits_for(&replaced, now) {
+            return None;
+        }
+        // Others may have been replaced with it whose events are still on their way.
+        self.watcher.look_at_all(now);
+        let together = self.replaced();
+        if together.is_empty() || (together != replaced && self.waits_for(&together, now)) || self.waits_for_others(now) {
+            return None;
+        }
+        Some(together)
+    }
+
+    /// The artifacts with another content than the one last swapped that nobody writes now. Those that are gone are told once and no more.
     fn replaced(&mut self) -> Vec<(String, PathBuf)> {
         let changed = self.watcher.changed(false);
         let (there, gone): (Vec<_>, Vec<_>) = self
@@ -155,7 +214,25 @@ impl<C: Core> Loop<'_, C> {
             }
         }
         self.vanished.retain(|path| !self.watcher.is_there(path));
-        there
+        there.into_iter().filter(|(_, path)| !self.watcher.is_being_written(path)).collect()
+    }
+
+    fn is_whole(&self, path: &Path) -> bool {
+        self.watcher.is_there(path) && !self.watcher.is_being_written(path)
+    }
+
+    /// Whether what was replaced has to wait for another artifact that is being written, so that both are swapped together. Not for long:
+    /// a writer that never ends must not keep the others from going live.
+    fn waits_for_others(&mut self, now: Instant) -> bool {
+        if !self.artifacts.iter().any(|(_, path)| self.watcher.is_being_written(path)) {
+            self.others = None;
+            return false;
+        }
+        let waits = now < *self.others.get_or_insert(now + QUIET);
+        if !waits {
+            self.others = None;
+        }
+        waits
     }
 
     /// Whether one of them is still being written. No attempt is begun meanwhile.
@@ -173,27 +250,40 @@ impl<C: Core> Loop<'_, C> {
         self.waiting.waits(short_by, now)
     }
 
-    fn swap(&mut self, trigger: String, artifacts: Vec<(String, PathBuf)>, force: bool) {
+    fn swap(&mut self, trigger: String, artifacts: &[(String, PathBuf)], force: bool) -> Record {
         // Before the content is used: a later change is a newer one.
         artifacts.iter().for_each(|(_, path)| self.watcher.take_one(path));
         let attempt = self.core.begin(trigger).force(force);
-        let paths: BTreeSet<PathBuf> = artifacts.iter().map(|(_, path)| path.clone()).collect();
-        let artifacts = artifacts.into_iter().map(|(plugin, path)| Artifact { plugin, path });
-        let record = self.core.swap(attempt, artifacts.collect());
-        self.refused = if record.outcome == Outcome::Rejected { paths } else { BTreeSet::new() };
+        let handed = artifacts.iter().map(|(plugin, path)| Artifact { plugin: plugin.clone(), path: path.clone() });
+        let record = self.core.swap(attempt, handed.collect());
+        if (record.code, record.stage) == (Some(Code::Io), Some(Stage::Stage)) {
+            // Not judged by its content: if it moved meanwhile, it is tried again even if the content turns out to be the same.
+            for (_, path) in artifacts {
+                if !self.watcher.is_as_read(path) {
+                    self.watcher.doubt(path);
+                    self.commands.bell().ring(|told| told.files = true);
+                }
+            }
+        }
+        record
     }
+}
+
+fn paths_of(artifacts: &[(String, PathBuf)]) -> BTreeSet<PathBuf> {
+    artifacts.iter().map(|(_, path)| path.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
     use std::io::Write;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{FileExt, symlink};
     use std::thread;
 
     use super::*;
     use crate::build::tests::Yard;
     use crate::command::tests::Ledger;
+    use crate::error::Error;
 
     /// In these tests a whole file ends in a full stop.
     fn missing(path: &Path) -> std::io::Result<u64> {
@@ -201,10 +291,18 @@ mod tests {
         Ok(if content.ends_with(b".") { 0 } else { 1000 - content.len() as u64 })
     }
 
+    /// In these tests a bad file says so.
+    fn bad(artifacts: &[Artifact]) -> Option<Error> {
+        let is_bad = |artifact: &&Artifact| fs::read(&artifact.path).is_ok_and(|content| content.starts_with(b"bad"));
+        let bad = artifacts.iter().find(is_bad)?;
+        Some(Error::rejected(Code::Elf, Stage::Inspect, bad.plugin.clone(), "it says so"))
+    }
+
     fn serve(yard: &Yard, names: &[&str], story: impl FnOnce(&Ledger)) {
         let artifacts =
             names.iter().map(|name| Artifact { plugin: (*name).to_owned(), path: yard.path(&format!("{name}.so")) }).collect();
         let ledger = Ledger::new();
+        ledger.judge(bad);
         let (control, commands) = Commands::new();
         thread::scope(|scope| {
             let serving = scope.spawn(|| run_with(&ledger, artifacts, &commands, missing));
@@ -275,6 +373,132 @@ mod tests {
             yard.write("b.so", "two.");
             yard.write("a.so", "two.");
             ledger.expect(&["swap a b"]);
+        });
+    }
+
+    #[test]
+    fn a_file_overwritten_in_place_is_left_alone_until_it_is_closed() {
+        let yard = Yard::new();
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            yard.write(&format!("{name}.so"), "one, of full length from the start.");
+        }
+        serve(&yard, &["a", "b", "c", "d", "e", "f"], |ledger| {
+            ledger.expect(&["swap a b c d e f"]);
+            let is_gone = |name: &str| {
+                fs::remove_file(yard.path(name)).expect("a removal");
+                let warning = ledger.next();
+                assert!(warning.ends_with(&format!("{name} is gone: what serves goes on")), "{warning}");
+            };
+            let file = File::options().write(true).open(yard.path("a.so")).expect("a file");
+            file.write_all_at(b"two", 0).expect("a write");
+            // Neither what vanishes nor what is replaced meanwhile takes it along. Of three that vanish one after the other, the last is
+            // told in a later round than the first.
+            ["c.so", "d.so", "e.so"].into_iter().for_each(is_gone);
+            yard.write("new.so", "two.");
+            fs::rename(yard.path("new.so"), yard.path("b.so")).expect("a rename");
+            is_gone("f.so");
+            file.write_all_at(b"TWO", 5).expect("a write");
+            drop(file);
+            ledger.expect(&["swap a b"]);
+            // Nothing of it is left to be swapped.
+            yard.write("c.so", "three.");
+            ledger.expect(&["swap c"]);
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_never_closed_goes_live_when_it_has_been_quiet_for_long() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        serve(&yard, &["a"], |ledger| {
+            ledger.expect(&["swap a"]);
+            let started = Instant::now();
+            let file = File::options().write(true).open(yard.path("a.so")).expect("a file");
+            file.write_all_at(b"two", 0).expect("a write");
+            ledger.expect(&["swap a"]);
+            assert!(started.elapsed() >= QUIET);
+        });
+    }
+
+    #[test]
+    fn a_file_that_moved_while_it_was_copied_is_tried_again_even_with_the_same_content() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        serve(&yard, &["a"], |ledger| {
+            ledger.expect(&["swap a"]);
+            let mut copies = 0;
+            ledger.judge(move |artifacts| {
+                copies += 1;
+                let file = File::options().write(true).open(&artifacts[0].path).expect("a file");
+                (copies == 1).then(|| {
+                    file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("a stamp");
+                    Error::rejected(Code::Io, Stage::Stage, "a.so", "it changed while it was being copied")
+                })
+            });
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a", "rejected E_IO", "swap a"]);
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_refused_keeps_no_other_from_going_live() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("b.so", "one.");
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b"]);
+            yard.write("a.so", "bad.");
+            ledger.expect(&["swap a", "rejected E_ELF"]);
+            yard.write("b.so", "two.");
+            ledger.expect(&["swap b"]);
+            // A reload takes all, and what served on is owed nothing.
+            ledger.reload();
+            ledger.expect(&["swap a b", "rejected E_ELF"]);
+            yard.write("b.so", "three.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a"]);
+        });
+    }
+
+    #[test]
+    fn files_refused_together_are_tried_together_while_they_are_there() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("b.so", "one.");
+        let together = |a: &str, b: &str| {
+            yard.write("a.so", "not whole");
+            yard.write("b.so", b);
+            yard.write("a.so", a);
+        };
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b"]);
+            together("bad.", "two.");
+            ledger.expect(&["swap a b", "rejected E_ELF"]);
+            yard.write("a.so", "three.");
+            ledger.expect(&["swap a b"]);
+            yard.write("a.so", "four.");
+            ledger.expect(&["swap a"]);
+            together("bad again.", "three.");
+            ledger.expect(&["swap a b", "rejected E_ELF"]);
+            fs::remove_file(yard.path("a.so")).expect("a removal");
+            assert!(ledger.next().ends_with("a.so is gone: what serves goes on"));
+            yard.write("b.so", "four.");
+            ledger.expect(&["swap b"]);
+        });
+    }
+
+    #[test]
+    fn after_a_rejected_start_each_artifact_is_swapped_alone() {
+        let yard = Yard::new();
+        yard.write("a.so", "bad.");
+        yard.write("b.so", "one.");
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b", "rejected E_ELF", "swap a", "rejected E_ELF", "swap b"]);
+            yard.write("b.so", "two.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a"]);
         });
     }
 

@@ -1,7 +1,8 @@
 //! Which bytes are judged, and how do they stay what they are?
 //!
 //! An artifact is never opened in place: its bytes go, hashed on the way, into a private file under a name and an inode that were never
-//! used. What is hashed, inspected and opened is that file, which nobody else writes.
+//! used. What is hashed, inspected and opened is that file, which nobody else writes. An artifact that changes while it is copied is
+//! refused: its copy may be half old, half new, and look whole.
 //!
 //! All bytes are hashed, but what the loader never reads (debug information, most of a development build) is written only once the new code
 //! serves: nobody waits for it.
@@ -105,8 +106,8 @@ impl Staging {
     ///
     /// # Errors
     ///
-    /// `E_IO` if it is gone or the copy can't be written, `E_PERM` if it can't be read or is no regular file, `E_SIZE` if it is empty or
-    /// too large.
+    /// `E_IO` if it is gone, changes meanwhile, or the copy can't be written, `E_PERM` if it can't be read or is no regular file,
+    /// `E_SIZE` if it is empty or too large.
     pub(crate) fn copy(&self, artifact: &Path, attempt: u64, loaded: fn(&[u8]) -> Option<u64>) -> Result<Staged> {
         let rejected = |code, reason: &str| Error::rejected(code, Stage::Stage, artifact.display().to_string(), reason);
         let unreadable = |error: io::Error| match error.kind() {
@@ -251,6 +252,35 @@ mod tests {
         fs::write(&artifact, vec![9; bytes.len()]).expect("a file");
         staging.keep("x", late);
         assert_eq!(fs::read(path).expect("a file"), early);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_copied_is_refused_and_leaves_nothing() {
+        use std::os::unix::fs::FileExt;
+        let data = tempfile::tempdir().expect("a folder");
+        let artifact = data.path().join("libx.so");
+        // Copying it takes many ticks of the kernel's clock for stamps.
+        fs::write(&artifact, vec![7; 32 << 20]).expect("a file");
+        let staging = Staging::open(data.path()).expect("a folder");
+        let (writes, is_copied) = (std::sync::Barrier::new(2), std::sync::atomic::AtomicBool::new(false));
+        let copied = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let file = OpenOptions::new().write(true).open(&artifact).expect("a file");
+                file.write_all_at(b"torn", 0).expect("a write");
+                writes.wait();
+                while !is_copied.load(Ordering::Relaxed) {
+                    file.write_all_at(b"torn", 0).expect("a write");
+                }
+            });
+            writes.wait();
+            let copied = staging.copy(&artifact, 1, |_| None);
+            is_copied.store(true, Ordering::Relaxed);
+            copied
+        });
+        let refused = copied.err().map(|error| (error.code(), error.reason()));
+        assert_eq!(refused, Some((Code::Io, "it changed while it was being copied".to_owned())));
+        assert_eq!(files(&staging.folder), 0);
+        staging.copy(&artifact, 1).expect("at rest it is taken");
     }
 
     #[test]

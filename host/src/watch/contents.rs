@@ -51,6 +51,11 @@ impl Contents {
         self.taken.insert(path.to_owned(), print);
     }
 
+    /// Takes back that a path is known: whatever is there next is dirty.
+    pub(super) fn doubt(&mut self, path: &Path) {
+        self.taken.remove(path);
+    }
+
     /// What differs from what was taken.
     pub(super) fn dirty(&self) -> impl Iterator<Item = &Path> {
         let taken = |path: &Path| self.taken.get(path).copied().flatten();
@@ -77,7 +82,8 @@ impl Contents {
 mod tests {
     use super::*;
 
-    /// `a=1` is seen with content 1, `a-` is seen gone, `+a=1` is adopted, `!` takes everything, `!a` takes one.
+    /// `a=1` is seen with content 1, `a-` is seen gone, `+a=1` is adopted, `!` takes everything, `!a` takes one, `~a`
+    /// doubts one.
     fn check(story: &str, dirty: &str) {
         let mut contents = Contents::default();
         for step in story.split_whitespace() {
@@ -86,6 +92,8 @@ mod tests {
                 contents.take();
             } else if let Some(path) = step.strip_prefix('!') {
                 contents.take_one(Path::new(path));
+            } else if let Some(path) = step.strip_prefix('~') {
+                contents.doubt(Path::new(path));
             } else if let Some((path, content)) = step.strip_prefix('+').and_then(|step| step.split_once('=')) {
                 contents.adopt(Path::new(path), print(content));
             } else if let Some((path, content)) = step.split_once('=') {
@@ -115,6 +123,12 @@ mod tests {
     fn an_edit_while_a_build_runs_stays_dirty_until_the_next_build_begins() {
         check("a=1 ! a=2 ! a=3", "a");
         check("a=1 b=1 ! a=2 b=2 !a", "b");
+    }
+
+    #[test]
+    fn a_doubted_file_is_dirty_with_the_same_content() {
+        check("a=1 b=1 ! ~a", "a");
+        check("a=1 ! ~a !a", "");
     }
 
     #[test]

@@ -9,16 +9,19 @@
 //! | `scope` | which paths count? |
 //! | `contents` | what differs from what was last taken? |
 //! | `pending` | which paths are worth a look, and when? |
+//! | `rest` | has a listed file come to rest? |
 //! | `places` | where on disk are they, and which folders must be listened to? |
 //! | `watcher` | what did the system say? |
 //!
-//! The first three do no I/O; time comes in as a parameter.
+//! The first four do no I/O; time comes in as a parameter.
 //!
 //! # When a look is taken
 //!
 //! At once when a file is closed after writing, renamed in, or touched. A file that was created or written but not closed is looked at
-//! after 50 ms of quiet, so that a save in place isn't seen half done; so is a file that vanished, unless something else is ready
-//! before, because editors that delete and create leave such a gap. There is no other delay.
+//! after some quiet, so that a save in place isn't seen half done: how long is up to the scope, 50 ms for sources, more for what is
+//! loaded into a process. A file that vanished is looked for after 50 ms, unless something else is ready before, because editors that
+//! delete and create leave such a gap. Where no event told how a listed file changed, because of polling, lost events or a folder that
+//! is new, its stamps must have been the same for that quiet time. There is no other delay.
 //!
 //! # Where events don't arrive
 //!
@@ -35,6 +38,7 @@
 mod contents;
 mod pending;
 mod places;
+mod rest;
 mod scope;
 mod watcher;
 

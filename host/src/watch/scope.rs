@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Which files of a folder count as a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +14,21 @@ pub enum Take {
 }
 
 /// What to watch. All paths are absolute; folders are free of symbolic links.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// Files that count wherever they are, whether or not they exist now.
     pub files: BTreeSet<PathBuf>,
     /// Folders and what counts below them.
     pub trees: BTreeMap<PathBuf, Take>,
+    /// How long a file that is being written, and of which nobody hears that it was closed, has to be quiet before it is looked at.
+    /// 50 ms unless said: a source that is read half done is read again.
+    pub quiet: Duration,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self { files: BTreeSet::new(), trees: BTreeMap::new(), quiet: Duration::from_millis(50) }
+    }
 }
 
 impl Scope {
@@ -51,6 +61,7 @@ mod tests {
         Scope {
             files: ["/w/Cargo.lock", "/elsewhere/words.txt"].map(PathBuf::from).into(),
             trees: [("/w/a", Take::Rust), ("/w/a/gen", Take::All)].map(|(root, take)| (PathBuf::from(root), take)).into(),
+            ..Scope::default()
         }
     }
 

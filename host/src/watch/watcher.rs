@@ -14,8 +14,9 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::{Condvar, Mutex};
 
 use super::contents::{Contents, Print};
-use super::pending::{Hint, Pending};
+use super::pending::{Hint, Pending, Sight, Taken};
 use super::places::{self, Places, Stamp};
+use super::rest::Rest;
 use super::scope::Scope;
 use crate::error::{Code, Error, Result};
 
@@ -36,6 +37,8 @@ pub struct Watcher {
     scope: Scope,
     places: Places,
     contents: Contents,
+    rest: Rest,
+    /// As they were before a file was last read, and when that was: of listed files, and of all where events don't arrive.
     stamps: BTreeMap<PathBuf, (Stamp, SystemTime)>,
     taken_at: SystemTime,
     inbox: Arc<Inbox>,
@@ -63,7 +66,7 @@ impl Watcher {
         let mut watcher = Self::deaf(scope, wake)?;
         let inbox = watcher.inbox.clone();
         watcher.system = notify::recommended_watcher(move |event| inbox.hear(event)).ok();
-        watcher.scan(true);
+        watcher.scan(true, &BTreeSet::new(), Instant::now());
         if watcher.system.is_none() || watcher.is_shared() || !watcher.hears() {
             watcher.poll(POLL);
         }
@@ -77,32 +80,30 @@ impl Watcher {
     /// As [`new`](Watcher::new).
     pub fn polling(scope: Scope, every: Duration, wake: impl Fn() + Send + Sync + 'static) -> Result<Watcher> {
         let mut watcher = Self::deaf(scope, wake)?;
-        watcher.scan(true);
+        watcher.scan(true, &BTreeSet::new(), Instant::now());
         watcher.poll(every);
         Ok(watcher)
     }
 
     fn deaf(scope: Scope, wake: impl Fn() + Send + Sync + 'static) -> Result<Watcher> {
         refuse(&scope, std::env::home_dir().as_deref())?;
+        let pending = Mutex::new(Pending::new(scope.quiet));
         Ok(Watcher {
             scope,
             places: Places::default(),
             contents: Contents::default(),
+            rest: Rest::default(),
             stamps: BTreeMap::new(),
             taken_at: UNIX_EPOCH,
-            inbox: Arc::new(Inbox {
-                pending: Mutex::default(),
-                probes: Mutex::default(),
-                probed: Condvar::new(),
-                wake: Box::new(wake),
-            }),
+            inbox: Arc::new(Inbox { pending, probes: Mutex::default(), probed: Condvar::new(), wake: Box::new(wake) }),
             system: None,
             listening: BTreeSet::new(),
             poller: None,
         })
     }
 
-    /// Watches another scope from now on. What is new in it is dirty only if it was touched since the last take.
+    /// Watches another scope from now on, with the quiet time of the first. What is new in it is dirty only if it was touched since the
+    /// last take.
     ///
     /// # Errors
     ///
@@ -110,28 +111,38 @@ impl Watcher {
     pub fn rescope(&mut self, scope: Scope) -> Result<()> {
         if scope != self.scope {
             refuse(&scope, std::env::home_dir().as_deref())?;
-            self.scope = scope;
-            self.scan(true);
+            for file in self.scope.files.difference(&scope.files) {
+                self.rest.release(file);
+            }
+            self.scope = Scope { quiet: self.scope.quiet, ..scope };
+            self.scan(true, &BTreeSet::new(), Instant::now());
         }
         Ok(())
     }
 
-    /// Reads what the events since the last look point at.
+    /// Reads what the events since the last look point at. A listed file that may be half written is left as it was last seen.
     pub fn look(&mut self, now: Instant) {
-        let taken = self.inbox.pending.lock().take(now);
-        let mut all = taken.all;
-        for path in &taken.paths {
+        let Taken { mut all, paths } = self.inbox.pending.lock().take(now);
+        let mut standing = BTreeSet::new();
+        for (path, sight) in &paths {
             all |= self.changes_the_map(path);
+            match sight {
+                Sight::Stands => standing.extend(self.led_to_by(path)),
+                // Where others write unheard, nobody heard how quiet it was.
+                Sight::Quiet if self.poller.is_none() => standing.extend(self.files_at(path)),
+                Sight::Quiet | Sight::Unsure => {}
+            }
         }
         if all {
-            self.scan(false);
+            self.scan(false, &standing, now);
             return;
         }
-        for path in taken.paths {
-            for file in self.files_at(&path) {
-                let print = self.print(&file);
-                self.contents.observe(&file, print);
-            }
+        let mut files: BTreeSet<_> = self.rest.ripe(now).into_iter().collect();
+        for path in paths.keys() {
+            files.extend(self.files_at(path));
+        }
+        for file in files {
+            self.observe(&file, standing.contains(&file), now);
         }
     }
 
@@ -144,7 +155,19 @@ impl Watcher {
     /// When to look again even if nothing wakes the caller.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.inbox.pending.lock().due()
+        self.inbox.pending.lock().due().into_iter().chain(self.rest.due()).min()
+    }
+
+    /// Whether a listed file is being written, as far as anybody can tell: what is there must not be used.
+    #[must_use]
+    pub fn is_being_written(&self, file: &Path) -> bool {
+        self.rest.contains(file) || self.was_heard_written(file)
+    }
+
+    /// Whether a listed file still has the stamps that it had when it was last read.
+    #[must_use]
+    pub fn is_as_read(&self, file: &Path) -> bool {
+        places::stamp(file) == self.stamps.get(file).map(|(stamp, _)| *stamp)
     }
 
     /// The files that count and differ from what was last taken. `everything` lets all files of the watched folders count.
@@ -168,6 +191,11 @@ impl Watcher {
     /// Takes one file as known.
     pub fn take_one(&mut self, path: &Path) {
         self.contents.take_one(path);
+    }
+
+    /// Takes back that a file is known: it differs, whatever is there at the next look.
+    pub fn doubt(&mut self, path: &Path) {
+        self.contents.doubt(path);
     }
 
     /// How changes are noticed: `events`, or `polling` where those don't arrive.
@@ -221,8 +249,40 @@ impl Watcher {
         files
     }
 
+    /// The listed files whose content stands because `path` was closed or renamed in: itself, what lies below, what leads there.
+    fn led_to_by(&self, path: &Path) -> BTreeSet<PathBuf> {
+        let stops = self.places.ways.iter().filter(|(stop, _)| stop.starts_with(path));
+        let led = stops.flat_map(|(_, files)| files).cloned();
+        self.scope.files.iter().filter(|file| file.starts_with(path)).cloned().chain(led).collect()
+    }
+
+    /// Notes a file's content, unless it has to be left alone. A file that is `standing` is whole.
+    fn observe(&mut self, path: &Path, standing: bool, now: Instant) {
+        if standing || !self.may_be_half_written(path, now) {
+            self.rest.release(path);
+            let print = self.print(path);
+            self.contents.observe(path, print);
+        }
+    }
+
+    fn was_heard_written(&self, file: &Path) -> bool {
+        let pending = self.inbox.pending.lock();
+        let mut ways = self.places.ways.iter().filter(|(_, files)| files.contains(file));
+        pending.is_written(file) || ways.any(|(stop, _)| pending.is_written(stop))
+    }
+
+    fn may_be_half_written(&mut self, path: &Path, now: Instant) -> bool {
+        if !self.scope.files.contains(path) || !path.is_file() {
+            return false;
+        }
+        let Some(stamp) = places::stamp(path) else { return false };
+        let is_known = self.stamps.get(path).is_some_and(|(before, _)| *before == stamp);
+        let rests = is_known || !self.rest.holds(path, stamp, self.scope.quiet, now);
+        !rests || self.was_heard_written(path)
+    }
+
     /// Walks everything and compares all files.
-    fn scan(&mut self, adopting: bool) {
+    fn scan(&mut self, adopting: bool, standing: &BTreeSet<PathBuf>, now: Instant) {
         let mut again = true;
         // A folder made while we walk is found by the walk after the one that started to listen to its parent.
         for _ in 0..8 {
@@ -238,11 +298,12 @@ impl Watcher {
             }
         }
         for path in self.places.files.clone() {
-            let print = self.print(&path);
-            if adopting && self.contents.last_seen(&path).is_none() && !self.touched_since_taken(&path) {
+            let joins = adopting && self.contents.last_seen(&path).is_none();
+            if joins && !self.touched_since_taken(&path) {
+                let print = self.print(&path);
                 self.contents.adopt(&path, print);
             } else {
-                self.contents.observe(&path, print);
+                self.observe(&path, joins || standing.contains(&path), now);
             }
         }
     }
@@ -283,13 +344,18 @@ impl Watcher {
 
     fn print(&mut self, path: &Path) -> Print {
         let listed = self.scope.files.contains(path);
-        if self.poller.is_none() {
+        let polls = self.poller.is_some();
+        if !listed && !polls {
             return places::print(path, listed);
         }
-        // Polling over a network, an unchanged stamp that is old enough to be trusted saves the reading.
-        let Some(stamp) = places::stamp(path) else { return places::print(path, listed) };
+        let Some(stamp) = places::stamp(path) else {
+            self.stamps.remove(path);
+            return places::print(path, listed);
+        };
         let now = SystemTime::now();
-        if let Some((before, read)) = self.stamps.get(path)
+        // Polling over a network, an unchanged stamp that is old enough to be trusted saves the reading.
+        if polls
+            && let Some((before, read)) = self.stamps.get(path)
             && *before == stamp
             && read.duration_since(UNIX_EPOCH).is_ok_and(|read| read.as_nanos() as i128 > stamp.2.max(stamp.3) + 2_000_000_000)
             && let Some(print) = self.contents.last_seen(path)
@@ -352,9 +418,9 @@ impl Watcher {
 impl Inbox {
     /// Sorts one event of the system. Runs on the system's thread.
     fn hear(&self, event: notify::Result<notify::Event>) {
-        let Ok(event) = event else { return self.note_all() };
+        let Ok(event) = event else { return self.note_lost() };
         if event.need_rescan() {
-            return self.note_all();
+            return self.note_lost();
         }
         let hint = match event.kind {
             EventKind::Access(AccessKind::Open(_)) => return self.hear_probe(&event.paths),
@@ -366,7 +432,9 @@ impl Inbox {
                 Some(Ok(about)) if about.is_symlink() || (about.is_file() && about.nlink() > 1) => Hint::Done,
                 _ => Hint::Writing,
             },
+            EventKind::Create(CreateKind::Folder) => Hint::Made,
             EventKind::Modify(ModifyKind::Data(_)) => Hint::Writing,
+            EventKind::Modify(ModifyKind::Metadata(_)) => Hint::Touched,
             EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Hint::Gone,
             EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => Hint::Done,
         };
@@ -388,6 +456,12 @@ impl Inbox {
 
     fn note_all(&self) {
         if self.pending.lock().note_all() {
+            (self.wake)();
+        }
+    }
+
+    fn note_lost(&self) {
+        if self.pending.lock().note_lost() {
             (self.wake)();
         }
     }
@@ -454,6 +528,7 @@ pub(super) mod tests {
             let scope = Scope {
                 files: [folder.path("p/Cargo.toml"), folder.path("p/.cargo/config.toml")].into(),
                 trees: [(folder.path("p"), Take::Rust)].into(),
+                ..Scope::default()
             };
             Self::watching(folder, scope, by)
         }
@@ -600,6 +675,55 @@ pub(super) mod tests {
         let mut file = File::create(bench.folder.path("p/src/lib.rs")).expect("a file");
         file.write_all(b"not closed").expect("a write");
         bench.expect(&["p/src/lib.rs"]);
+    }
+
+    /// Watches one listed file behind a link, which must be quiet for an hour unless somebody tells that it is whole.
+    fn artifact(by: &str) -> Bench {
+        let folder = Folder::new();
+        write(&folder.path("releases/1/lib.so"), "one");
+        write(&folder.path("next/lib.so"), "two");
+        symlink("releases/1/lib.so", folder.path("lib.so")).expect("a link");
+        let quiet = Duration::from_secs(3600);
+        let scope = Scope { files: [folder.path("lib.so")].into(), quiet, ..Scope::default() };
+        Bench::watching(folder, scope, by)
+    }
+
+    #[test]
+    fn a_listed_file_of_which_nobody_tells_must_rest() {
+        for by in ["events", "polling"] {
+            let mut bench = artifact(by);
+            let (lib, start) = (bench.folder.path("lib.so"), Instant::now());
+            let after = |minutes: u64| start + Duration::from_secs(60 * minutes);
+            let file = File::options().write(true).open(&lib).expect("a file");
+            // What was overheard of it is lost, so that only its stamps tell.
+            let mut look = |minutes| {
+                bench.watcher.inbox.pending.lock().note_lost();
+                bench.watcher.look(after(minutes));
+                (bench.watcher.is_being_written(&lib), bench.watcher.changed(false).len())
+            };
+            assert_eq!(look(0), (false, 0), "{by}");
+            file.set_len(1).expect("a shorter file");
+            assert_eq!([look(0), look(50)], [(true, 0), (true, 0)], "{by}");
+            file.set_len(2).expect("a longer file");
+            assert_eq!([look(70), look(129)], [(true, 0), (true, 0)], "{by}");
+            assert_eq!(look(130), (false, 1), "{by}");
+        }
+    }
+
+    #[test]
+    fn a_listed_file_that_was_closed_or_renamed_in_counts_at_once() {
+        let mut bench = artifact("events");
+        write(&bench.folder.path("lib.so"), "closed");
+        bench.expect(&["lib.so"]);
+        let file = File::options().write(true).open(bench.folder.path("lib.so")).expect("a file");
+        file.set_len(1).expect("a shorter file");
+        bench.watcher.look_at_all(Instant::now());
+        assert!(bench.watcher.is_being_written(&bench.folder.path("lib.so")) && bench.watcher.changed(false).is_empty());
+        drop(file);
+        bench.expect(&["lib.so"]);
+        symlink("next/lib.so", bench.folder.path("other")).expect("a link");
+        fs::rename(bench.folder.path("other"), bench.folder.path("lib.so")).expect("a rename");
+        bench.expect(&["lib.so"]);
     }
 
     #[test]
