@@ -280,7 +280,7 @@ mod tests {
         let refused = copied.err().map(|error| (error.code(), error.reason()));
         assert_eq!(refused, Some((Code::Io, "it changed while it was being copied".to_owned())));
         assert_eq!(files(&staging.folder), 0);
-        staging.copy(&artifact, 1).expect("at rest it is taken");
+        staging.copy(&artifact, 1, |_| None).expect("at rest it is taken");
     }
 
     #[test]
