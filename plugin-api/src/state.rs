@@ -348,6 +348,14 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let at = if path == "." { String::new() } else { format!("at `{path}` ") };
-        format!("{at}can't be read as `{}`: {}", std::any::type_name::<T>(), error.inner())
+        let expectation = expectation::<T>(bytes).unwrap_or_else(|| error.inner().to_string());
+        format!("{at}can't be read as `{}`: {expectation}", std::any::type_name::<T>())
     })
+}
+
+/// What serde expected and found. MessagePack's reader only says which marker it didn't like, so a value that can't be read is read once
+/// more through a form that says what it holds.
+fn expectation<T: DeserializeOwned>(bytes: &[u8]) -> Option<String> {
+    let value: serde_json::Value = rmp_serde::from_slice(bytes).ok()?;
+    serde_json::from_value::<T>(value).err().map(|error| error.to_string())
 }
