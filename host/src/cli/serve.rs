@@ -22,6 +22,7 @@ use crate::build::{self, Project};
 use crate::command::{Commands, Control};
 use crate::error::{Code, Error, Result, Tier};
 use crate::event::Event;
+use crate::exit::Fuse;
 use crate::http::admin::{self, Admin};
 use crate::http::serve::{Limits, Running, Server};
 use crate::swap::{self, Artifact, Host};
@@ -104,6 +105,7 @@ fn host(
     outlet: &Outlet,
     body: impl FnOnce(Host, Commands) -> Result<()> + Send + 'static,
 ) -> Result<()> {
+    let fuse = Fuse::lay().map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     let data = Data::claim(&folder)?;
     let host = Host::new(swap::Options { dev: mode.dev, ..swap::Options::new(data.path()) })?;
     host.expect(plugins);
@@ -156,6 +158,8 @@ fn host(
             Ok(error) = breaks => Err(error),
         };
         control.stop();
+        // Whatever of the following gets stuck behind a plugin, the process ends.
+        fuse.light(serve.drain_timeout + GRACE * 4, i32::from(outcome.is_err()));
         tokio::select! {
             abandoned = end(&host, server, over, serve.drain_timeout) => host.events().say(Event::Stopped { abandoned }),
             again = signals.next() => again.end_process(),
