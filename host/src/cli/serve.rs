@@ -152,7 +152,7 @@ fn host(
     let outcome = runtime.block_on(async {
         let outcome = tokio::select! {
             asked = signals.next() => {
-                host.events().say(Event::Stopping { signal: asked.name().to_owned(), in_flight: host.in_flight() });
+                host.events().say(Event::Stopping { signal: asked.name().to_owned(), in_flight: server.in_flight() });
                 Ok(())
             }
             Ok(error) = breaks => Err(error),
