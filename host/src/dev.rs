@@ -247,6 +247,10 @@ impl<C: Core> Loop<'_, C> {
         self.core.events().say(Event::Building { plugins: plugins.iter().cloned().collect(), trigger });
         let started = Instant::now();
         match attempt.time(Stage::Build, || self.build(task)) {
+            // Nothing new goes live on a host that ends, and nothing newer overtook it.
+            Built::Superseded | Built::Products(_) if self.commands.is_stopped() => {
+                self.core.reject(attempt, &build_error("was given up, as the host stops"));
+            }
             Built::Superseded => {
                 self.debts.superseded = true;
                 self.debts.plugins.extend(plugins.iter().cloned());

@@ -232,10 +232,16 @@ impl Host {
         self.shared.ending.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it is about to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.shared.ending.load(Ordering::Relaxed)
+    }
+
     /// Whether every plugin that is expected serves, and the host isn't about to end.
     #[must_use]
     pub fn ready(&self) -> bool {
-        !self.shared.ending.load(Ordering::Relaxed) && self.shared.slot.now().generations().len() >= *self.shared.expected.lock()
+        !self.is_ending() && self.shared.slot.now().generations().len() >= *self.shared.expected.lock()
     }
 
     /// How many calls are in flight.
@@ -426,7 +432,7 @@ impl Journey {
             Snapshot::compose(now.epoch() + 1, generations).map_err(|clash| {
                 let names: Vec<&str> = candidates().map(|candidate| candidate.plugin()).collect();
                 Error::rejected(Code::Routes, Stage::Try, names.join(", "), clash.to_string())
-                    .help("give each handler a route of its own")
+                    .help("each method and path has one handler; a file that holds another plugin than before adds its routes")
             })
         })?;
         Ok((Some(Arc::new(next)), unchanged))

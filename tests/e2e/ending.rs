@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use midair_tests::client::read_answer;
 use midair_tests::host::{Launch, Midair};
-use midair_tests::project::Project;
+use midair_tests::project::{self, Project};
 use rustix::process::Signal;
 
 const SOURCE: &str = "
@@ -94,4 +94,30 @@ fn a_build_that_runs_is_ended_with_the_host() {
     midair.wait_for("building", |event| event["event"] == "building");
     let ended = midair.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+}
+
+#[test]
+fn two_signals_at_once_end_the_host_without_a_panic() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("libhello.so");
+    project::save(&path, &crate::run::one_and_two()[0]);
+    for _ in 0..20 {
+        let mut midair = Launch::run(&[&path]).arg("--admin").arg("off").start();
+        midair.published();
+        midair.signal(Signal::INT);
+        midair.signal(Signal::INT);
+        let ended = midair.ended("two signals");
+        assert!(matches!(ended.status.code(), Some(0 | 130)), "{}\n{}", ended.status, ended.words());
+    }
+}
+
+#[test]
+fn an_artifact_that_is_named_twice_is_served_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("libhello.so");
+    project::save(&path, &crate::run::one_and_two()[0]);
+    let mut midair = Launch::run(&[&path, &path]).start();
+    midair.published();
+    assert_eq!((midair.get("/").body.as_str(), midair.admin().get("/readyz").status), ("one", 200));
+    assert!(midair.all("rejected").is_empty());
 }

@@ -3,6 +3,7 @@
 //! Start: all that can fail comes before the first `listening`. End: what starts new things stops first, then requests get their time,
 //! then the last word is said. The main thread waits for signals here and runs no plugin code.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
@@ -56,7 +57,10 @@ pub fn dev(args: Dev) -> Result<()> {
 pub fn run(args: Run) -> Result<()> {
     let Run { artifacts, generation_header, serve, .. } = args;
     telling(serve.json, |outlet| {
-        let artifacts = artifacts.into_iter().map(artifact).collect::<Result<Vec<_>>>()?;
+        let mut named = BTreeSet::new();
+        // The same file twice is one.
+        let artifacts = artifacts.into_iter().filter(|path| named.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
+        let artifacts = artifacts.map(artifact).collect::<Result<Vec<_>>>()?;
         let folder = serve.data.clone().map_or_else(|| data::of_user(|name| std::env::var_os(name)), Ok)?;
         let mode = Mode { dev: false, generation_header };
         let plugins = artifacts.len();

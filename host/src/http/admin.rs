@@ -183,7 +183,7 @@ async fn readyz(State(room): State<Room>) -> Response {
     if room.host.ready() {
         return Json(json!({ "ready": true })).into_response();
     }
-    let reason = "not every plugin has code that serves yet";
+    let reason = if room.host.is_ending() { "the host is stopping" } else { "not every plugin has code that serves yet" };
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))).into_response()
 }
 

@@ -72,7 +72,8 @@ pub struct Server {
 /// A listener that serves.
 pub struct Running {
     host: Host,
-    runtime: Runtime,
+    /// Taken by `Drop` alone.
+    runtime: Option<Runtime>,
     stop: watch::Sender<bool>,
     in_flight: Arc<AtomicUsize>,
     ended: Receiver<Infallible>,
@@ -138,7 +139,7 @@ impl Server {
             accept(listener, front, stopped).await;
         });
         std::thread::Builder::new().name("midair-pulse".to_owned()).spawn(move || pulse.watch()).map_err(failed)?;
-        Ok(Running { host, runtime, stop, in_flight, ended })
+        Ok(Running { host, runtime: Some(runtime), stop, in_flight, ended })
     }
 }
 
@@ -157,9 +158,16 @@ impl Running {
         let _ = self.stop.send(true);
         // Nothing is ever sent: this returns when the last connection ended, or late.
         let _ = self.ended.recv_timeout(deadline);
-        let left = self.in_flight();
-        self.runtime.shutdown_background();
-        left
+        self.in_flight()
+    }
+}
+
+/// Workers may be stuck in handlers: nobody waits for them, on whichever thread this is dropped.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
