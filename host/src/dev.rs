@@ -249,7 +249,7 @@ impl<C: Core> Loop<'_, C> {
         match attempt.time(Stage::Build, || self.build(task)) {
             // Nothing new goes live on a host that ends, and nothing newer overtook it.
             Built::Superseded | Built::Products(_) if self.commands.is_stopped() => {
-                self.core.reject(attempt, &build_error("was given up, as the host stops"));
+                self.core.reject(attempt, &build_error("it was given up, as the host stops"));
             }
             Built::Superseded => {
                 self.debts.superseded = true;
@@ -318,7 +318,7 @@ impl<C: Core> Loop<'_, C> {
             });
             let building = match building {
                 Ok(building) => building,
-                Err(error) => return Err(build_error("can't be started").caused_by(error)),
+                Err(error) => return Err(build_error("it can't be started").caused_by(error)),
             };
             loop {
                 let told = commands.wait(watcher.due());
@@ -342,7 +342,7 @@ impl<C: Core> Loop<'_, C> {
             }
             match building.join() {
                 Ok(built) => built,
-                Err(panic) => Err(build_error(format!("broke: {}", said_by(panic.as_ref())))),
+                Err(panic) => Err(build_error(format!("it broke: {}", said_by(panic.as_ref())))),
             }
         });
         // It may have ended well just before it was to be killed: then it counts.
@@ -390,7 +390,7 @@ impl Drop for Done {
 }
 
 fn build_error(reason: impl Into<String>) -> Error {
-    Error::rejected(Code::Build, Stage::Build, "the build", reason)
+    Error::rejected(Code::Build, Stage::Build, "", reason)
 }
 
 /// What to watch of a project: settings and listed files by name, Rust files of its packages, and all files of those with a build
