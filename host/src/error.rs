@@ -40,6 +40,12 @@ pub enum Code {
     /// The plugin speaks another version of the border, or was built in a way that can't be served.
     #[serde(rename = "E_ABI")]
     Abi,
+    /// The artifact's bytes aren't those that the digest beside it names.
+    #[serde(rename = "E_HASH")]
+    Hash,
+    /// The trial in a child process ended in a death, an exit, a hang outside of a hook, or a failed self-test.
+    #[serde(rename = "E_PROBE")]
+    Probe,
     /// The plugin's root symbol is missing.
     #[serde(rename = "E_SYM")]
     Sym,
@@ -58,6 +64,15 @@ pub enum Code {
     /// Two handlers claim the same route.
     #[serde(rename = "E_ROUTES")]
     Routes,
+    /// New code did worse than the code before, which serves again.
+    #[serde(rename = "E_PROBATION")]
+    Probation,
+    /// These bytes were rolled back and are held until others come.
+    #[serde(rename = "E_HELD")]
+    Held,
+    /// One more generation would take more of the system than there is.
+    #[serde(rename = "E_BUDGET")]
+    Budget,
     /// The host itself is at fault.
     #[serde(rename = "E_INTERNAL")]
     Internal,
@@ -80,12 +95,17 @@ impl Code {
             Code::Arch => "E_ARCH",
             Code::Deps => "E_DEPS",
             Code::Abi => "E_ABI",
+            Code::Hash => "E_HASH",
+            Code::Probe => "E_PROBE",
             Code::Sym => "E_SYM",
             Code::Layout => "E_LAYOUT",
             Code::Init => "E_INIT",
             Code::Timeout => "E_TIMEOUT",
             Code::State => "E_STATE",
             Code::Routes => "E_ROUTES",
+            Code::Probation => "E_PROBATION",
+            Code::Held => "E_HELD",
+            Code::Budget => "E_BUDGET",
             Code::Internal => "E_INTERNAL",
             Code::Usage => "E_USAGE",
         }

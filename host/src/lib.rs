@@ -18,6 +18,7 @@ pub mod event;
 pub mod swap;
 
 // From file to code.
+mod candidate;
 mod deadline;
 #[expect(unsafe_code, reason = "the only caller of what a plugin exports")]
 mod entry;

@@ -3,33 +3,30 @@
 //! The one room that sees both sides: files and libraries, snapshots and events. The journey runs on a thread of its own, one attempt at
 //! a time; that thread never runs plugin code itself. All that can fail happens before the publish and leaves everything as it was.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use midair_plugin::abi::Outcome as Told;
 use midair_plugin::manifest::Manifest;
-use midair_plugin::store::{Kind, Memory, Op};
+use midair_plugin::store::Memory;
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Part, Record};
-use crate::call::Call;
+use crate::candidate::{self, Maker};
 use crate::deadline::{Overrun, within};
-use crate::entry::{Plugin, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
 use crate::generation::{Generation, Identity, Remains, Services, go_live};
 use crate::inspect::{inspect, loaded};
 use crate::lease::Leases;
-use crate::library::Opened;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
@@ -191,7 +188,8 @@ impl Host {
         let (jobs, orders) = channel();
         let deadline = shared.options.deadline;
         start("midair-reaper", move || reap(&remains, &bus, deadline))?;
-        let journey = Journey { shared: Arc::clone(&shared), numbers: BTreeMap::new(), addresses: HashSet::new(), stuck: None };
+        let maker = Maker::new(Arc::clone(&shared.services), deadline);
+        let journey = Journey { shared: Arc::clone(&shared), numbers: BTreeMap::new(), maker };
         start("midair-journey", move || journey.run(&orders))?;
         Ok(Self { shared, jobs })
     }
@@ -334,10 +332,7 @@ struct Journey {
     shared: Arc<Shared>,
     /// The last number given, by plugin.
     numbers: BTreeMap<String, u64>,
-    /// Where libraries lie; as none is unmapped, a known address means that the loader gave an old one.
-    addresses: HashSet<usize>,
-    /// The plugin whose opening was given up, and whether it came to an end since.
-    stuck: Option<(String, Arc<AtomicBool>)>,
+    maker: Maker,
 }
 
 /// An artifact that was judged.
@@ -425,7 +420,7 @@ impl Journey {
         let next = attempt.time(Stage::Try, || {
             let candidates = || candidates.iter().map(|candidate| &candidate.generation);
             for candidate in candidates() {
-                try_tables(candidate, self.shared.options.deadline)?;
+                candidate::try_tables(candidate, self.shared.options.deadline)?;
             }
             let stays = |live: &&Arc<Generation>| candidates().all(|candidate| candidate.plugin() != live.plugin());
             let generations = now.generations().iter().filter(stays).chain(candidates()).cloned().collect();
@@ -451,53 +446,14 @@ impl Journey {
 
     fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, candidates: &mut Vec<Candidate>) -> Result<()> {
         let Judged { staged, manifest } = judged;
-        let (name, deadline) = (manifest.name, self.shared.options.deadline);
-        let path = staged.path().to_owned();
-        let opened = attempt.time(Stage::Load, || self.open(&name, path))?;
-        let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
-        *self.shared.opened.lock().entry(name.clone()).or_default() += 1;
-        let library = attempt
-            .time(Stage::Check, || within("midair-check", deadline, move || opened.check()))
-            .map_err(|error| overrun(Stage::Check, "comparing its types", error))??;
-        if !self.addresses.insert(library.address()) {
-            let reason = "the system's loader gave a library that was opened before";
-            return Err(
-                Error::rejected(Code::Sym, Stage::Load, name.clone(), reason).help("this is a fault in midair: please report it")
-            );
-        }
-        let subject = name.clone();
-        let code = attempt
-            .time(Stage::Init, || within("midair-build", deadline, move || Plugin::build(library, &subject)))
-            .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;
-        let number = self.numbers.get(&name).map_or(1, |last| last + 1);
-        let identity = Identity { plugin: name.clone(), number, digest: staged.digest().to_owned() };
-        let candidate = Generation::candidate(identity, code, Arc::clone(&self.shared.services));
-        candidates.push(Candidate { generation: Arc::clone(&candidate), staged });
-        self.shared.known.lock().insert(candidate.key(), Arc::downgrade(&candidate));
-        attempt
-            .time(Stage::Init, || within("midair-init", deadline, move || init(&candidate)))
-            .map_err(|error| overrun(Stage::Init, "its init", error))?
-    }
-
-    /// Opens a library, unless the loader is still busy with an earlier one: it opens one at a time.
-    fn open(&mut self, plugin: &str, path: PathBuf) -> Result<Opened> {
-        if let Some((stuck, over)) = &self.stuck
-            && !over.load(Ordering::Acquire)
-        {
-            let reason = format!("the system's loader is still busy with {stuck}, whose constructors don't come to an end");
-            return Err(Error::rejected(Code::Timeout, Stage::Load, plugin, reason).help("restart the host"));
-        }
-        let over = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&over);
-        let opening = move || {
-            let opened = Opened::open(&path);
-            end.store(true, Ordering::Release);
-            opened
-        };
-        within("midair-load", self.shared.options.deadline, opening).map_err(|overrun| {
-            self.stuck = Some((plugin.to_owned(), over));
-            too_long(Stage::Load, plugin, "opening it", overrun)
-        })?
+        let number = self.numbers.get(&manifest.name).map_or(1, |last| last + 1);
+        let identity = Identity { plugin: manifest.name, number, digest: staged.digest().to_owned() };
+        let made = self.maker.make(attempt, staged.path().to_owned(), identity);
+        self.shared.opened.lock().clone_from(self.maker.opened());
+        let generation = made?;
+        candidates.push(Candidate { generation: Arc::clone(&generation), staged });
+        self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
+        attempt.time(Stage::Init, || candidate::init(&generation, self.shared.options.deadline))
     }
 
     /// The one store. Nothing here can fail.
@@ -557,71 +513,6 @@ fn same(a: &[Artifact], b: &[Artifact]) -> bool {
 fn part_of(generation: &Arc<Generation>) -> Part {
     let (plugin, digest) = (generation.plugin().to_owned(), generation.digest().to_owned());
     Part { plugin, digest, generation: generation.number() }
-}
-
-fn init(candidate: &Arc<Generation>) -> Result<()> {
-    let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
-    let Some(code) = candidate.code() else { return Ok(()) };
-    let call = Call::of_candidate(Arc::clone(candidate));
-    let outcome = code.init(call.context());
-    match outcome.kind() {
-        Told::DONE => Ok(()),
-        Told::PANIC => Err(rejected(format!("its init panicked: {}", told(&outcome.panic())))),
-        _ => Err(rejected(format!("its init failed: {}", outcome.text()))),
-    }
-}
-
-/// How many values of a table are read at most, and for how long.
-const SAMPLE: usize = 10_000;
-const SAMPLE_TIME: Duration = Duration::from_millis(20);
-
-/// Reads a spread sample of each declared table with the candidate's types.
-fn try_tables(candidate: &Arc<Generation>, deadline: Duration) -> Result<()> {
-    let tables = candidate.code().map_or(0, |code| code.tables().len());
-    for place in 0..tables {
-        let tried = Arc::clone(candidate);
-        within("midair-try", deadline, move || try_table(&tried, place))
-            .map_err(|overrun| too_long(Stage::Try, candidate.plugin(), "reading its tables", overrun))??;
-    }
-    Ok(())
-}
-
-fn try_table(candidate: &Generation, place: usize) -> Result<()> {
-    let Some(code) = candidate.code() else { return Ok(()) };
-    let table = &code.tables()[place];
-    let start = Instant::now();
-    let (store, name) = (&candidate.services().store, format!("{}/{table}", candidate.plugin()));
-    for key in store.sample(&name, SAMPLE) {
-        // Read one by one: the values of a whole sample may be more than memory holds.
-        let Ok(rows) = store.apply(&[Op::new(Kind::Get, &name, &key)]) else { continue };
-        // Gone since: nothing to read.
-        let Some(row) = rows.first() else { continue };
-        let outcome = code.check(place, &row.bytes);
-        let reason = match outcome.kind() {
-            Told::DONE => None,
-            Told::PANIC => Some(format!("can't be read: {}", told(&outcome.panic()))),
-            _ => Some(outcome.text()),
-        };
-        if let Some(reason) = reason {
-            return Err(Error::rejected(Code::State, Stage::Try, candidate.plugin(), format!("{table}[{:?}] {reason}", row.key))
-                .help("give an added field `#[serde(default)]`; a field that changes its type needs a new name"));
-        }
-        if start.elapsed() > SAMPLE_TIME {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn too_long(stage: Stage, plugin: &str, what: &str, overrun: Overrun) -> Error {
-    match overrun {
-        Overrun::Deadline(deadline) => {
-            let reason = format!("{what} took longer than {} s and was given up", deadline.as_secs_f64());
-            Error::rejected(Code::Timeout, stage, plugin, reason)
-        }
-        Overrun::Broke => Error::rejected(Code::Internal, stage, plugin, format!("{what} ended without a result")),
-        Overrun::NoThread => Error::rejected(Code::Io, stage, plugin, format!("{what} found no thread to run on")),
-    }
 }
 
 /// Frees what is left of generations, one after the other, each under a deadline: what a plugin's drop does is the plugin's.

@@ -1,0 +1,173 @@
+//! How does a private copy become a candidate?
+//!
+//! Opened, compared, built, started and tried on the values that are there: every step that runs code of a plugin that doesn't serve yet.
+//! Each runs on a thread of its own, which is given up at the deadline. Who asks decides what the candidate reaches: a host's own services,
+//! or those of a probe, which are thrown away.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use midair_plugin::abi::Outcome;
+use midair_plugin::store::{Kind, Op};
+
+use crate::attempt::Attempt;
+use crate::call::Call;
+use crate::deadline::{Overrun, within};
+use crate::entry::{Plugin, told};
+use crate::error::{Code, Error, Result, Stage};
+use crate::generation::{Generation, Identity, Services};
+use crate::library::{Library, Opened};
+
+/// Makes candidates, one at a time, and remembers what the loader did for earlier ones.
+pub(crate) struct Maker {
+    services: Arc<Services>,
+    deadline: Duration,
+    /// Where libraries lie; as none is unmapped, a known address means that the loader gave an old one.
+    addresses: HashSet<usize>,
+    /// The plugin whose opening was given up, and whether it came to an end since.
+    stuck: Option<(String, Arc<AtomicBool>)>,
+    /// Libraries opened so far, by plugin; none is ever closed.
+    opened: BTreeMap<String, usize>,
+}
+
+impl Maker {
+    /// One whose candidates reach `services`; `deadline` is for each step.
+    #[must_use]
+    pub(crate) fn new(services: Arc<Services>, deadline: Duration) -> Self {
+        Self { services, deadline, addresses: HashSet::new(), stuck: None, opened: BTreeMap::new() }
+    }
+
+    /// How many libraries of each plugin were opened.
+    #[must_use]
+    pub(crate) fn opened(&self) -> &BTreeMap<String, usize> {
+        &self.opened
+    }
+
+    /// Opens the copy at `path`, compares its types and builds its plugin.
+    ///
+    /// # Errors
+    ///
+    /// What the step found wrong; the library stays mapped.
+    pub(crate) fn make(&mut self, attempt: &mut Attempt, path: PathBuf, identity: Identity) -> Result<Arc<Generation>> {
+        let (name, deadline) = (identity.plugin.clone(), self.deadline);
+        let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
+        let opened = attempt.time(Stage::Load, || self.open(&name, path))?;
+        *self.opened.entry(name.clone()).or_default() += 1;
+        let library: Library = attempt
+            .time(Stage::Check, || within("midair-check", deadline, move || opened.check()))
+            .map_err(|error| overrun(Stage::Check, "comparing its types", error))??;
+        if !self.addresses.insert(library.address()) {
+            let reason = "the system's loader gave a library that was opened before";
+            return Err(Error::rejected(Code::Sym, Stage::Load, name, reason).help("this is a fault in midair: please report it"));
+        }
+        let subject = name.clone();
+        let code = attempt
+            .time(Stage::Init, || within("midair-build", deadline, move || Plugin::build(library, &subject)))
+            .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;
+        Ok(Generation::candidate(identity, code, Arc::clone(&self.services)))
+    }
+
+    /// Opens a library, unless the loader is still busy with an earlier one: it opens one at a time.
+    fn open(&mut self, plugin: &str, path: PathBuf) -> Result<Opened> {
+        if let Some((stuck, over)) = &self.stuck
+            && !over.load(Ordering::Acquire)
+        {
+            let reason = format!("the system's loader is still busy with {stuck}, whose constructors don't come to an end");
+            return Err(Error::rejected(Code::Timeout, Stage::Load, plugin, reason).help("restart the host"));
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&over);
+        let opening = move || {
+            let opened = Opened::open(&path);
+            end.store(true, Ordering::Release);
+            opened
+        };
+        within("midair-load", self.deadline, opening).map_err(|overrun| {
+            self.stuck = Some((plugin.to_owned(), over));
+            too_long(Stage::Load, plugin, "opening it", overrun)
+        })?
+    }
+}
+
+/// Runs the candidate's `init`.
+///
+/// # Errors
+///
+/// `E_INIT` if it fails or panics, `E_TIMEOUT` if it doesn't end.
+pub(crate) fn init(candidate: &Arc<Generation>, deadline: Duration) -> Result<()> {
+    let started = Arc::clone(candidate);
+    within("midair-init", deadline, move || run_init(&started))
+        .map_err(|overrun| too_long(Stage::Init, candidate.plugin(), "its init", overrun))?
+}
+
+fn run_init(candidate: &Arc<Generation>) -> Result<()> {
+    let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
+    let Some(code) = candidate.code() else { return Ok(()) };
+    let call = Call::of_candidate(Arc::clone(candidate));
+    let outcome = code.init(call.context());
+    match outcome.kind() {
+        Outcome::DONE => Ok(()),
+        Outcome::PANIC => Err(rejected(format!("its init panicked: {}", told(&outcome.panic())))),
+        _ => Err(rejected(format!("its init failed: {}", outcome.text()))),
+    }
+}
+
+/// How many values of a table are read at most, and for how long.
+const SAMPLE: usize = 10_000;
+const SAMPLE_TIME: Duration = Duration::from_millis(20);
+
+/// Reads a spread sample of each declared table with the candidate's types.
+///
+/// # Errors
+///
+/// `E_STATE` naming key, path and expectation, `E_TIMEOUT` if reading doesn't end.
+pub(crate) fn try_tables(candidate: &Arc<Generation>, deadline: Duration) -> Result<()> {
+    let tables = candidate.code().map_or(0, |code| code.tables().len());
+    for place in 0..tables {
+        let tried = Arc::clone(candidate);
+        within("midair-try", deadline, move || try_table(&tried, place))
+            .map_err(|overrun| too_long(Stage::Try, candidate.plugin(), "reading its tables", overrun))??;
+    }
+    Ok(())
+}
+
+fn try_table(candidate: &Generation, place: usize) -> Result<()> {
+    let Some(code) = candidate.code() else { return Ok(()) };
+    let table = &code.tables()[place];
+    let start = Instant::now();
+    let (store, name) = (&candidate.services().store, format!("{}/{table}", candidate.plugin()));
+    for key in store.sample(&name, SAMPLE) {
+        // Read one by one: the values of a whole sample may be more than memory holds.
+        let Ok(rows) = store.apply(&[Op::new(Kind::Get, &name, &key)]) else { continue };
+        // Gone since: nothing to read.
+        let Some(row) = rows.first() else { continue };
+        let outcome = code.check(place, &row.bytes);
+        let reason = match outcome.kind() {
+            Outcome::DONE => None,
+            Outcome::PANIC => Some(format!("can't be read: {}", told(&outcome.panic()))),
+            _ => Some(outcome.text()),
+        };
+        if let Some(reason) = reason {
+            return Err(Error::rejected(Code::State, Stage::Try, candidate.plugin(), format!("{table}[{:?}] {reason}", row.key))
+                .help("give an added field `#[serde(default)]`; a field that changes its type needs a new name"));
+        }
+        if start.elapsed() > SAMPLE_TIME {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn too_long(stage: Stage, plugin: &str, what: &str, overrun: Overrun) -> Error {
+    match overrun {
+        Overrun::Deadline(deadline) => {
+            let reason = format!("{what} took longer than {} s and was given up", deadline.as_secs_f64());
+            Error::rejected(Code::Timeout, stage, plugin, reason)
+        }
+        Overrun::Broke => Error::rejected(Code::Internal, stage, plugin, format!("{what} ended without a result")),
+        Overrun::NoThread => Error::rejected(Code::Io, stage, plugin, format!("{what} found no thread to run on")),
+    }
+}
