@@ -24,6 +24,8 @@ pub enum Outcome {
     Rejected,
     /// A newer change overtook it.
     Superseded,
+    /// What was committed before serves again.
+    RolledBack,
 }
 
 /// A plugin's part in an attempt.
@@ -52,7 +54,7 @@ pub struct Record {
     pub stage: Option<Stage>,
     /// The reason in one line.
     pub reason: Option<String>,
-    /// The plugins whose new code was published or found unchanged.
+    /// The plugins whose new code was published or found unchanged, or whose code before serves again.
     pub parts: Vec<Part>,
     /// Microseconds by step.
     pub phases_us: Phases,
@@ -175,6 +177,14 @@ impl Attempt {
         let record = self.end(Outcome::Superseded, Vec::new());
         journal.keep(&record);
         bus.say(event);
+        record
+    }
+
+    /// Ends it: what was committed before serves again, for this reason; by a breach the code says so.
+    pub fn roll_back(self, parts: Vec<Part>, code: Option<Code>, reason: &str, journal: &Journal) -> Record {
+        let mut record = self.end(Outcome::RolledBack, parts);
+        (record.code, record.reason) = (code, Some(reason.to_owned()));
+        journal.keep(&record);
         record
     }
 

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use midair_plugin::abi::{self, Outcome, RequestParts};
 use midair_plugin::task::{Taken, lend};
@@ -15,7 +16,7 @@ use midair_plugin::task::{Taken, lend};
 use crate::entry::told;
 use crate::event::Event;
 use crate::generation::Generation;
-use crate::lease::Lease;
+use crate::lease::{Lease, Named};
 use crate::route::Found;
 use crate::snapshot::{Snapshot, Target};
 
@@ -37,7 +38,8 @@ impl Call {
     #[must_use]
     pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
-        let lease = lease.pin(&generation.services().leases, generation.key(), place(target));
+        let named = named(lease.snapshot(), &generation, target);
+        let lease = lease.pin(&generation.services().leases, named);
         Arc::new(Self { lease: Some(lease), depth: 0, handler: target.handler, generation })
     }
 
@@ -67,7 +69,7 @@ impl Call {
 
     /// Runs the handler. The request's parameters are those of the route.
     pub(crate) fn invoke(self: Arc<Self>, parts: RequestParts) -> Invocation {
-        Invocation { work: Work::Ready(Box::new(abi::Request::new(parts))), call: self }
+        Invocation { work: Work::Ready(Box::new(abi::Request::new(parts))), called: None, call: self }
     }
 
     /// Asks another route in the same snapshot.
@@ -91,7 +93,7 @@ impl Call {
         };
         let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
-        let lease = lease.nest(&generation.services().leases, generation.key(), place(target));
+        let lease = lease.nest(&generation.services().leases, named(lease.snapshot(), &generation, target));
         let call = Arc::new(Self { lease: Some(lease), depth: self.depth + 1, handler: target.handler, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -113,8 +115,9 @@ impl Call {
     }
 }
 
-fn place(target: Target) -> u32 {
-    u32::try_from(target.handler).unwrap_or(u32::MAX)
+fn named(snapshot: &Snapshot, generation: &Generation, target: Target) -> Named {
+    let handler = u32::try_from(target.handler).unwrap_or(u32::MAX);
+    Named { generation: generation.key(), epoch: snapshot.epoch(), handler }
 }
 
 /// Percent-decodes the parameters; `None` if one isn't UTF-8.
@@ -133,6 +136,8 @@ pub(crate) fn decode(mut params: Vec<(String, String)>) -> Option<Vec<(String, S
 pub(crate) struct Invocation {
     // Dropped first: a future of the plugin must go before the call that keeps its code.
     work: Work,
+    /// When the handler was called: what came before, such as a slow upload, isn't its own time.
+    called: Option<Instant>,
     call: Arc<Call>,
 }
 
@@ -192,6 +197,7 @@ impl Future for Invocation {
             Work::Ready(request) => {
                 let Some(code) = this.call.generation.code() else { return Poll::Ready(Answer::Panic(String::new())) };
                 let handle = this.call.context();
+                this.called = Some(Instant::now());
                 let outcome = lend(context.waker(), |waker| code.call(this.call.handler, handle, *request, waker));
                 match Taken::take(outcome) {
                     // Its first poll is done and has our waker.
@@ -211,7 +217,8 @@ impl Future for Invocation {
             },
             Work::Done => return Poll::Pending,
         };
-        Poll::Ready(this.call.answer(outcome))
+        let took = this.called.map_or(Duration::ZERO, |called| called.elapsed());
+        Poll::Ready(this.call.answer(outcome, took))
     }
 }
 
@@ -219,9 +226,8 @@ impl Call {
     /// Counts a call that was given up, and tells why.
     #[cfg(feature = "http")]
     pub(crate) fn failed(&self, error: String) {
-        let counts = self.generation.counts();
-        counts.requests.fetch_add(1, Ordering::Relaxed);
-        counts.errors.fetch_add(1, Ordering::Relaxed);
+        // Its time is the host's limit, not its own: it counts as failed and no more.
+        self.generation.answered(true, Duration::ZERO);
         self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
     }
 
@@ -232,18 +238,18 @@ impl Call {
     }
 
     /// Turns an outcome into an answer, counts it and tells of what went wrong.
-    fn answer(self: &Arc<Self>, outcome: Outcome) -> Answer {
-        let (counts, kind, status) = (self.generation.counts(), outcome.kind(), outcome.status());
-        counts.requests.fetch_add(1, Ordering::Relaxed);
-        if kind != Outcome::DONE || !(200..500).contains(&status) {
-            counts.errors.fetch_add(1, Ordering::Relaxed);
+    fn answer(self: &Arc<Self>, outcome: Outcome, took: Duration) -> Answer {
+        let (kind, status) = (outcome.kind(), outcome.status());
+        let has_failed = kind != Outcome::DONE || !(200..500).contains(&status);
+        if kind == Outcome::PANIC {
+            self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
         }
+        self.generation.answered(has_failed, took);
         let (status, text) = match kind {
             Outcome::DONE if status >= 200 => return Answer::Response(Reply { outcome, _call: Arc::clone(self) }),
             Outcome::DONE => (500, format!("the handler answered with the status {status}, which is no final one")),
             Outcome::ERROR => (status, outcome.text()),
             Outcome::PANIC => {
-                counts.panics.fetch_add(1, Ordering::Relaxed);
                 let panic = outcome.panic();
                 let text = told(&panic);
                 let (message, location) = (panic.message, panic.location);

@@ -46,15 +46,15 @@ impl Maker {
         &self.opened
     }
 
-    /// Opens the copy at `path`, compares its types and builds its plugin.
+    /// Opens the identity's file, compares its types and builds its plugin.
     ///
     /// # Errors
     ///
     /// What the step found wrong; the library stays mapped.
-    pub(crate) fn make(&mut self, attempt: &mut Attempt, path: PathBuf, identity: Identity) -> Result<Arc<Generation>> {
+    pub(crate) fn make(&mut self, attempt: &mut Attempt, identity: Identity) -> Result<Arc<Generation>> {
         let (name, deadline) = (identity.plugin.clone(), self.deadline);
         let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
-        let opened = attempt.time(Stage::Load, || self.open(&name, path))?;
+        let opened = attempt.time(Stage::Load, || self.open(&name, identity.file.clone()))?;
         *self.opened.entry(name.clone()).or_default() += 1;
         let library: Library = attempt
             .time(Stage::Check, || within("midair-check", deadline, move || opened.check()))

@@ -117,6 +117,7 @@ impl Bell {
 pub(crate) trait Core {
     fn begin(&self, trigger: String) -> Attempt;
     fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record;
+    fn recover(&self, artifacts: Vec<Artifact>);
     fn reject(&self, attempt: Attempt, error: &Error) -> Record;
     fn supersede(&self, attempt: Attempt) -> Record;
     fn events(&self) -> &Bus;
@@ -129,6 +130,11 @@ impl Core for Host {
 
     fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
         Host::swap(self, attempt, artifacts)
+    }
+
+    fn recover(&self, artifacts: Vec<Artifact>) {
+        // What comes of it is told; whatever that is, what lies at the paths is tried next.
+        let _ = Host::recover(self, &artifacts);
     }
 
     fn reject(&self, attempt: Attempt, error: &Error) -> Record {
@@ -257,6 +263,8 @@ pub(crate) mod tests {
             write(&self.lines, format!("swap {}", plugins.join(" ")));
             record
         }
+
+        fn recover(&self, _: Vec<Artifact>) {}
 
         fn reject(&self, attempt: Attempt, error: &Error) -> Record {
             attempt.reject(error, Vec::new(), &self.journal, &self.bus)

@@ -149,6 +149,8 @@ pub enum Stage {
     Probation,
     /// The generation before it goes out of service.
     Retire,
+    /// The generation before it is put back.
+    Rollback,
 }
 
 impl Stage {
@@ -169,6 +171,7 @@ impl Stage {
             Stage::Publish => "publish",
             Stage::Probation => "probation",
             Stage::Retire => "retire",
+            Stage::Rollback => "rollback",
         }
     }
 }

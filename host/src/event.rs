@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Stage};
+use crate::marks::By;
 
 /// Microseconds by step, in the order of the journey.
 pub type Phases = BTreeMap<Stage, u64>;
@@ -49,6 +50,29 @@ pub enum Event {
     },
     /// A generation is live. Said after its number was read back through the live table.
     Published { attempt: u64, plugin: String, generation: u64, digest: String, epoch: u64, phases_us: Phases, trigger: String },
+    /// The generation was watched and did well: it is what a later one would go back to. Microseconds since it was published.
+    Committed { plugin: String, generation: u64, digest: String, requests: u64, watched_us: u64 },
+    /// The generation before serves again, by one store; `from`'s bytes are held. Microseconds from the call, or from the answer that
+    /// was one too many, to the store.
+    RolledBack {
+        attempt: u64,
+        plugin: String,
+        from: u64,
+        to: u64,
+        digest: String,
+        epoch: u64,
+        by: By,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
+        reason: String,
+        after_us: u64,
+    },
+    /// The generation does worse than the one before, and serves on: nothing goes back by itself here.
+    Breached { plugin: String, generation: u64, reason: String, help: String },
+    /// These bytes were rolled back and are passed over.
+    Held { plugin: String, digest: String, by: By, reason: String },
+    /// The last run died while these bytes were on trial, or had just been started again.
+    Died { plugin: String, digest: String, deaths: u32, reason: String },
     /// The artifact holds the very bytes that serve already.
     Unchanged { attempt: u64, plugin: String, generation: u64, digest: String, trigger: String },
     /// A newer change overtook this attempt.

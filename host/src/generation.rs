@@ -4,9 +4,11 @@
 //! while what it writes is queued. Publishing applies the queue; rejecting throws it away and shuts the door.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use midair_plugin::abi::HostRef;
@@ -16,6 +18,8 @@ use parking_lot::Mutex;
 use crate::entry::{HandlerInfo, Plugin};
 use crate::event::{Bus, Event};
 use crate::lease::Leases;
+use crate::probation::{Counts, Verdict};
+use crate::stage::Staged;
 
 /// What the host offers to every generation.
 pub(crate) struct Services {
@@ -29,20 +33,72 @@ pub(crate) struct Services {
     pub dev: bool,
     /// What a plugin calls.
     pub functions: HostRef,
-    /// Takes what is left of a generation when nothing uses it any more.
-    pub reaper: Sender<Remains>,
+    /// Hears what a generation's answers lead to while it is on trial.
+    pub alarms: Sender<Alarm>,
+    /// Takes what ended.
+    pub reaper: Sender<Ended>,
 }
 
-/// What is left when the last use of a generation ended.
-pub(crate) struct Remains {
-    /// Whose it was.
-    pub plugin: String,
-    /// Its number.
-    pub number: u64,
-    /// Whether it ever served.
-    pub published: bool,
-    /// Its code, to be dropped by the reaper and nowhere else.
-    pub code: Plugin,
+/// What an answer on trial led to.
+pub(crate) struct Alarm {
+    /// Whose answer, by the generation's key.
+    pub generation: u64,
+    /// What it led to.
+    pub verdict: Verdict,
+    /// When it was counted.
+    pub at: Instant,
+}
+
+/// What ended, for the reaper.
+pub(crate) enum Ended {
+    /// The last call that was admitted while a generation served.
+    Term {
+        /// Whose.
+        plugin: String,
+        /// Its number.
+        number: u64,
+    },
+    /// The last use of a generation.
+    Use {
+        /// Whose it was.
+        plugin: String,
+        /// Its number.
+        number: u64,
+        /// Its code, to be dropped by the reaper and nowhere else.
+        code: Plugin,
+    },
+}
+
+/// A generation's time of service, from the publish that made it live to the end of the last call that was admitted meanwhile. A generation
+/// that was put back serves a second one.
+pub(crate) struct Term {
+    plugin: String,
+    number: u64,
+    reaper: Sender<Ended>,
+    /// Whether it began: a way back that was prepared and never taken ends silently.
+    began: AtomicBool,
+}
+
+impl Term {
+    /// A term that hasn't begun.
+    #[must_use]
+    pub(crate) fn of(generation: &Generation) -> Self {
+        let Identity { plugin, number, .. } = generation.identity.clone();
+        Self { plugin, number, reaper: generation.services.reaper.clone(), began: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn begin(&self) {
+        self.began.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Term {
+    fn drop(&mut self) {
+        if *self.began.get_mut() {
+            // Without a reaper the host has ended, and nobody listens.
+            let _ = self.reaper.send(Ended::Term { plugin: std::mem::take(&mut self.plugin), number: self.number });
+        }
+    }
 }
 
 /// Who a generation is.
@@ -54,17 +110,20 @@ pub(crate) struct Identity {
     pub number: u64,
     /// blake3 of the artifact, in hex.
     pub digest: String,
+    /// The private copy that the code was opened from.
+    pub file: PathBuf,
 }
 
-/// How many requests, errors and panics.
-#[derive(Default)]
-pub(crate) struct Counts {
-    /// Calls that a client made.
-    pub requests: AtomicU64,
-    /// Answers with a status of 500 and above, panics included.
-    pub errors: AtomicU64,
-    /// Handlers that panicked.
-    pub panics: AtomicU64,
+/// When a generation served, by the epochs of the snapshots: each time from the first one that it was in to the first without it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Served(Vec<(u64, Option<u64>)>);
+
+impl Served {
+    /// Whether a call that was admitted to this epoch holds the generation though it doesn't serve any more.
+    #[must_use]
+    pub(crate) fn is_held_by(&self, epoch: u64) -> bool {
+        self.0.iter().any(|(from, to)| to.is_some_and(|to| (*from..to).contains(&epoch)))
+    }
 }
 
 /// One plugin's code with its way to the host.
@@ -77,6 +136,10 @@ pub(crate) struct Generation {
     code: Option<Plugin>,
     services: Arc<Services>,
     counts: Counts,
+    served: Mutex<Served>,
+    published: OnceLock<Instant>,
+    /// The private copy, once it was published; the file goes with the generation.
+    copy: OnceLock<Staged>,
     door: Mutex<Door>,
     /// `Door` again, for the way that needs no lock.
     phase: AtomicU64,
@@ -129,6 +192,9 @@ impl Generation {
             code: Some(code),
             services,
             counts: Counts::default(),
+            served: Mutex::default(),
+            published: OnceLock::new(),
+            copy: OnceLock::new(),
             door: Mutex::new(Door::Candidate(Vec::new())),
             phase: AtomicU64::new(CANDIDATE),
         })
@@ -175,6 +241,52 @@ impl Generation {
     #[must_use]
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Counts an answer and tells what it leads to, if the generation is on trial. No lock.
+    pub(crate) fn answered(&self, failed: bool, took: Duration) {
+        if let Some(verdict) = self.counts.answered(failed, took) {
+            // Without a listener the host has ended.
+            let _ = self.services.alarms.send(Alarm { generation: self.key, verdict, at: Instant::now() });
+        }
+    }
+
+    /// When it served.
+    #[must_use]
+    pub(crate) fn served(&self) -> Served {
+        self.served.lock().clone()
+    }
+
+    /// It serves from this epoch on.
+    pub(crate) fn enters(&self, epoch: u64) {
+        self.served.lock().0.push((epoch, None));
+        self.published.get_or_init(Instant::now);
+    }
+
+    /// It doesn't serve from this epoch on.
+    pub(crate) fn leaves(&self, epoch: u64) {
+        if let Some((_, to)) = self.served.lock().0.last_mut() {
+            to.get_or_insert(epoch);
+        }
+    }
+
+    /// Microseconds since it was published first.
+    #[must_use]
+    pub(crate) fn watched_us(&self) -> u64 {
+        self.published.get().map_or(0, |published| u64::try_from(published.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// The private copy that its code was opened from.
+    #[must_use]
+    pub(crate) fn file(&self) -> &Path {
+        &self.identity.file
+    }
+
+    /// Takes over the private copy, made whole: a debugger reads it, and a rollback may make it what was committed last.
+    pub(crate) fn keep(&self, mut copy: Staged) {
+        copy.complete();
+        // It is kept once, by who published it.
+        let _ = self.copy.set(copy);
     }
 
     /// What the host offers.
@@ -297,8 +409,7 @@ impl Drop for Generation {
     /// The last lease may end on any thread, in the middle of a request: plugin code is dropped elsewhere.
     fn drop(&mut self) {
         let Some(code) = self.code.take() else { return };
-        let published = *self.phase.get_mut() == LIVE;
-        let remains = Remains { plugin: self.identity.plugin.clone(), number: self.identity.number, published, code };
+        let remains = Ended::Use { plugin: self.identity.plugin.clone(), number: self.identity.number, code };
         if let Err(unsent) = self.services.reaper.send(remains) {
             // The reaper ended with the host: nothing is freed any more, since nobody is left to do it safely.
             std::mem::forget(unsent.0);

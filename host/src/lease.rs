@@ -38,7 +38,20 @@ pub(crate) struct Facts {
     pub start_ns: u64,
     /// Which generation, by its key.
     pub generation: u64,
-    /// Which of its handlers.
+    /// The epoch of the snapshot that it was admitted to, all of which it holds.
+    pub epoch: u64,
+    /// Which of the generation's handlers.
+    pub handler: u32,
+}
+
+/// Which call a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// The generation, by its key.
+    pub generation: u64,
+    /// The epoch of the snapshot that is held.
+    pub epoch: u64,
+    /// Which of the generation's handlers.
     pub handler: u32,
 }
 
@@ -47,6 +60,7 @@ struct Place {
     id: AtomicU64,
     start_ns: AtomicU64,
     generation: AtomicU64,
+    epoch: AtomicU64,
     handler: AtomicU32,
 }
 
@@ -74,6 +88,7 @@ impl Page {
                 let place = &page.places[free];
                 place.start_ns.store(facts.start_ns, Ordering::Relaxed);
                 place.generation.store(facts.generation, Ordering::Relaxed);
+                place.epoch.store(facts.epoch, Ordering::Relaxed);
                 place.handler.store(facts.handler, Ordering::Relaxed);
                 place.id.store(id, Ordering::Release);
                 return Record { page: Arc::clone(page), place: free };
@@ -95,6 +110,7 @@ impl Page {
         let facts = Facts {
             start_ns: place.start_ns.load(Ordering::Relaxed),
             generation: place.generation.load(Ordering::Relaxed),
+            epoch: place.epoch.load(Ordering::Relaxed),
             handler: place.handler.load(Ordering::Relaxed),
         };
         fence(Ordering::Acquire);
@@ -182,8 +198,9 @@ impl Leases {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn record(self: &Arc<Self>, generation: u64, handler: u32) -> Option<Record> {
-        let facts = Facts { start_ns: self.now_ns(), generation, handler };
+    fn record(self: &Arc<Self>, call: Named) -> Option<Record> {
+        let Named { generation, epoch, handler } = call;
+        let facts = Facts { start_ns: self.now_ns(), generation, epoch, handler };
         // A thread that is ending has no shard any more; its call goes unrecorded, not unheld.
         MINE.try_with(|mine| {
             let mut mine = mine.borrow_mut();
@@ -240,22 +257,22 @@ impl<S> Lease<S> {
 
     /// Holds the snapshot by a count of its own and records which handler runs.
     #[must_use]
-    pub(crate) fn pin(self, leases: &Arc<Leases>, generation: u64, handler: u32) -> Self {
+    pub(crate) fn pin(self, leases: &Arc<Leases>, call: Named) -> Self {
         let snapshot = match self.hold {
             Hold::Guard(guard) => arc_swap::Guard::into_inner(guard),
             Hold::Pinned(snapshot) => snapshot,
         };
-        Self { record: leases.record(generation, handler), hold: Hold::Pinned(snapshot) }
+        Self { record: leases.record(call), hold: Hold::Pinned(snapshot) }
     }
 
     /// One more lease on the same snapshot, for a nested call of another handler.
     #[must_use]
-    pub(crate) fn nest(&self, leases: &Arc<Leases>, generation: u64, handler: u32) -> Self {
+    pub(crate) fn nest(&self, leases: &Arc<Leases>, call: Named) -> Self {
         let snapshot = match &self.hold {
             Hold::Guard(guard) => Arc::clone(guard),
             Hold::Pinned(snapshot) => Arc::clone(snapshot),
         };
-        Self { record: leases.record(generation, handler), hold: Hold::Pinned(snapshot) }
+        Self { record: leases.record(call), hold: Hold::Pinned(snapshot) }
     }
 }
 
@@ -263,24 +280,28 @@ impl<S> Lease<S> {
 mod tests {
     use super::*;
 
+    fn named(generation: u64, handler: u32) -> Named {
+        Named { generation, epoch: 1, handler }
+    }
+
     #[test]
     fn records_are_listed_while_they_last_and_pages_are_used_again() {
         let leases = Leases::new();
-        let mut held: Vec<_> = (0..200).map(|n| leases.record(7, n)).collect();
+        let mut held: Vec<_> = (0..200).map(|n| leases.record(named(7, n))).collect();
         assert_eq!(leases.list().len(), 200);
         held.drain(..150);
         let left: Vec<u32> = leases.list().iter().map(|(_, facts, _)| facts.handler).collect();
         assert_eq!(left.len(), 50);
         assert!(left.iter().all(|handler| *handler >= 150));
-        held.extend((0..150).map(|n| leases.record(8, n)));
+        held.extend((0..150).map(|n| leases.record(named(8, n))));
         assert_eq!(leases.all.lock().pages.len(), 1, "one thread, one shard");
         let elsewhere = Arc::clone(&leases);
-        let record = std::thread::spawn(move || elsewhere.record(9, 0)).join().expect("a thread");
+        let record = std::thread::spawn(move || elsewhere.record(named(9, 0))).join().expect("a thread");
         assert_eq!(leases.list().len(), 201);
         drop((held, record));
         assert_eq!(leases.list(), []);
         let again = Arc::clone(&leases);
-        std::thread::spawn(move || drop(again.record(9, 0))).join().expect("a thread");
+        std::thread::spawn(move || drop(again.record(named(9, 0)))).join().expect("a thread");
         assert_eq!(leases.all.lock().pages.len(), 2, "the ended thread's shard is used again");
     }
 }
@@ -289,8 +310,8 @@ mod tests {
 mod model {
     use super::*;
 
-    const A: Facts = Facts { start_ns: 1, generation: 1, handler: 1 };
-    const B: Facts = Facts { start_ns: 2, generation: 2, handler: 2 };
+    const A: Facts = Facts { start_ns: 1, generation: 1, epoch: 1, handler: 1 };
+    const B: Facts = Facts { start_ns: 2, generation: 2, epoch: 2, handler: 2 };
 
     /// A record is claimed, released by another thread and claimed anew while a third reads: no reader sees one record's id with the
     /// other's facts.

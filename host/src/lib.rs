@@ -33,11 +33,14 @@ mod answer;
 mod call;
 mod generation;
 mod lease;
+pub mod marks;
+pub mod probation;
 mod route;
 #[expect(unsafe_code, reason = "the functions that plugins call")]
 mod services;
 mod slot;
 mod snapshot;
+mod standing;
 mod sync;
 
 // From sources to files.

@@ -148,6 +148,7 @@ impl<C: Core> Loop<'_, C> {
 
     fn start(&mut self) {
         let all = self.artifacts.clone();
+        self.core.recover(all.iter().map(|(plugin, path)| Artifact { plugin: plugin.clone(), path: path.clone() }).collect());
         let record = self.swap("start".to_owned(), &all, false);
         if all.len() == 1 || record.outcome != Outcome::Rejected {
             return self.note(&record, &paths_of(&all));
@@ -175,7 +176,7 @@ impl<C: Core> Loop<'_, C> {
         match record.outcome {
             Outcome::Rejected => self.refused.refuse(paths),
             Outcome::Published | Outcome::Unchanged => self.refused.settle(paths),
-            Outcome::Superseded => {}
+            Outcome::Superseded | Outcome::RolledBack => {}
         }
     }
 

@@ -17,8 +17,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// A slot in which nothing serves yet.
     #[must_use]
-    pub(crate) fn new(empty: Snapshot) -> Self {
-        Self { live: ArcSwap::from_pointee(empty) }
+    pub(crate) fn new(empty: Arc<Snapshot>) -> Self {
+        Self { live: ArcSwap::new(empty) }
     }
 
     /// Admits a call to what serves now. Wait-free, no lock, no shared line written.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::generation::Generation;
+use crate::generation::{Generation, Term};
 use crate::route::{Clash, Found, Route, RouteTable};
 
 /// A handler in a snapshot.
@@ -16,10 +16,29 @@ pub(crate) struct Target {
     pub handler: usize,
 }
 
+/// A generation in a snapshot, for one term of service.
+#[derive(Clone)]
+pub(crate) struct Member {
+    /// Whose code.
+    pub generation: Arc<Generation>,
+    /// Shared by all snapshots in a row that the generation is in.
+    pub term: Arc<Term>,
+}
+
+impl Member {
+    /// The generation, about to serve anew.
+    #[must_use]
+    pub(crate) fn anew(generation: Arc<Generation>) -> Self {
+        let term = Arc::new(Term::of(&generation));
+        Self { generation, term }
+    }
+}
+
 /// All that serves at one moment.
 pub(crate) struct Snapshot {
     epoch: u64,
     generations: Vec<Arc<Generation>>,
+    terms: Vec<Arc<Term>>,
     routes: RouteTable<Target>,
 }
 
@@ -29,9 +48,10 @@ impl Snapshot {
     /// # Errors
     ///
     /// The routes that clash.
-    pub(crate) fn compose(epoch: u64, mut generations: Vec<Arc<Generation>>) -> Result<Self, Clash> {
-        generations.sort_by(|a, b| a.plugin().cmp(b.plugin()));
-        let routes = generations.iter().enumerate().flat_map(|(place, generation)| {
+    pub(crate) fn compose(epoch: u64, members: impl IntoIterator<Item = Member>) -> Result<Self, Clash> {
+        let mut members: Vec<Member> = members.into_iter().collect();
+        members.sort_by(|a, b| a.generation.plugin().cmp(b.generation.plugin()));
+        let routes = members.iter().enumerate().flat_map(|(place, Member { generation, .. })| {
             generation.handlers().iter().enumerate().map(move |(handler, info)| Route {
                 method: info.method.clone(),
                 path: info.path.clone(),
@@ -40,7 +60,13 @@ impl Snapshot {
             })
         });
         let routes = RouteTable::build(routes)?;
-        Ok(Self { epoch, generations, routes })
+        let (generations, terms) = members.into_iter().map(|member| (member.generation, member.term)).unzip();
+        Ok(Self { epoch, generations, terms, routes })
+    }
+
+    /// It is about to be live: from now on the end of its terms is told.
+    pub(crate) fn begin(&self) {
+        self.terms.iter().for_each(|term| term.begin());
     }
 
     /// Counts publishes.
@@ -59,6 +85,13 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn generation(&self, plugin: &str) -> Option<&Arc<Generation>> {
         self.generations.iter().find(|generation| generation.plugin() == plugin)
+    }
+
+    /// The generation of `plugin` with its term.
+    #[must_use]
+    pub(crate) fn member(&self, plugin: &str) -> Option<Member> {
+        let at = self.generations.iter().position(|generation| generation.plugin() == plugin)?;
+        Some(Member { generation: Arc::clone(&self.generations[at]), term: Arc::clone(&self.terms[at]) })
     }
 
     /// What answers `method` on `path`.

@@ -7,27 +7,21 @@
 //! All bytes are hashed, but what the loader never reads (debug information, most of a development build) is written only once the new code
 //! serves: nobody waits for it.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use crate::error::{Code, Error, Result, Stage};
 
 /// The largest artifact that is taken, in bytes.
 pub(crate) const LARGEST: u64 = 1 << 30;
 
-/// How many copies of a plugin's generations stay on disk, the newest first: the live one is open anyway, older ones serve a debugger.
-const KEPT: usize = 4;
-
 /// How much is hashed and written at a time, in bytes: what was read is still in the processor's cache when it is hashed and written.
 const PIECE: usize = 256 << 10;
 
-/// A private copy of an artifact. Its file goes with it, unless it is kept.
+/// A private copy of an artifact. Its file goes with it.
 pub(crate) struct Staged {
     path: PathBuf,
     digest: String,
@@ -50,7 +44,7 @@ impl Staged {
     }
 
     /// Writes what the loader doesn't read, for debuggers. If the artifact was changed in place meanwhile, the copy stays without.
-    fn complete(&mut self) {
+    pub(crate) fn complete(&mut self) {
         let Some(mut rest) = self.rest.take() else { return };
         if stamp(&rest.source).ok() == Some(rest.stamp) {
             let from = SeekFrom::Start(rest.from);
@@ -78,7 +72,6 @@ impl Drop for Staged {
 pub(crate) struct Staging {
     folder: PathBuf,
     copies: AtomicU64,
-    kept: Mutex<BTreeMap<String, Vec<Staged>>>,
 }
 
 impl Staging {
@@ -98,7 +91,7 @@ impl Staging {
             fs::remove_dir_all(&folder).map_err(failed)?;
         }
         fs::create_dir_all(&folder).map_err(failed)?;
-        Ok(Self { folder, copies: AtomicU64::new(0), kept: Mutex::default() })
+        Ok(Self { folder, copies: AtomicU64::new(0) })
     }
 
     /// Hashes an artifact and copies what has to be there before it is opened. `loaded` says from a file's first bytes where the part
@@ -174,13 +167,10 @@ impl Staging {
         Ok(Teed { size, digest: hasher.finalize().to_hex().to_string(), copy, from: end.min(size) })
     }
 
-    /// Completes and keeps the copy of a generation that was published, and lets the plugin's oldest go.
-    pub(crate) fn keep(&self, plugin: &str, mut staged: Staged) {
-        staged.complete();
-        let mut kept = self.kept.lock();
-        let copies = kept.entry(plugin.to_owned()).or_default();
-        copies.insert(0, staged);
-        copies.truncate(KEPT);
+    /// Where the copies are.
+    #[must_use]
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 
@@ -215,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_an_inode_of_its_own_and_goes_unless_it_is_kept() {
+    fn a_copy_has_an_inode_of_its_own_and_goes_when_nobody_holds_it() {
         let data = tempfile::tempdir().expect("a folder");
         let artifact = data.path().join("libx.so");
         fs::write(&artifact, vec![7; PIECE + 1]).expect("a file");
@@ -228,29 +218,27 @@ mod tests {
         assert_eq!(fs::read(one.path()).expect("a file"), fs::read(&artifact).expect("a file"));
         drop((one, two));
         assert_eq!(files(&staging.folder), 0);
-        (0..KEPT + 3).for_each(|_| staging.keep("x", copy()));
-        assert_eq!(files(&staging.folder), KEPT);
     }
 
     #[test]
-    fn what_the_loader_doesnt_read_is_hashed_at_once_and_written_when_it_is_kept() {
+    fn what_the_loader_doesnt_read_is_hashed_at_once_and_written_when_it_is_completed() {
         let data = tempfile::tempdir().expect("a folder");
         let artifact = data.path().join("libx.so");
         let bytes: Vec<u8> = (0..3 * PIECE).map(|n| (n % 251) as u8).collect();
         fs::write(&artifact, &bytes).expect("a file");
         let staging = Staging::open(data.path()).expect("a folder");
         let copy = || staging.copy(&artifact, 1, |start| Some(start.len() as u64 + 10)).expect("a copy");
-        let (kept, late) = (copy(), copy());
+        let (mut kept, mut late) = (copy(), copy());
         let (path, early) = (kept.path().to_owned(), fs::read(kept.path()).expect("a file"));
         assert_eq!((early.len(), &early[..PIECE + 10]), (bytes.len(), &bytes[..PIECE + 10]));
         assert!(early[PIECE + 10..].iter().all(|byte| *byte == 0));
         assert_eq!(kept.digest(), blake3::hash(&bytes).to_hex().as_str());
-        staging.keep("x", kept);
+        kept.complete();
         assert_eq!(fs::read(path).expect("a file"), bytes);
         // Changed in place meanwhile: another file's debug information would be worse than none.
         let path = late.path().to_owned();
         fs::write(&artifact, vec![9; bytes.len()]).expect("a file");
-        staging.keep("x", late);
+        late.complete();
         assert_eq!(fs::read(path).expect("a file"), early);
     }
 

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::probation::Rules;
+use crate::swap::Which;
 
 /// Change the code of a running server without restarting it.
 ///
@@ -62,6 +65,17 @@ Replace a file (cp or mv over it, or repoint a symlink) to put its new content l
     Status(Client),
     /// Follow what happens in a running host, until Ctrl-C
     Events(Client),
+    /// Show every generation that still exists, and which calls hold it
+    Generations(Client),
+    /// Put the code back that served before, at once
+    #[command(after_help = "\
+Examples:
+  midair rollback           all plugins of the last publish
+  midair rollback shop      shop alone: to what was committed last, or the one before it
+  midair rollback shop@3    to generation 3, if it is kept
+
+What is replaced is held: the same bytes don't come back by themselves. Other bytes do, and `midair reload --force`.")]
+    Rollback(Rollback),
     /// Ask a running host to look again for changes
     Reload(Reload),
 }
@@ -136,6 +150,58 @@ pub struct Serve {
     /// Threads that run handlers [default: one per processor]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+    /// How new code is watched.
+    #[command(flatten)]
+    pub probation: Probation,
+}
+
+/// How new code is watched once it serves.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "New code is watched")]
+pub struct Probation {
+    /// How long it is watched at least before it is committed
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub probation: Duration,
+    /// How many requests it must have answered before it is committed
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub probation_requests: u64,
+    /// The share of failed answers (5xx, panics) that is too much, if it is 5 times that of the code before
+    #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
+    pub breach_errors: f64,
+    /// How many times the 99th percentile of the code before the one of the new code may be
+    #[arg(long, value_name = "FACTOR", default_value = "3", value_parser = factor)]
+    pub breach_latency: f64,
+    /// How many failed answers in a row are too many; 0 for any number
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub breach_in_a_row: u64,
+    /// What a breach leads to: the code before comes back, or it is told [default: rollback for run, report for dev]
+    #[arg(long, value_name = "WHAT")]
+    pub on_breach: Option<OnBreach>,
+}
+
+/// What a breach leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnBreach {
+    /// The code before comes back.
+    Rollback,
+    /// It is told.
+    Report,
+}
+
+impl Probation {
+    /// The rules that it asks for; `defaults` has what can't be asked for.
+    #[must_use]
+    pub fn rules(&self, defaults: Rules) -> Rules {
+        Rules {
+            time: self.probation,
+            requests: self.probation_requests,
+            errors: self.breach_errors / 100.0,
+            latency_factor: self.breach_latency,
+            in_a_row: self.breach_in_a_row,
+            acts: self.on_breach.map_or(defaults.acts, |what| what == OnBreach::Rollback),
+            ..defaults
+        }
+    }
 }
 
 /// How a client finds the host, and how it shows what it learned.
@@ -153,6 +219,17 @@ pub struct Client {
     /// Print JSON, as the host sends it
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `midair rollback` takes.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Which plugin, and to which of its generations [default: all of the last publish]
+    #[arg(value_name = "PLUGIN[@N]", value_parser = back)]
+    pub which: Option<Which>,
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// What `midair reload` takes.
@@ -191,9 +268,34 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:3000, or a port".to_owned())
 }
 
+fn back(text: &str) -> Result<Which, String> {
+    let (plugin, to) = text.split_once('@').map_or((text, None), |(plugin, to)| (plugin, Some(to)));
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let to = to.map(str::parse).transpose().map_err(|_| ());
+    match to {
+        Ok(None) if is_name(plugin) => Ok(Which::Plugin(plugin.to_owned())),
+        Ok(Some(to)) if is_name(plugin) => Ok(Which::To(plugin.to_owned(), to)),
+        _ => Err("expected a plugin's name, or name@number, such as shop@3".to_owned()),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse().map_err(|_| "expected seconds, such as 30 or 0.5".to_owned())?;
     Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=100.0).contains(share))
+        .ok_or_else(|| "expected a share from 0 to 100, such as 1 or 0.5".to_owned())
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|factor| (1.0..f64::INFINITY).contains(factor))
+        .ok_or_else(|| "expected a factor of at least 1, such as 3".to_owned())
 }
 
 fn above_zero(text: &str) -> Result<Duration, String> {
@@ -253,10 +355,29 @@ mod tests {
         check("midair run", &expect!["exit 2: error: the following required arguments were not provided:"]);
         check(
             "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0",
-            &expect![[
-                r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, workers: None } })"#
-            ]],
+            &expect![[r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, workers: None, probation: Probation { probation: 30s, probation_requests: 50, breach_errors: 1.0, breach_latency: 3.0, breach_in_a_row: 5, on_breach: None } } })"#]],
         );
+    }
+
+    #[test]
+    fn a_rollback_names_a_plugin_and_a_generation_or_nothing() {
+        let which = |line: &str| match Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.action) {
+            Ok(Action::Rollback(Rollback { which, .. })) => format!("{which:?}"),
+            Ok(other) => format!("{other:?}"),
+            Err(error) => format!("exit {}", error.exit_code()),
+        };
+        let told: Vec<_> = ["", " shop", " my-shop@12", " shop@", " @3", " shop@x", " ../x"]
+            .map(|rest| which(&format!("midair rollback{rest}")))
+            .into();
+        expect![[r#"
+            None
+            Some(Plugin("shop"))
+            Some(To("my-shop", 12))
+            exit 2
+            exit 2
+            exit 2
+            exit 2"#]]
+        .assert_eq(&told.join("\n"));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::signals::Signals;
 use super::{render, table};
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
+use crate::swap::Which;
 
 /// How long the host may take to answer. It answers at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,6 +39,39 @@ pub fn status(ask: &Client) -> Result<()> {
     }
     let status = serde_json::from_str(&body).map_err(|error| odd_answer("/status").caused_by(error))?;
     print(table::status(&status).trim_end())
+}
+
+/// `midair generations`: what exists, and what holds it.
+///
+/// # Errors
+///
+/// No host answers, or it refuses.
+pub fn generations(ask: &Client) -> Result<()> {
+    let body = once(ask, Method::GET, "/generations")?;
+    if ask.json {
+        return print(&body);
+    }
+    let generations = serde_json::from_str(&body).map_err(|error| odd_answer("/generations").caused_by(error))?;
+    print(table::generations(&generations).trim_end())
+}
+
+/// `midair rollback`: puts the code back that served before.
+///
+/// # Errors
+///
+/// No host answers, or there is no way back.
+pub fn rollback(ask: &Client, which: Option<&Which>) -> Result<()> {
+    let page = match which {
+        None | Some(Which::Last) => "/rollback".to_owned(),
+        Some(Which::Plugin(plugin)) => format!("/rollback?plugin={plugin}"),
+        Some(Which::To(plugin, to)) => format!("/rollback?plugin={plugin}&to={to}"),
+    };
+    let body = once(ask, Method::POST, &page)?;
+    if ask.json {
+        return print(&body);
+    }
+    let record = serde_json::from_str(&body).map_err(|error| odd_answer("/rollback").caused_by(error))?;
+    print(table::rolled_back(&record).trim_end())
 }
 
 /// `midair reload`: asks the host to look again for changes.

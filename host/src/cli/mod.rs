@@ -33,7 +33,9 @@ pub fn main() -> ! {
         Action::Dev(dev) => serve::dev(dev),
         Action::Run(run) => serve::run(run),
         Action::Status(ask) => client::status(&ask),
+        Action::Generations(ask) => client::generations(&ask),
         Action::Events(ask) => client::events(&ask),
+        Action::Rollback(rollback) => client::rollback(&rollback.client, rollback.which.as_ref()),
         Action::Reload(reload) => client::reload(&reload.client, reload.force),
     };
     let status = match outcome {

@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 
 use owo_colors::{OwoColorize, Style};
 
-use crate::error::Error;
+use crate::error::{Error, Stage};
 use crate::event::{Event, Phases};
+use crate::marks::By;
 
 /// Whether to use colours on something that is a terminal, or isn't: see no-color.org.
 #[must_use]
@@ -34,12 +35,38 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         Event::Diagnostic { level, message, rendered } if rendered.is_empty() => format!("{level}: {message}"),
         Event::Diagnostic { rendered, .. } => rendered.trim_end().to_owned(),
         Event::Rejected { code, stage, subject, reason, help, serving, .. } => {
-            let head = format!("{} swap rejected [{code}], {}", paint.bad("error:"), keeps_serving(serving));
+            let what = if *stage == Stage::Rollback { "rollback refused" } else { "swap rejected" };
+            let head = format!("{} {what} [{code}], {}", paint.bad("error:"), keeps_serving(serving));
             let step = if subject.is_empty() { stage.to_string() } else { format!("{stage} of {subject}") };
             story(&head, &[&step, reason], help.as_deref())
         }
         Event::Published { plugin, generation, phases_us, .. } => {
             format!("{} {}", paint.good(&format!("{plugin} {generation} live")), took(phases_us))
+        }
+        Event::Committed { plugin, generation, requests, .. } if *requests > 0 => {
+            format!("{plugin} {generation} committed after {}", count(usize::try_from(*requests).unwrap_or(usize::MAX), "request"))
+        }
+        Event::RolledBack { plugin, from, to, reason, after_us, by, .. } => {
+            let head = format!("{plugin} {to} is back in place of {from}, after {} ms", millis(*after_us));
+            let mark = if *by == By::Hand { paint.good(&head) } else { paint.alert(&head) };
+            let help = "the bytes of what was replaced are held until others come; `midair reload --force` takes them again";
+            story(&mark, &[reason], Some(help))
+        }
+        Event::Breached { plugin, generation, reason, help } => story(
+            &format!("{} {plugin} {generation} does worse than before, and serves on", paint.alert("warning:")),
+            &[reason],
+            Some(help),
+        ),
+        Event::Held { plugin, digest, reason, .. } => {
+            let digest: String = digest.chars().take(12).collect();
+            format!("{plugin}: the bytes {digest} are passed over, {reason}")
+        }
+        Event::Died { reason, deaths, .. } => {
+            format!(
+                "{} {reason} ({} in a row)",
+                paint.alert("warning:"),
+                count(usize::try_from(*deaths).unwrap_or(usize::MAX), "death")
+            )
         }
         Event::Unchanged { plugin, generation, trigger, .. } => {
             format!("{trigger}: unchanged, {plugin} {generation} keeps serving")
@@ -71,7 +98,7 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         Event::Stopped { abandoned } => format!("stopped, {} abandoned at the deadline", count(*abandoned, "request")),
         Event::Fatal { reason, help, .. } => story(&format!("{} {reason}", paint.bad("error:")), &[], help.as_deref()),
         // The times of a build are told when it is live, and that old requests are over when they were said to go on; both only add noise.
-        Event::Built { .. } | Event::Retired { .. } | Event::Drained { .. } => return None,
+        Event::Built { .. } | Event::Retired { .. } | Event::Drained { .. } | Event::Committed { .. } => return None,
     })
 }
 

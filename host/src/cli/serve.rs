@@ -111,7 +111,9 @@ fn host(
 ) -> Result<()> {
     let fuse = Fuse::lay().map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     let data = Data::claim(&folder)?;
-    let host = Host::new(swap::Options { dev: mode.dev, ..swap::Options::new(data.path()) })?;
+    let options = if mode.dev { swap::Options::development(data.path()) } else { swap::Options::new(data.path()) };
+    let rules = serve.probation.rules(options.rules);
+    let host = Host::new(swap::Options { rules, ..options })?;
     host.expect(plugins);
     outlet.listen(host.events());
 

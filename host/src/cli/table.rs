@@ -2,6 +2,7 @@
 //!
 //! From the answer of `/status` to text. What this version doesn't know is left out, what an older host doesn't say is left empty.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
@@ -17,9 +18,65 @@ pub struct Status {
     epoch: u64,
     plugins: Vec<Plugin>,
     #[serde(default)]
+    held: BTreeMap<String, Vec<Held>>,
+    #[serde(default)]
     leases: Vec<Lease>,
     #[serde(default)]
     attempts: Vec<Attempt>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Held {
+    digest: String,
+    reason: String,
+}
+
+/// Every generation, as people are shown it.
+#[derive(Debug, Deserialize)]
+pub struct Generations {
+    generations: Vec<Generation>,
+    #[serde(default)]
+    libraries: Libraries,
+}
+
+#[derive(Debug, Deserialize)]
+struct Generation {
+    plugin: String,
+    generation: u64,
+    phase: String,
+    digest: String,
+    #[serde(default)]
+    leases: Vec<Lease>,
+    #[serde(default)]
+    blockers: Vec<Blocker>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Blocker {
+    lease: u64,
+    call: String,
+    age_us: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Libraries {
+    opened: u64,
+    maps: u64,
+    mapped_bytes: u64,
+}
+
+/// What a rollback's record says.
+#[derive(Debug, Deserialize)]
+pub struct RolledBack {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Part {
+    plugin: String,
+    generation: u64,
+    digest: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -27,6 +84,8 @@ pub struct Status {
 struct Plugin {
     plugin: String,
     generation: Option<u64>,
+    phase: Option<String>,
+    way_back: Option<u64>,
     digest: Option<String>,
     leases: u64,
     requests: u64,
@@ -61,22 +120,27 @@ const SHOWN: usize = 10;
 pub fn status(status: &Status) -> String {
     let mode = if status.dev { "dev" } else { "run" };
     let mut text = format!("{mode} host, pid {}, run {}, epoch {}\n", status.pid, status.run, status.epoch);
-    let head = ["plugin", "generation", "digest", "requests", "errors", "panics", "in flight", "retained"];
+    let head = ["plugin", "generation", "is", "way back", "digest", "requests", "errors", "panics", "in flight", "retained"];
     let plugins = status.plugins.iter().map(|plugin| {
         let digest = plugin.digest.as_deref().unwrap_or("-");
-        let generation = plugin.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string());
+        let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let phase = plugin.phase.as_deref().map_or("-", phase);
         let counts = [plugin.requests, plugin.errors, plugin.panics, plugin.leases, plugin.retained].map(|count| count.to_string());
-        let mut row = vec![plugin.plugin.clone(), generation, digest.chars().take(12).collect()];
+        let (generation, way_back) = (number(plugin.generation), number(plugin.way_back));
+        let mut row = vec![plugin.plugin.clone(), generation, phase.to_owned(), way_back, short(digest)];
         row.extend(counts);
         row
     });
     section(&mut text, &head, plugins.collect());
 
+    let held = status.held.iter().flat_map(|(plugin, held)| held.iter().map(move |held| (plugin, held)));
+    let held = held.map(|(plugin, Held { digest, reason })| vec![plugin.clone(), short(digest), reason.clone()]);
+    section(&mut text, &["held of", "digest", "reason"], held.collect());
+
     let mut oldest: Vec<_> = status.leases.iter().collect();
     oldest.sort_by_key(|lease| std::cmp::Reverse(lease.age_us));
     let leases = oldest.iter().take(SHOWN).map(|lease| {
-        let age = format!("{}.{} s", lease.age_us / 1_000_000, lease.age_us / 100_000 % 10);
-        vec![lease.id.to_string(), format!("{} {}", lease.plugin, lease.generation), lease.handler.clone(), age]
+        vec![lease.id.to_string(), format!("{} {}", lease.plugin, lease.generation), lease.handler.clone(), age(lease.age_us)]
     });
     section(&mut text, &["lease", "on", "handler", "age"], leases.collect());
     left_out(&mut text, oldest.len(), "lease");
@@ -89,6 +153,49 @@ pub fn status(status: &Status) -> String {
     section(&mut text, &["attempt", "trigger", "outcome", "reason"], attempts.collect());
     left_out(&mut text, status.attempts.len(), "attempt");
     text
+}
+
+/// The generations as text that ends in a line end.
+#[must_use]
+pub fn generations(told: &Generations) -> String {
+    let Libraries { opened, maps, mapped_bytes } = told.libraries;
+    let mib = mapped_bytes.div_ceil(1 << 20);
+    let mut text = format!("{opened} libraries opened, {maps} maps, {mib} MiB mapped\n");
+    let rows = told.generations.iter().map(|generation| {
+        let oldest = generation.blockers.iter().max_by_key(|blocker| blocker.age_us);
+        let held_by =
+            oldest.map_or_else(String::new, |Blocker { lease, call, age_us }| format!("lease {lease} {call} {}", age(*age_us)));
+        vec![
+            generation.plugin.clone(),
+            generation.generation.to_string(),
+            phase(&generation.phase).to_owned(),
+            short(&generation.digest),
+            generation.leases.len().to_string(),
+            generation.blockers.len().to_string(),
+            held_by,
+        ]
+    });
+    section(&mut text, &["plugin", "generation", "is", "digest", "in flight", "held by", "oldest"], rows.collect());
+    text
+}
+
+/// What serves again, as text that ends in a line end.
+#[must_use]
+pub fn rolled_back(record: &RolledBack) -> String {
+    let parts = record.parts.iter();
+    parts.map(|Part { plugin, generation, digest }| format!("{plugin} {generation} ({}) serves again\n", short(digest))).collect()
+}
+
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
+}
+
+fn age(us: u64) -> String {
+    format!("{}.{} s", us / 1_000_000, us / 100_000 % 10)
+}
+
+fn phase(phase: &str) -> &str {
+    if phase == "trial" { "on trial" } else { phase }
 }
 
 fn left_out(text: &mut String, all: usize, thing: &str) {
@@ -126,17 +233,21 @@ mod tests {
     fn a_host_that_serves() {
         check(
             r#"{"run":"r1","pid":7,"dev":true,"epoch":9,
-                "plugins":[{"plugin":"shop","generation":7,"digest":"0123456789abcdef","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2},
+                "plugins":[{"plugin":"shop","generation":7,"phase":"trial","way_back":5,"digest":"0123456789abcdef","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2},
                            {"plugin":"cart","generation":null,"digest":null}],
+                "held":{"shop":[{"digest":"fedcba9876543210","by":"hand","reason":"rolled back: asked for"}]},
                 "leases":[{"id":3,"plugin":"shop","generation":6,"handler":"GET /slow","age_us":61250000}],
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
                             {"id":2,"trigger":"saved src/lib.rs","outcome":"rejected","code":"E_BUILD","reason":"cargo failed\nmore"}]}"#,
             &expect![[r#"
                 dev host, pid 7, run r1, epoch 9
 
-                PLUGIN  GENERATION  DIGEST        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED
-                shop    7           0123456789ab  1200      3       0       1          2
-                cart    -           -             0         0       0       0          0
+                PLUGIN  GENERATION  IS        WAY BACK  DIGEST        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED
+                shop    7           on trial  5         0123456789ab  1200      3       0       1          2
+                cart    -           -         -         -             0         0       0       0          0
+
+                HELD OF  DIGEST        REASON
+                shop     fedcba987654  rolled back: asked for
 
                 LEASE  ON      HANDLER    AGE
                 3      shop 6  GET /slow  61.2 s
@@ -146,6 +257,27 @@ mod tests {
                 1        start             published
             "#]],
         );
+    }
+
+    #[test]
+    fn generations_with_what_holds_them() {
+        let json = r#"{"generations":[
+            {"plugin":"shop","generation":6,"phase":"retired","digest":"0123456789abcdef","leases":[
+              {"id":3,"plugin":"shop","generation":6,"handler":"shop::slow","age_us":61250000}],
+             "blockers":[{"lease":3,"call":"shop=6 shop::slow","age_us":61250000},{"lease":9,"call":"cart=1 cart::add","age_us":2000}],
+             "file":"","file_bytes":0},
+            {"plugin":"shop","generation":7,"phase":"trial","digest":"fedcba9876543210","leases":[],"blockers":[]}],
+            "libraries":{"opened":3,"maps":12,"mapped_bytes":3145729}}"#;
+        expect![[r#"
+            3 libraries opened, 12 maps, 4 MiB mapped
+
+            PLUGIN  GENERATION  IS        DIGEST        IN FLIGHT  HELD BY  OLDEST
+            shop    6           retired   0123456789ab  1          2        lease 3 shop=6 shop::slow 61.2 s
+            shop    7           on trial  fedcba987654  0          0
+        "#]]
+        .assert_eq(&generations(&serde_json::from_str(json).expect("generations")));
+        let record = r#"{"id":4,"outcome":"rolled_back","parts":[{"plugin":"shop","digest":"0123456789abcdef","generation":6}]}"#;
+        expect![["shop 6 (0123456789ab) serves again\n"]].assert_eq(&rolled_back(&serde_json::from_str(record).expect("a record")));
     }
 
     #[test]

@@ -12,20 +12,23 @@ use std::thread;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use futures_util::stream::{self, Stream};
 use http::{HeaderValue, StatusCode, Uri, header};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{Gate, Refusal};
+use crate::attempt::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::event::{Bus, Event};
-use crate::swap::Host;
+use crate::swap::{Host, Which};
 
 /// Events that a slow reader of `/events` may fall behind before it is let go. More than the bus remembers, so that a new one gets those.
 const QUEUE: usize = 1024;
@@ -144,11 +147,18 @@ fn write_notice(notice: &Path, addr: SocketAddr) -> Result<()> {
 fn router(room: Room, gate: Gate) -> Router {
     Router::new()
         .route("/status", get(status))
+        .route("/generations", get(generations))
         .route("/events", get(events))
+        .route("/rollback", post(rollback))
         .route("/reload", post(reload))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such page; see /status, /events, /healthz, /readyz, /reload"))
+        .fallback(async || {
+            refuse(
+                StatusCode::NOT_FOUND,
+                "there is no such page; see /status, /generations, /events, /healthz, /readyz, /reload, /rollback",
+            )
+        })
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "this page doesn't take that method"))
         .layer(middleware::from_fn_with_state(Arc::new(gate), guard))
         .with_state(room)
@@ -175,6 +185,10 @@ async fn status(State(room): State<Room>) -> Response {
     Json(room.host.status()).into_response()
 }
 
+async fn generations(State(room): State<Room>) -> Response {
+    Json(room.host.generations()).into_response()
+}
+
 async fn healthz() -> Response {
     Json(json!({ "alive": true })).into_response()
 }
@@ -197,6 +211,33 @@ async fn reload(State(room): State<Room>, uri: Uri) -> Response {
         return (StatusCode::ACCEPTED, Json(json!({ "accepted": true }))).into_response();
     }
     refuse(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping, or lost the loop that looks for changes")
+}
+
+/// What to go back from.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct From {
+    plugin: Option<String>,
+    to: Option<u64>,
+}
+
+/// Goes back at once and answers with the attempt's record: 409 if there is no way.
+async fn rollback(State(room): State<Room>, from: Result<Query<From>, QueryRejection>) -> Response {
+    let which = match from {
+        Ok(Query(From { plugin: None, to: None })) => Which::Last,
+        Ok(Query(From { plugin: Some(plugin), to: None })) => Which::Plugin(plugin),
+        Ok(Query(From { plugin: Some(plugin), to: Some(to) })) => Which::To(plugin, to),
+        Ok(Query(From { plugin: None, to: Some(_) })) => {
+            return refuse(StatusCode::BAD_REQUEST, "a generation's number needs its plugin: ?plugin=NAME&to=NUMBER");
+        }
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    // It writes down what is held, and waits for the disk.
+    match tokio::task::spawn_blocking(move || room.host.roll_back(&which)).await {
+        Ok(record) if record.outcome == Outcome::RolledBack => Json(record).into_response(),
+        Ok(record) => refuse(StatusCode::CONFLICT, record.reason.as_deref().unwrap_or_default()),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 async fn events(State(room): State<Room>) -> Response {
@@ -287,6 +328,13 @@ mod tests {
             ("GET /status", "200 OK", r#""plugins":"#),
             ("POST /reload?force", "202 Accepted", r#"{"accepted":true}"#),
             ("POST /reload?fast", "400 Bad Request", r#"{"error":""#),
+            ("GET /generations", "200 OK", r#"{"generations":[],"libraries":"#),
+            ("POST /rollback", "409 Conflict", "nothing was published yet"),
+            ("POST /rollback?plugin=shop&to=3", "409 Conflict", "no plugin shop serves"),
+            ("POST /rollback?to=3", "400 Bad Request", "?plugin=NAME&to=NUMBER"),
+            ("POST /rollback?plugin=shop&to=x", "400 Bad Request", r#"{"error":""#),
+            ("POST /rollback?plug=shop", "400 Bad Request", r#"{"error":""#),
+            ("GET /rollback", "405 Method Not Allowed", r#"{"error":""#),
             ("GET /reload", "405 Method Not Allowed", r#"{"error":""#),
             ("GET /nowhere", "404 Not Found", r#"{"error":""#),
         ] {

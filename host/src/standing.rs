@@ -1,0 +1,403 @@
+//! Which generations serve, on trial or committed, and which is the way back?
+//!
+//! The standing changes in whole steps: a publish, a commit, a rollback. Each step that needs a snapshot composes it before anything is
+//! changed, so a step that can't be taken leaves all as it was. With each publish the ways back of everything on trial are composed and
+//! checked too, alone and in pairs (routes clash in pairs): so a rollback out of a trial finds its snapshot ready and can't fail.
+//!
+//! Nothing here stores into the slot, writes a file, or runs plugin code; whoever asks holds the one lock around this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::generation::Generation;
+use crate::probation::Rules;
+use crate::route::Clash;
+use crate::snapshot::{Member, Snapshot};
+
+/// How many committed generations of a plugin are kept besides the one that serves, to go back to by hand.
+const KEPT: usize = 4;
+
+/// All plugins' standing.
+pub(crate) struct Standing {
+    epoch: u64,
+    places: BTreeMap<String, Place>,
+    trials: Vec<Trial>,
+    /// The plugins of the last publish.
+    last: Vec<String>,
+}
+
+/// One plugin's.
+#[derive(Clone)]
+struct Place {
+    live: Member,
+    /// The last committed one: the live one itself, or what a breach goes back to.
+    committed: Option<Arc<Generation>>,
+    /// Those committed before, the newest first.
+    earlier: Vec<Arc<Generation>>,
+}
+
+/// What was published by one attempt and isn't committed yet.
+struct Trial {
+    id: u64,
+    plugins: BTreeSet<String>,
+    since: Instant,
+    /// Whether these bytes were committed by an earlier run: then only time is asked for.
+    settles: bool,
+    /// The snapshot to go back to, where there is something to go back to.
+    back: Option<Arc<Snapshot>>,
+}
+
+/// Why candidates can't be published.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Routes clash with what serves.
+    Clash(Clash),
+    /// Routes clash with what these plugins may have to go back to.
+    WayBack(Vec<String>, Clash),
+}
+
+/// What to go back from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All plugins of the last publish.
+    Last,
+    /// This plugin: to the last committed generation, or the one before it.
+    Plugin(String),
+    /// This plugin, to the generation of this number.
+    To(String, u64),
+}
+
+/// Why there is no way back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoWay {
+    /// No such plugin serves.
+    Unknown(String),
+    /// It is the first, or all before it are gone.
+    Nothing(String),
+    /// That generation isn't kept; these are.
+    Gone(String, u64, Vec<u64>),
+    /// That generation serves.
+    Serves(String, u64),
+    /// Nothing was published.
+    Never,
+    /// Its routes clash with what serves now.
+    Clash(String),
+}
+
+/// A rollback that was decided.
+pub(crate) struct Back {
+    /// What to store.
+    pub snapshot: Arc<Snapshot>,
+    /// What goes, and what comes instead.
+    pub pairs: Vec<(Arc<Generation>, Arc<Generation>)>,
+}
+
+/// How a plugin's generation stands, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Serves and is watched.
+    Trial,
+    /// Serves and is committed.
+    Committed,
+    /// Is kept to go back to.
+    Kept,
+}
+
+impl Standing {
+    /// Nothing serves yet.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self { epoch: 0, places: BTreeMap::new(), trials: Vec::new(), last: Vec::new() }
+    }
+
+    /// Decides a publish: the snapshot to store. The candidates go on trial, or are committed at once where a breach leads to nothing.
+    ///
+    /// # Errors
+    ///
+    /// The routes that clash; the standing is as before.
+    pub(crate) fn publish(
+        &mut self,
+        id: u64,
+        candidates: &[Arc<Generation>],
+        settles: bool,
+        rules: &Rules,
+        now: Instant,
+    ) -> Result<Arc<Snapshot>, Refusal> {
+        let names: BTreeSet<String> = candidates.iter().map(|candidate| candidate.plugin().to_owned()).collect();
+        let mut places = self.places.clone();
+        for candidate in candidates {
+            let live = Member::anew(Arc::clone(candidate));
+            match places.get_mut(candidate.plugin()) {
+                Some(place) => place.live = live,
+                None => drop(places.insert(candidate.plugin().to_owned(), Place { live, committed: None, earlier: Vec::new() })),
+            }
+        }
+        if !rules.acts || settles {
+            names.iter().for_each(|name| places.get_mut(name).into_iter().for_each(Place::commit));
+        }
+        let mut trials: Vec<Trial> = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
+        if rules.acts {
+            trials.push(Trial { id, plugins: names.clone(), since: now, settles, back: None });
+        }
+        let next = Standing { epoch: self.epoch + 1, places, trials, last: names.iter().cloned().collect() };
+        let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(Refusal::Clash)?);
+        let next = next.with_ways_back()?;
+        for name in &names {
+            // What a newer publish overtakes is judged no more.
+            self.places.get(name).into_iter().for_each(|place| place.live.generation.counts().end_trial());
+        }
+        *self = next;
+        Ok(snapshot)
+    }
+
+    /// The snapshot of what serves, with these plugins gone back to what was committed last.
+    fn compose(&self, epoch: u64, back: &BTreeSet<&str>) -> Result<Snapshot, Clash> {
+        let members = self.places.iter().map(|(name, place)| match &place.committed {
+            Some(committed) if back.contains(name.as_str()) => Member::anew(Arc::clone(committed)),
+            _ => place.live.clone(),
+        });
+        Snapshot::compose(epoch, members)
+    }
+
+    /// Prepares the way back of everything on trial.
+    fn with_ways_back(mut self) -> Result<Self, Refusal> {
+        let names: Vec<BTreeSet<String>> = self.trials.iter().map(|trial| self.with_way_back(trial)).collect();
+        let mut backs = Vec::new();
+        for (at, one) in names.iter().enumerate() {
+            let refused = |clash| Refusal::WayBack(one.iter().cloned().collect(), clash);
+            let alone: BTreeSet<&str> = one.iter().map(String::as_str).collect();
+            backs.push(if one.is_empty() { None } else { Some(Arc::new(self.compose(self.epoch + 1, &alone).map_err(refused)?)) });
+            for other in &names[at + 1..] {
+                let both = alone.iter().copied().chain(other.iter().map(String::as_str)).collect();
+                self.compose(self.epoch + 1, &both).map_err(refused)?;
+            }
+        }
+        self.trials.iter_mut().zip(backs).for_each(|(trial, back)| trial.back = back);
+        Ok(self)
+    }
+
+    /// The plugins of a trial that have something to go back to.
+    fn with_way_back(&self, trial: &Trial) -> BTreeSet<String> {
+        let has = |name: &&String| self.places.get(*name).is_some_and(|place| place.on_trial() && place.committed.is_some());
+        trial.plugins.iter().filter(has).cloned().collect()
+    }
+
+    /// The trial in which the generation with this key serves.
+    #[must_use]
+    pub(crate) fn trial_of(&self, key: u64) -> Option<u64> {
+        let serves = |name: &String| self.places.get(name).is_some_and(|place| place.live.generation.key() == key);
+        self.trials.iter().find(|trial| trial.plugins.iter().any(serves)).map(|trial| trial.id)
+    }
+
+    /// Decides to go back out of a trial. `None` if there is nothing to go back to; the trial is over then, and what serves goes on.
+    ///
+    /// After the store, [`renew`](Self::renew) prepares the ways back of the other trials anew.
+    pub(crate) fn breach(&mut self, id: u64) -> Option<Back> {
+        let at = self.trials.iter().position(|trial| trial.id == id)?;
+        let trial = self.trials.remove(at);
+        let names = self.with_way_back(&trial);
+        // What has nothing to go back to stays on trial.
+        self.trials.extend(trial.without(&names).filter(|_| !names.is_empty()));
+        let snapshot = trial.back?;
+        let pairs = names.iter().filter_map(|name| {
+            let place = self.places.get_mut(name)?;
+            let to = place.committed.clone()?;
+            let term = snapshot.member(name)?;
+            let from = std::mem::replace(&mut place.live, term).generation;
+            from.counts().end_trial();
+            Some((from, to))
+        });
+        let pairs = pairs.collect();
+        self.epoch = snapshot.epoch();
+        Some(Back { snapshot, pairs })
+    }
+
+    /// Prepares the ways back of everything that is still on trial, after a rollback.
+    ///
+    /// They were checked in pairs when they were published, so they can't clash; one that did all the same would have none.
+    pub(crate) fn renew(&mut self) {
+        for at in 0..self.trials.len() {
+            let names = self.with_way_back(&self.trials[at]);
+            let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+            let back = if names.is_empty() { None } else { self.compose(self.epoch + 1, &names).ok().map(Arc::new) };
+            self.trials[at].back = back;
+        }
+    }
+
+    /// Decides to go back by hand.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no such way; the standing is as before.
+    pub(crate) fn back(&mut self, which: &Which) -> Result<Back, NoWay> {
+        let targets: Vec<(String, Arc<Generation>)> = match which {
+            Which::Last if self.last.is_empty() => return Err(NoWay::Never),
+            Which::Last => {
+                let found: Vec<_> = self.last.iter().map(|name| Ok((name.clone(), self.place(name)?.before(name)?))).collect();
+                // A plugin that is new has nothing to go back to and stays, unless it is alone.
+                match found.iter().any(Result::is_ok) {
+                    true => found.into_iter().flatten().collect(),
+                    false => found.into_iter().collect::<Result<_, _>>()?,
+                }
+            }
+            Which::Plugin(name) => vec![(name.clone(), self.place(name)?.before(name)?)],
+            Which::To(name, number) => vec![(name.clone(), self.place(name)?.numbered(name, *number)?)],
+        };
+        let names: BTreeSet<String> = targets.iter().map(|(name, _)| name.clone()).collect();
+        let (mut places, mut pairs) = (self.places.clone(), Vec::new());
+        for (name, target) in targets {
+            let Some(place) = places.get_mut(&name) else { continue };
+            pairs.push((Arc::clone(&place.live.generation), Arc::clone(&target)));
+            place.go_back(target);
+        }
+        let trials = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
+        let next = Standing { epoch: self.epoch + 1, places, trials, last: self.last.clone() };
+        let clash = |clash: Clash| NoWay::Clash(clash.to_string());
+        let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(clash)?);
+        let next = next.with_ways_back().map_err(|refusal| NoWay::Clash(refusal.to_string()))?;
+        pairs.iter().for_each(|(from, _)| from.counts().end_trial());
+        *self = next;
+        Ok(Back { snapshot, pairs })
+    }
+
+    fn place(&self, name: &str) -> Result<&Place, NoWay> {
+        self.places.get(name).ok_or_else(|| NoWay::Unknown(name.to_owned()))
+    }
+
+    /// Commits what was watched long enough and answered enough; the generations, by trial.
+    pub(crate) fn commit(&mut self, rules: &Rules, now: Instant) -> Vec<Vec<Arc<Generation>>> {
+        let (due, rest) = std::mem::take(&mut self.trials).into_iter().partition(|trial| self.is_due(trial, rules, now));
+        self.trials = rest;
+        let due: Vec<Trial> = due;
+        due.iter().map(|trial| trial.plugins.iter().filter_map(|name| self.commit_one(name)).collect()).collect()
+    }
+
+    fn commit_one(&mut self, name: &str) -> Option<Arc<Generation>> {
+        let place = self.places.get_mut(name)?;
+        place.commit();
+        place.live.generation.counts().end_trial();
+        Some(Arc::clone(&place.live.generation))
+    }
+
+    fn is_due(&self, trial: &Trial, rules: &Rules, now: Instant) -> bool {
+        let judged = |name: &String| self.places.get(name).map_or(0, |place| place.live.generation.counts().judged());
+        let enough = trial.settles || trial.plugins.iter().all(|name| judged(name) >= rules.requests);
+        enough && now.saturating_duration_since(trial.since) >= rules.time
+    }
+
+    /// When a trial may next be over by time, or has been and lacks requests.
+    #[must_use]
+    pub(crate) fn due(&self, rules: &Rules, now: Instant) -> Option<Duration> {
+        let left = |trial: &Trial| (trial.since + rules.time).saturating_duration_since(now);
+        self.trials.iter().map(left).filter(|left| !left.is_zero()).min()
+    }
+
+    /// The plugin's last committed generation.
+    #[must_use]
+    pub(crate) fn committed(&self, name: &str) -> Option<&Arc<Generation>> {
+        self.places.get(name)?.committed.as_ref()
+    }
+
+    /// The number of the generation that a rollback of this plugin would put back.
+    #[must_use]
+    pub(crate) fn before(&self, name: &str) -> Option<u64> {
+        self.places.get(name)?.before(name).ok().map(|before| before.number())
+    }
+
+    /// Every generation that serves or is kept, with how it stands.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<(Arc<Generation>, Phase)> {
+        let of = |place: &Place| {
+            let live = &place.live.generation;
+            let phase = if place.on_trial() { Phase::Trial } else { Phase::Committed };
+            let kept = place.committed.iter().chain(&place.earlier).filter(|kept| kept.key() != live.key());
+            let mut all = vec![(Arc::clone(live), phase)];
+            all.extend(kept.map(|kept| (Arc::clone(kept), Phase::Kept)));
+            all
+        };
+        self.places.values().flat_map(of).collect()
+    }
+}
+
+impl Trial {
+    /// The trial of the others; `None` if none is left.
+    fn without(&self, names: &BTreeSet<String>) -> Option<Self> {
+        let plugins: BTreeSet<String> = self.plugins.difference(names).cloned().collect();
+        let Trial { id, since, settles, .. } = *self;
+        (!plugins.is_empty()).then_some(Trial { id, plugins, since, settles, back: None })
+    }
+}
+
+impl Place {
+    fn on_trial(&self) -> bool {
+        self.committed.as_ref().is_none_or(|committed| committed.key() != self.live.generation.key())
+    }
+
+    fn commit(&mut self) {
+        let live = Arc::clone(&self.live.generation);
+        if self.on_trial() {
+            self.earlier.splice(0..0, self.committed.replace(live));
+            self.earlier.truncate(KEPT);
+        }
+    }
+
+    /// The generation to go back to when none is named.
+    fn before(&self, name: &str) -> Result<Arc<Generation>, NoWay> {
+        let live = &self.live.generation;
+        let before = |kept: &&Arc<Generation>| kept.number() < live.number();
+        let committed = self.committed.iter().filter(|_| self.on_trial());
+        committed
+            .chain(&self.earlier)
+            .filter(before)
+            .max_by_key(|kept| kept.number())
+            .cloned()
+            .ok_or(NoWay::Nothing(name.to_owned()))
+    }
+
+    fn numbered(&self, name: &str, number: u64) -> Result<Arc<Generation>, NoWay> {
+        if self.live.generation.number() == number {
+            return Err(NoWay::Serves(name.to_owned(), number));
+        }
+        let kept = || self.committed.iter().chain(&self.earlier).filter(|kept| kept.key() != self.live.generation.key());
+        let gone = || NoWay::Gone(name.to_owned(), number, kept().map(|kept| kept.number()).collect());
+        kept().find(|kept| kept.number() == number).cloned().ok_or_else(gone)
+    }
+
+    /// What was committed stays kept, so that one may also go forward again by its number.
+    fn go_back(&mut self, target: Arc<Generation>) {
+        let was = self.committed.replace(Arc::clone(&target));
+        self.earlier.splice(0..0, was);
+        self.earlier.retain(|kept| kept.key() != target.key());
+        self.earlier.truncate(KEPT);
+        self.live = Member::anew(target);
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Clash(clash) => clash.fmt(f),
+            Self::WayBack(plugins, clash) => write!(f, "if {} had to go back, {clash}", plugins.join(" and ")),
+        }
+    }
+}
+
+impl std::fmt::Display for NoWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown(plugin) => write!(f, "no plugin {plugin} serves"),
+            Self::Nothing(plugin) => write!(f, "{plugin} has nothing to go back to: no earlier generation is kept"),
+            Self::Gone(plugin, number, kept) if kept.is_empty() => {
+                write!(f, "{plugin}={number} isn't kept, nor is any other generation of {plugin}")
+            }
+            Self::Gone(plugin, number, kept) => {
+                let kept: Vec<String> = kept.iter().map(|number| format!("{plugin}={number}")).collect();
+                write!(f, "{plugin}={number} isn't kept; {} can be gone back to", kept.join(", "))
+            }
+            Self::Serves(plugin, number) => write!(f, "{plugin}={number} serves already"),
+            Self::Never => f.write_str("nothing was published yet"),
+            Self::Clash(clash) => f.write_str(clash),
+        }
+    }
+}

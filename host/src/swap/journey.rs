@@ -1,0 +1,297 @@
+//! How is an attempt taken from its artifacts to its record?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use midair_plugin::manifest::Manifest;
+
+use super::watch::committed;
+use super::{Artifact, Shared};
+use crate::attempt::{Attempt, Outcome, Part, Record};
+use crate::candidate::{self, Maker};
+use crate::error::{Code, Error, Result, Stage};
+use crate::event::Event;
+use crate::generation::{Alarm, Generation, Identity, go_live};
+use crate::inspect::{inspect, loaded};
+use crate::marks::Held;
+use crate::probation::Verdict;
+use crate::snapshot::Snapshot;
+use crate::stage::Staged;
+use crate::standing::Refusal;
+
+/// An attempt that waits for its turn.
+pub(super) struct Job {
+    pub(super) attempt: Attempt,
+    pub(super) artifacts: Vec<Artifact>,
+    /// Whether these are the bytes that an earlier run committed.
+    pub(super) settles: bool,
+    pub(super) done: Sender<Record>,
+}
+
+/// The thread that takes attempts through. It never runs plugin code itself.
+pub(super) struct Journey {
+    shared: Arc<Shared>,
+    /// The last number given, by plugin.
+    numbers: BTreeMap<String, u64>,
+    maker: Maker,
+}
+
+/// An artifact that was judged.
+struct Judged {
+    artifact: Artifact,
+    staged: Staged,
+    manifest: Manifest,
+}
+
+/// A candidate, the file that its code came from, and where the operator put it.
+struct Candidate {
+    generation: Arc<Generation>,
+    staged: Staged,
+    artifact: Artifact,
+}
+
+/// What came of the steps before publish.
+#[derive(Default)]
+struct Prepared {
+    candidates: Vec<Candidate>,
+    unchanged: Vec<Part>,
+    /// Passed over, as they were rolled back.
+    held: Vec<(String, Held)>,
+}
+
+impl Journey {
+    pub(super) fn new(shared: Arc<Shared>, maker: Maker) -> Self {
+        Self { shared, numbers: BTreeMap::new(), maker }
+    }
+
+    pub(super) fn run(mut self, orders: &Receiver<Job>) {
+        while let Ok(first) = orders.recv() {
+            let mut jobs: Vec<Job> = std::iter::once(first).chain(orders.try_iter()).collect();
+            while !jobs.is_empty() {
+                let Job { attempt, artifacts, settles, done } = jobs.remove(0);
+                let again = |later: &Job| later.attempt.is_forced() >= attempt.is_forced() && same(&later.artifacts, &artifacts);
+                let record = if jobs.iter().any(again) {
+                    attempt.supersede(&self.shared.journal, &self.shared.services.bus)
+                } else {
+                    self.attempt_or_break(attempt, &artifacts, settles)
+                };
+                // Whoever asked may be gone; the journal has the record.
+                let _ = done.send(record);
+                jobs.extend(orders.try_iter());
+            }
+        }
+    }
+
+    /// A fault of the host's own in a journey ends that attempt and no more.
+    fn attempt_or_break(&mut self, attempt: Attempt, artifacts: &[Artifact], settles: bool) -> Record {
+        let spare = attempt.spare();
+        let record = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt, artifacts, settles))).unwrap_or_else(|_| {
+            let error = Error::rejected(Code::Internal, Stage::Load, "", "the journey broke; standard error has the panic");
+            self.shared.reject(spare, &error.help("this is a fault in midair: please report it"))
+        });
+        self.shared.known.lock().retain(|_, generation| generation.strong_count() > 0);
+        record
+    }
+
+    fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact], settles: bool) -> Record {
+        let mut prepared = Prepared::default();
+        let told = self.prepare(&mut attempt, artifacts, &mut prepared).and_then(|()| self.mark(&prepared.candidates, settles));
+        match told {
+            Ok(()) => self.publish(attempt, prepared, settles),
+            Err(error) => self.refuse(attempt, &prepared.candidates, &error),
+        }
+    }
+
+    fn refuse(&self, attempt: Attempt, candidates: &[Candidate], error: &Error) -> Record {
+        candidates.iter().for_each(|candidate| candidate.generation.revoke());
+        self.shared.reject(attempt, error)
+    }
+
+    /// Every step before publish that looks at an artifact. `prepared` has what was made so far, whatever is returned.
+    fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], prepared: &mut Prepared) -> Result<()> {
+        let now = self.shared.slot.now();
+        let (mut changed, mut names) = (Vec::new(), BTreeSet::new());
+        for artifact in artifacts {
+            let judged = self.judge(attempt, artifact)?;
+            let (name, digest) = (&judged.manifest.name, judged.staged.digest());
+            if !names.insert(name.clone()) {
+                let reason = format!("two artifacts hold the plugin {name}");
+                return Err(Error::rejected(Code::Usage, Stage::Inspect, artifact.path.display().to_string(), reason));
+            }
+            if attempt.is_forced() {
+                changed.push(judged);
+            } else if let Some(live) = now.generation(name).filter(|live| live.digest() == digest) {
+                prepared.unchanged.push(part_of(live));
+            } else if let Some(held) = self.shared.marks.of(name).held(digest) {
+                prepared.held.push((name.clone(), held.clone()));
+            } else {
+                changed.push(judged);
+            }
+        }
+        if let ([(name, held), ..], true, true) = (&prepared.held[..], changed.is_empty(), prepared.unchanged.is_empty()) {
+            return Err(Error::rejected(Code::Held, Stage::Stage, name.as_str(), format!("these bytes are held: {}", held.reason))
+                .help("put other bytes in their place, or have these taken again with `midair reload --force`"));
+        }
+        for judged in changed {
+            self.candidate(attempt, judged, prepared)?;
+        }
+        attempt.time(Stage::Try, || {
+            let tried = |candidate: &Candidate| candidate::try_tables(&candidate.generation, self.shared.options.deadline);
+            prepared.candidates.iter().try_for_each(tried)
+        })
+    }
+
+    fn judge(&self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
+        let id = attempt.id();
+        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id, loaded))?;
+        let manifest = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path))?;
+        if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
+            let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
+            return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
+        }
+        Ok(Judged { artifact: artifact.clone(), staged, manifest })
+    }
+
+    fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, prepared: &mut Prepared) -> Result<()> {
+        let Judged { artifact, staged, manifest } = judged;
+        let number = self.numbers.get(&manifest.name).map_or(1, |last| last + 1);
+        let (digest, file) = (staged.digest().to_owned(), staged.path().to_owned());
+        let identity = Identity { plugin: manifest.name, number, digest, file };
+        let made = self.maker.make(attempt, identity);
+        self.shared.opened.lock().clone_from(self.maker.opened());
+        let generation = made?;
+        prepared.candidates.push(Candidate { generation: Arc::clone(&generation), staged, artifact });
+        self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
+        attempt.time(Stage::Init, || candidate::init(&generation, self.shared.options.deadline))
+    }
+
+    /// Writes down what goes on trial, for a next run in case this one dies of it.
+    fn mark(&self, candidates: &[Candidate], settles: bool) -> Result<()> {
+        if !self.shared.options.recovers {
+            return Ok(());
+        }
+        candidates.iter().try_for_each(|Candidate { generation, artifact, .. }| {
+            self.shared.marks.change(generation.plugin(), |mark| {
+                mark.pending = Some(generation.digest().to_owned());
+                if !settles {
+                    mark.source.clone_from(&artifact.path);
+                }
+            })
+        })
+    }
+
+    /// Takes back what [`mark`](Self::mark) wrote: these are pending after all.
+    fn unmark(&self, candidates: &[Candidate]) {
+        let now = self.shared.slot.now();
+        for Candidate { generation, .. } in candidates {
+            let serves = now.generation(generation.plugin()).map(|live| live.digest().to_owned());
+            // If it can't be written, a death now would be blamed on bytes that were refused anyway.
+            let _ = self
+                .shared
+                .marks
+                .change(generation.plugin(), |mark| mark.pending = serves.filter(|it| mark.committed.as_ref() != Some(it)));
+        }
+    }
+
+    /// The one store. All that can be refused here is a clash of routes, and that before anything is changed.
+    fn publish(&mut self, mut attempt: Attempt, prepared: Prepared, settles: bool) -> Record {
+        let shared = Arc::clone(&self.shared);
+        let Prepared { candidates, unchanged, held } = prepared;
+        let (bus, id, trigger) = (&shared.services.bus, attempt.id(), attempt.trigger().to_owned());
+        let say_others = || {
+            for Part { plugin, digest, generation } in unchanged.clone() {
+                bus.say(Event::Unchanged { attempt: id, plugin, generation, digest, trigger: trigger.clone() });
+            }
+            for (plugin, Held { digest, by, reason }) in held.clone() {
+                bus.say(Event::Held { plugin, digest, by, reason });
+            }
+        };
+        if candidates.is_empty() {
+            let record = attempt.finish(Outcome::Unchanged, unchanged.clone(), &shared.journal);
+            say_others();
+            return record;
+        }
+        let generations: Vec<Arc<Generation>> = candidates.iter().map(|candidate| Arc::clone(&candidate.generation)).collect();
+        let before = match attempt.time(Stage::Publish, || self.store(id, &generations, settles)) {
+            Ok(before) => before,
+            Err(refusal) => {
+                self.unmark(&candidates);
+                return self.refuse(attempt, &candidates, &clash(&generations, &refusal));
+            }
+        };
+        // Read back through the live table: only what really answers is said to be published.
+        let live = shared.slot.now();
+        let parts: Vec<Part> =
+            generations.iter().filter_map(|candidate| live.generation(candidate.plugin())).map(part_of).collect();
+        // The record first: who hears of it finds the record.
+        let record = attempt.finish(Outcome::Published, parts, &shared.journal);
+        say_others();
+        for Part { plugin, digest, generation } in record.parts.clone() {
+            let (epoch, phases_us, trigger) = (live.epoch(), record.phases_us.clone(), trigger.clone());
+            bus.say(Event::Published { attempt: id, plugin, generation, digest, epoch, phases_us, trigger });
+        }
+        let in_flight = shared.services.leases.list();
+        for old in generations.iter().filter_map(|candidate| before.generation(candidate.plugin())) {
+            let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
+            bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
+        }
+        for Candidate { generation, staged, .. } in candidates {
+            generation.keep(staged);
+            if !settles && !shared.marks.of(generation.plugin()).held.is_empty() {
+                // Other bytes came: what was held may come again.
+                let written = shared.marks.change(generation.plugin(), |mark| mark.held.clear());
+                written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
+            }
+            if !shared.options.rules.acts {
+                committed(&shared, &generation);
+            }
+        }
+        record
+    }
+
+    /// Decides the publish and stores; what served before.
+    fn store(&mut self, id: u64, candidates: &[Arc<Generation>], settles: bool) -> Result<Arc<Snapshot>, Refusal> {
+        let (shared, rules) = (&self.shared, &self.shared.options.rules);
+        let mut standing = shared.standing.lock();
+        let committed: Vec<_> = candidates.iter().map(|candidate| standing.committed(candidate.plugin()).cloned()).collect();
+        let next = standing.publish(id, candidates, settles, rules, Instant::now())?;
+        // From here on nothing can fail.
+        for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
+            candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()));
+        }
+        go_live(&shared.services, candidates.iter());
+        self.numbers.extend(candidates.iter().map(|candidate| (candidate.plugin().to_owned(), candidate.number())));
+        next.begin();
+        let epoch = next.epoch();
+        let before = shared.slot.publish(next);
+        for candidate in candidates {
+            before.generation(candidate.plugin()).into_iter().for_each(|old| old.leaves(epoch));
+            candidate.enters(epoch);
+            // Somebody has to know when it is due.
+            let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
+            let _ = shared.services.alarms.send(alarm);
+        }
+        Ok(before)
+    }
+}
+
+fn clash(candidates: &[Arc<Generation>], refusal: &Refusal) -> Error {
+    let names: Vec<&str> = candidates.iter().map(|candidate| candidate.plugin()).collect();
+    let help = match refusal {
+        Refusal::Clash(_) => "each method and path has one handler; a file that holds another plugin than before adds its routes",
+        Refusal::WayBack(..) => "wait until what is on trial is committed, or roll it back",
+    };
+    Error::rejected(Code::Routes, Stage::Try, names.join(", "), refusal.to_string()).help(help)
+}
+
+fn same(a: &[Artifact], b: &[Artifact]) -> bool {
+    a.len() == b.len() && a.iter().all(|artifact| b.contains(artifact))
+}
+
+pub(super) fn part_of(generation: &Arc<Generation>) -> Part {
+    let (plugin, digest) = (generation.plugin().to_owned(), generation.digest().to_owned());
+    Part { plugin, digest, generation: generation.number() }
+}

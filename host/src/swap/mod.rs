@@ -1,0 +1,346 @@
+//! How does an artifact become what serves, and how does what served before come back?
+//!
+//! The one room that sees both sides: files and libraries, snapshots and events. [`journey`] takes attempts through, on a thread of its
+//! own, one at a time; all that can fail happens before the publish and leaves everything as it was. [`watch`] commits what did well and
+//! goes back from what didn't, on another thread, so that no journey is ever waited for. Neither thread runs plugin code.
+//!
+//! Both change the standing under one lock, and store into the slot while they hold it: so there is an order of publishes and rollbacks,
+//! and each builds on what was live at that moment. No file is written and no plugin is called under that lock.
+
+mod journey;
+mod status;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use midair_plugin::store::Memory;
+use parking_lot::Mutex;
+
+use self::journey::{Job, Journey};
+pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, Status};
+use crate::answer;
+use crate::attempt::{Attempt, Journal, Record};
+use crate::candidate::Maker;
+use crate::deadline::{Overrun, within};
+use crate::error::{Code, Error, Result, Stage};
+use crate::event::{Bus, Event};
+use crate::generation::{Ended, Generation, Services};
+use crate::lease::Leases;
+use crate::marks::Marks;
+use crate::probation::Rules;
+use crate::services;
+use crate::slot::Slot;
+use crate::snapshot::Snapshot;
+use crate::stage::Staging;
+use crate::standing::Standing;
+pub use crate::standing::Which;
+
+/// How a host is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder for private copies and for what a next run has to know; no other host may use it.
+    pub data: PathBuf,
+    /// Whether error texts may reach clients.
+    pub dev: bool,
+    /// How long opening a library, building its plugin, its `init` and the trial of a table may take, each.
+    pub deadline: Duration,
+    /// When new code is committed, and when the code before it comes back.
+    pub rules: Rules,
+    /// Whether a run that died is remembered: the next one then starts with what was committed last, and doesn't take again by itself what
+    /// was on trial when it died.
+    pub recovers: bool,
+}
+
+impl Options {
+    /// The defaults for production, with this folder.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        let deadline = Duration::from_secs(10);
+        Self { data: data.into(), dev: false, deadline, rules: Rules::PRODUCTION, recovers: true }
+    }
+
+    /// The defaults for development, with this folder: error texts are shown, a breach is told and no more, and each run begins anew.
+    #[must_use]
+    pub fn development(data: impl Into<PathBuf>) -> Self {
+        Self { dev: true, rules: Rules::DEVELOPMENT, recovers: false, ..Self::new(data) }
+    }
+}
+
+/// A file that holds a plugin's code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// The plugin's name as its builder knows it; empty to take what the manifest says.
+    pub plugin: String,
+    /// The file. It is read and copied, never opened in place.
+    pub path: PathBuf,
+}
+
+/// What serves, and the way to replace it. Clones are the same host.
+///
+/// ```no_run
+/// use midair::swap::{Artifact, Host, Options};
+///
+/// let host = Host::new(Options::new("/tmp/midair"))?;
+/// let attempt = host.begin("started");
+/// let record = host.swap(attempt, vec![Artifact { plugin: String::new(), path: "libshop.so".into() }]);
+/// println!("{:?}", record.outcome);
+/// # Ok::<(), midair::error::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Host {
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+}
+
+struct Shared {
+    options: Options,
+    run: String,
+    services: Arc<Services>,
+    slot: Slot,
+    /// Changed only together with the slot.
+    standing: Mutex<Standing>,
+    marks: Marks,
+    journal: Journal,
+    staging: Staging,
+    expected: Mutex<usize>,
+    ending: AtomicBool,
+    /// Every generation that still exists, by key.
+    known: Mutex<BTreeMap<u64, Weak<Generation>>>,
+    /// Libraries opened so far, by plugin; none is ever closed.
+    opened: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Host {
+    /// A host in which nothing serves yet.
+    ///
+    /// # Errors
+    ///
+    /// If its folder can't be prepared or its threads can't be started.
+    pub fn new(options: Options) -> Result<Self> {
+        let staging = Staging::open(&options.data)?;
+        let (marks, damaged) = Marks::open(&options.data)?;
+        let (reaper, remains) = channel();
+        let (alarms, rings) = channel();
+        let bus = Bus::default();
+        damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
+        let services = Arc::new(Services {
+            store: Memory::default(),
+            bus: bus.clone(),
+            leases: Leases::new(),
+            dev: options.dev,
+            reaper,
+            alarms,
+            functions: services::functions(),
+        });
+        let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
+        let shared = Arc::new(Shared {
+            run: run_id(),
+            services,
+            slot: Slot::new(Arc::new(nothing)),
+            standing: Mutex::new(Standing::new()),
+            marks,
+            journal: Journal::default(),
+            staging,
+            expected: Mutex::new(1),
+            ending: AtomicBool::new(false),
+            known: Mutex::default(),
+            opened: Mutex::default(),
+            options,
+        });
+        let (jobs, orders) = channel();
+        let deadline = shared.options.deadline;
+        start("midair-reaper", move || reap(&remains, &bus, deadline))?;
+        let maker = Maker::new(Arc::clone(&shared.services), deadline);
+        let journey = Journey::new(Arc::clone(&shared), maker);
+        start("midair-journey", move || journey.run(&orders))?;
+        let watched = Arc::clone(&shared);
+        start("midair-probation", move || watch::watch(&watched, &rings))?;
+        Ok(Self { shared, jobs })
+    }
+
+    /// What happens, as it happens.
+    #[must_use]
+    pub fn events(&self) -> &Bus {
+        &self.shared.services.bus
+    }
+
+    /// Answers a request within this process, as the HTTP host would: by the handler that its method and path lead to.
+    ///
+    /// The future runs plugin code wherever it is polled; dropping it drops the handler where it waits. Bodies may lie in the plugin's
+    /// memory and keep its code until they are dropped.
+    pub async fn ask(&self, request: Request<Bytes>) -> Response<Bytes> {
+        answer::answer(self.slot(), request).await
+    }
+
+    /// What new requests reach.
+    #[must_use]
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.shared.slot
+    }
+
+    /// The run's id, new with each process.
+    #[must_use]
+    pub fn run(&self) -> &str {
+        &self.shared.run
+    }
+
+    /// How many plugins [`ready`](Self::ready) waits for; 1 unless said.
+    pub fn expect(&self, plugins: usize) {
+        *self.shared.expected.lock() = plugins;
+    }
+
+    /// The host is about to end: from now on it isn't [`ready`](Self::ready), and what is on trial isn't blamed for the end.
+    pub fn end(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        if let Err(error) = self.shared.marks.close() {
+            self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
+        }
+    }
+
+    /// Whether it is about to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.shared.ending.load(Ordering::Relaxed)
+    }
+
+    /// Whether every plugin that is expected serves, and the host isn't about to end.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        !self.is_ending() && self.shared.slot.now().generations().len() >= *self.shared.expected.lock()
+    }
+
+    /// How many calls are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.services.leases.list().len()
+    }
+
+    /// Starts an attempt; `trigger` says what set it off, such as `saved src/lib.rs`.
+    pub fn begin(&self, trigger: impl Into<String>) -> Attempt {
+        self.shared.journal.begin(trigger)
+    }
+
+    /// Ends an attempt that didn't come as far as an artifact.
+    pub fn reject(&self, attempt: Attempt, error: &Error) -> Record {
+        self.shared.reject(attempt, error)
+    }
+
+    /// Ends an attempt that a newer change overtook.
+    pub fn supersede(&self, attempt: Attempt) -> Record {
+        attempt.supersede(&self.shared.journal, self.events())
+    }
+
+    /// Takes artifacts through the journey, all or none of them, and publishes them with one store. Blocks until it is over.
+    ///
+    /// Attempts wait their turn; one whose artifacts a later one brings again is superseded. Plugin code runs inside, on threads of its own.
+    pub fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
+        self.take(attempt, artifacts, false)
+    }
+
+    /// Starts with what an earlier run committed of these artifacts' plugins, whatever lies at their paths now. Blocks until it is over.
+    ///
+    /// If that run died, what was on trial then is quarantined; after three deaths in a row nothing is started. `None` if there is
+    /// nothing to start, or [`Options::recovers`] is off. Plugin code runs inside, on threads of its own.
+    pub fn recover(&self, artifacts: &[Artifact]) -> Option<Record> {
+        let committed = self.shared.committed_before(artifacts);
+        (!committed.is_empty()).then(|| self.take(self.begin("start: what was committed last"), committed, true))
+    }
+
+    fn take(&self, attempt: Attempt, artifacts: Vec<Artifact>, settles: bool) -> Record {
+        let (done, record) = channel();
+        let job = Job { attempt, artifacts, settles, done };
+        let gone = |attempt: Attempt| {
+            let error = Error::rejected(Code::Usage, Stage::Stage, "", "the host is ending");
+            self.reject(attempt, &error)
+        };
+        match self.jobs.send(job) {
+            Ok(()) => record.recv().unwrap_or_else(|_| gone(self.begin("an attempt whose journey ended"))),
+            Err(unsent) => gone(unsent.0.attempt),
+        }
+    }
+
+    /// Puts a generation back that served before, with one store, and holds the bytes that it replaces: they don't come back by
+    /// themselves, in no later run either, until others were published.
+    ///
+    /// Waits for no journey: a candidate that is being prepared meanwhile is published on top of what this leaves. No plugin code runs.
+    pub fn roll_back(&self, which: &Which) -> Record {
+        watch::by_hand(&self.shared, which, Instant::now())
+    }
+}
+
+impl Shared {
+    fn reject(&self, attempt: Attempt, error: &Error) -> Record {
+        let serving = self.slot.now().generations().iter().map(|generation| generation.to_string()).collect();
+        attempt.reject(error, serving, &self.journal, &self.services.bus)
+    }
+
+    /// What of these artifacts' plugins is to be started before anything else.
+    fn committed_before(&self, artifacts: &[Artifact]) -> Vec<Artifact> {
+        if !self.options.recovers {
+            return Vec::new();
+        }
+        let bus = &self.services.bus;
+        let ours = |source: &PathBuf| artifacts.iter().any(|artifact| artifact.path == *source);
+        let marks = self.marks.all().into_iter().filter(|(_, mark)| ours(&mark.source));
+        let start = marks.filter_map(|(plugin, mut mark)| {
+            if let Some(death) = mark.after_death() {
+                let written = self.marks.change(&plugin, |on_disk| *on_disk = mark.clone());
+                written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
+                let what = if mark.committed.as_ref() == Some(&death.digest) { "had just been started" } else { "was on trial" };
+                let then = if death.is_held { "it is quarantined" } else { "it is tried once more" };
+                let reason = format!("the last run died while {plugin} {what}; {then}");
+                bus.say(Event::Died { plugin: plugin.clone(), digest: death.digest, deaths: death.deaths, reason });
+            }
+            let digest = mark.committed.clone()?;
+            if let Some(held) = mark.held(&digest) {
+                let message = format!(
+                    "{plugin} isn't started: {}; put other bytes in its place, or have it taken again with `midair reload --force`",
+                    held.reason
+                );
+                bus.say(Event::Warning { message });
+                return None;
+            }
+            let path = self.marks.copy_of(&plugin, &digest);
+            Some(Artifact { plugin, path })
+        });
+        start.collect()
+    }
+}
+
+/// Tells of ended terms, and frees what is left of generations, one after the other, each under a deadline: what a plugin's drop does is
+/// the plugin's.
+fn reap(ended: &Receiver<Ended>, bus: &Bus, deadline: Duration) {
+    while let Ok(ended) = ended.recv() {
+        match ended {
+            Ended::Term { plugin, number } => bus.say(Event::Drained { plugin, generation: number }),
+            Ended::Use { plugin, number, code } => {
+                if let Err(overrun) = within("midair-reap", deadline, move || drop(code)) {
+                    let why = match overrun {
+                        Overrun::Deadline(_) => "takes too long; its thread was given up",
+                        Overrun::NoThread => "found no thread to run on; it is leaked",
+                        Overrun::Broke => "broke",
+                    };
+                    bus.say(Event::Warning { message: format!("{plugin}={number}: dropping the plugin {why}") });
+                }
+            }
+        }
+    }
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map(drop).map_err(|error| Error::fatal(Code::Io, name, "its thread can't be started").caused_by(error))
+}
+
+/// Tells runs of hosts apart: the process and the moment.
+fn run_id() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", now.as_millis(), std::process::id())
+}

@@ -1,0 +1,252 @@
+//! What does a host tell of itself?
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+
+use super::{Host, Shared};
+use crate::attempt::Record;
+use crate::generation::Generation;
+use crate::lease::Facts;
+use crate::marks::Held;
+use crate::standing::Phase;
+
+/// What `GET /status` answers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The run's id.
+    pub run: String,
+    /// The process's id.
+    pub pid: u32,
+    /// Whether it is a development host.
+    pub dev: bool,
+    /// Publishes and rollbacks so far.
+    pub epoch: u64,
+    /// What serves.
+    pub plugins: Vec<PluginStatus>,
+    /// What is passed over until other bytes come, by plugin.
+    pub held: BTreeMap<String, Vec<Held>>,
+    /// Calls in flight, the oldest first.
+    pub leases: Vec<LeaseStatus>,
+    /// The last attempts, the oldest first.
+    pub attempts: Vec<Record>,
+}
+
+/// A serving plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginStatus {
+    /// Its name.
+    pub plugin: String,
+    /// Its generation's number.
+    pub generation: u64,
+    /// `trial` or `committed`.
+    pub phase: &'static str,
+    /// The generation that a rollback would put back.
+    pub way_back: Option<u64>,
+    /// blake3 of its artifact, in hex.
+    pub digest: String,
+    /// Calls in flight on any of its generations.
+    pub leases: usize,
+    /// Calls answered by this generation.
+    pub requests: u64,
+    /// Of these, with a status of 500 and above.
+    pub errors: u64,
+    /// Of these, by a panic.
+    pub panics: u64,
+    /// Libraries of this plugin that are mapped and don't serve.
+    pub retained: usize,
+}
+
+/// A call in flight.
+#[derive(Clone, Debug, Serialize)]
+pub struct LeaseStatus {
+    /// Unique within the run.
+    pub id: u64,
+    /// The plugin.
+    pub plugin: String,
+    /// The generation that it runs on.
+    pub generation: u64,
+    /// The handler.
+    pub handler: String,
+    /// Microseconds since it was admitted.
+    pub age_us: u64,
+}
+
+/// What `GET /generations` answers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Generations {
+    /// All that exist, by plugin and number.
+    pub generations: Vec<GenerationStatus>,
+    /// What is mapped of all libraries that were ever opened.
+    pub libraries: Libraries,
+}
+
+/// A generation that serves, is kept, or can't go yet.
+#[derive(Clone, Debug, Serialize)]
+pub struct GenerationStatus {
+    /// The plugin.
+    pub plugin: String,
+    /// Its number.
+    pub generation: u64,
+    /// `trial`, `committed`, `kept` to go back to, or `retired` and only held by calls.
+    pub phase: &'static str,
+    /// blake3 of its artifact, in hex.
+    pub digest: String,
+    /// Calls that run on it.
+    pub leases: Vec<LeaseStatus>,
+    /// Calls, of any plugin, that were admitted while it served and hold it, though it doesn't serve any more.
+    pub blockers: Vec<BlockerStatus>,
+    /// Its private copy; empty if that is gone.
+    pub file: String,
+    /// The copy's length in bytes.
+    pub file_bytes: u64,
+}
+
+/// A call that holds a generation.
+#[derive(Clone, Debug, Serialize)]
+pub struct BlockerStatus {
+    /// The lease's id.
+    pub lease: u64,
+    /// What runs, as `plugin=generation handler`.
+    pub call: String,
+    /// Microseconds since it was admitted.
+    pub age_us: u64,
+}
+
+/// What opened libraries take.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Libraries {
+    /// Opened so far; none is ever closed.
+    pub opened: usize,
+    /// Mapped areas.
+    pub maps: usize,
+    /// Their length in bytes, shared with the page cache where nothing was written.
+    pub mapped_bytes: u64,
+}
+
+/// A call in flight with what is known of it.
+struct InFlight {
+    facts: Facts,
+    status: LeaseStatus,
+}
+
+impl Shared {
+    fn in_flight(&self, known: &BTreeMap<u64, Arc<Generation>>) -> Vec<InFlight> {
+        let of = |(id, facts, age): (u64, Facts, u64)| {
+            let generation = known.get(&facts.generation)?;
+            let handler = generation.handlers().get(facts.handler as usize).map(|handler| handler.name.clone());
+            let (plugin, generation) = (generation.plugin().to_owned(), generation.number());
+            let status = LeaseStatus { id, plugin, generation, handler: handler.unwrap_or_default(), age_us: age / 1_000 };
+            Some(InFlight { facts, status })
+        };
+        self.services.leases.list().into_iter().filter_map(of).collect()
+    }
+
+    fn known(&self) -> BTreeMap<u64, Arc<Generation>> {
+        self.known.lock().iter().filter_map(|(key, generation)| Some((*key, generation.upgrade()?))).collect()
+    }
+}
+
+impl Host {
+    /// What serves, what is in flight and what was attempted.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = &self.shared;
+        let (snapshot, standing) = {
+            let standing = shared.standing.lock();
+            (shared.slot.now(), standing.all())
+        };
+        let leases: Vec<LeaseStatus> = shared.in_flight(&shared.known()).into_iter().map(|lease| lease.status).collect();
+        let opened = shared.opened.lock().clone();
+        let plugin = |generation: &Arc<Generation>| {
+            let (name, counts) = (generation.plugin().to_owned(), generation.counts());
+            let phase = standing.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
+            PluginStatus {
+                generation: generation.number(),
+                phase: word(phase),
+                way_back: shared.standing.lock().before(&name),
+                digest: generation.digest().to_owned(),
+                leases: leases.iter().filter(|lease| lease.plugin == name).count(),
+                requests: counts.requests.load(Relaxed),
+                errors: counts.errors.load(Relaxed),
+                panics: counts.panics.load(Relaxed),
+                retained: opened.get(&name).map_or(0, |opened| opened.saturating_sub(1)),
+                plugin: name,
+            }
+        };
+        let held = shared.marks.all().into_iter().filter(|(_, mark)| !mark.held.is_empty());
+        Status {
+            run: shared.run.clone(),
+            pid: std::process::id(),
+            dev: shared.options.dev,
+            epoch: snapshot.epoch(),
+            plugins: snapshot.generations().iter().map(plugin).collect(),
+            held: held.map(|(plugin, mark)| (plugin, mark.held)).collect(),
+            leases,
+            attempts: shared.journal.records(),
+        }
+    }
+
+    /// Every generation that still exists, with the calls that hold it.
+    #[must_use]
+    pub fn generations(&self) -> Generations {
+        let shared = &self.shared;
+        let known = shared.known();
+        let in_flight = shared.in_flight(&known);
+        let standing = shared.standing.lock().all();
+        let of = |generation: &Arc<Generation>| {
+            let served = generation.served();
+            let phase = standing.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
+            let file = generation.file();
+            let file_bytes = fs::metadata(file).map(|file| file.len());
+            let blocks = in_flight.iter().filter(|lease| served.is_held_by(lease.facts.epoch)).map(|lease| {
+                let LeaseStatus { id, plugin, generation, handler, age_us } = &lease.status;
+                BlockerStatus { lease: *id, call: format!("{plugin}={generation} {handler}"), age_us: *age_us }
+            });
+            GenerationStatus {
+                plugin: generation.plugin().to_owned(),
+                generation: generation.number(),
+                phase: word(phase),
+                digest: generation.digest().to_owned(),
+                leases: in_flight
+                    .iter()
+                    .filter(|lease| lease.facts.generation == generation.key())
+                    .map(|lease| lease.status.clone())
+                    .collect(),
+                blockers: blocks.collect(),
+                file: if file_bytes.is_ok() { file.display().to_string() } else { String::new() },
+                file_bytes: file_bytes.unwrap_or_default(),
+            }
+        };
+        let mut generations: Vec<GenerationStatus> =
+            known.values().filter(|generation| !generation.is_candidate()).map(of).collect();
+        generations.sort_by(|a, b| (&a.plugin, a.generation).cmp(&(&b.plugin, b.generation)));
+        let opened = shared.opened.lock().values().sum();
+        Generations { generations, libraries: mapped(&shared.staging.folder().to_string_lossy(), opened) }
+    }
+}
+
+fn word(phase: Option<Phase>) -> &'static str {
+    match phase {
+        Some(Phase::Trial) => "trial",
+        Some(Phase::Committed) => "committed",
+        Some(Phase::Kept) => "kept",
+        None => "retired",
+    }
+}
+
+/// What the system says is mapped of the files in `folder`, also of those that were removed.
+fn mapped(folder: &str, opened: usize) -> Libraries {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mut libraries = Libraries { opened, ..Libraries::default() };
+    for line in maps.lines().filter(|line| line.contains(folder)) {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let hex = |text| u64::from_str_radix(text, 16).unwrap_or_default();
+        libraries.maps += 1;
+        libraries.mapped_bytes += range.map_or(0, |(from, to)| hex(to).saturating_sub(hex(from)));
+    }
+    libraries
+}

@@ -1,0 +1,166 @@
+//! When is a published generation committed, and when does the one before come back?
+//!
+//! One thread hears what the answers on trial lead to and knows the time. It waits for no journey: whatever is being prepared, going back
+//! is one store.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::journey::part_of;
+use crate::attempt::Record;
+use crate::error::{Code, Error, Stage};
+use crate::event::Event;
+use crate::generation::{Alarm, Generation};
+use crate::marks::{By, Held};
+use crate::probation::{Breach, Verdict};
+use crate::snapshot::Snapshot;
+use crate::standing::{Back, Which};
+
+/// The probation's thread, until the host is gone.
+pub(super) fn watch(shared: &Shared, alarms: &Receiver<Alarm>) {
+    // Something that is due soon must also be seen if it was published since this began to wait: publishing rings.
+    const LONG: Duration = Duration::from_secs(3600);
+    loop {
+        let due = shared.standing.lock().due(&shared.options.rules, Instant::now());
+        match alarms.recv_timeout(due.unwrap_or(LONG)) {
+            Ok(Alarm { generation, verdict: Verdict::Breach(breach), at }) => breached(shared, generation, &breach, at),
+            Ok(Alarm { verdict: Verdict::Enough | Verdict::Begun, .. }) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        commit(shared, Instant::now());
+    }
+}
+
+/// Commits what is due.
+fn commit(shared: &Shared, now: Instant) {
+    let due = shared.standing.lock().commit(&shared.options.rules, now);
+    for generation in due.into_iter().flatten() {
+        committed(shared, &generation);
+    }
+}
+
+/// Writes down and says that a generation is committed.
+pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
+    let (plugin, digest) = (generation.plugin(), generation.digest());
+    if shared.options.recovers
+        && let Err(error) = shared.marks.commit(plugin, digest, generation.file())
+    {
+        shared.services.bus.say(Event::Warning { message: format!("{plugin}={}: {error}", generation.number()) });
+    }
+    shared.services.bus.say(Event::Committed {
+        plugin: plugin.to_owned(),
+        generation: generation.number(),
+        digest: digest.to_owned(),
+        requests: generation.counts().judged(),
+        watched_us: generation.watched_us(),
+    });
+}
+
+/// Goes back from what the generation with this key was published with, if it still serves and there is a way.
+fn breached(shared: &Shared, key: u64, breach: &Breach, at: Instant) {
+    let mut standing = shared.standing.lock();
+    let Some(serving) = shared.slot.now().generations().iter().find(|generation| generation.key() == key).cloned() else { return };
+    let back = standing.trial_of(key).and_then(|trial| standing.breach(trial));
+    let Some(back) = back else {
+        let before = standing.before(serving.plugin());
+        drop(standing);
+        let help = match before {
+            Some(before) => format!("`midair rollback {}` puts {}={before} back", serving.plugin(), serving.plugin()),
+            None => "there is no earlier generation to go back to".to_owned(),
+        };
+        let (plugin, generation, reason) = (serving.plugin().to_owned(), serving.number(), breach.to_string());
+        return shared.services.bus.say(Event::Breached { plugin, generation, reason, help });
+    };
+    let before = store(shared, &back);
+    let after = at.elapsed();
+    standing.renew();
+    drop(standing);
+    let reason = format!("{serving}: {breach}");
+    rolled_back(shared, &back, &before, By::Breach, &reason, after);
+}
+
+/// Goes back as somebody asked for.
+pub(super) fn by_hand(shared: &Shared, which: &Which, asked: Instant) -> Record {
+    let mut standing = shared.standing.lock();
+    match standing.back(which) {
+        Ok(back) => {
+            let before = store(shared, &back);
+            let after = asked.elapsed();
+            drop(standing);
+            rolled_back(shared, &back, &before, By::Hand, "asked for", after)
+        }
+        Err(no_way) => {
+            drop(standing);
+            let subject = match which {
+                Which::Last => String::new(),
+                Which::Plugin(plugin) => plugin.clone(),
+                Which::To(plugin, number) => format!("{plugin}={number}"),
+            };
+            let error = Error::rejected(Code::Usage, Stage::Rollback, subject, no_way.to_string())
+                .help("`midair generations` shows what is kept");
+            shared.reject(shared.journal.begin("rollback"), &error)
+        }
+    }
+}
+
+/// The store; what served before it. The standing is locked.
+fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
+    back.snapshot.begin();
+    let before = shared.slot.publish(Arc::clone(&back.snapshot));
+    let epoch = back.snapshot.epoch();
+    for (from, to) in &back.pairs {
+        from.leaves(epoch);
+        to.enters(epoch);
+    }
+    before
+}
+
+/// Writes down and says what came back.
+fn rolled_back(shared: &Shared, back: &Back, before: &Snapshot, by: By, reason: &str, after: Duration) -> Record {
+    for (from, to) in &back.pairs {
+        let held = Held { digest: from.digest().to_owned(), by, reason: format!("rolled back: {reason}") };
+        let mut written = shared.marks.change(from.plugin(), |mark| {
+            // What somebody puts back by its number is no longer held.
+            mark.held.retain(|held| held.digest != to.digest());
+            if held.digest != to.digest() {
+                mark.hold(held);
+            }
+            mark.pending = None;
+        });
+        if shared.options.recovers && by == By::Hand {
+            written = written.and_then(|()| shared.marks.commit(to.plugin(), to.digest(), to.file()));
+        }
+        if let Err(error) = written {
+            shared.services.bus.say(Event::Warning { message: format!("{from}: {error}") });
+        }
+    }
+    let code = (by == By::Breach).then_some(Code::Probation);
+    let trigger = if by == By::Breach { "breach" } else { "rollback" };
+    let attempt = shared.journal.begin(trigger);
+    let id = attempt.id();
+    // Read back through the live table: only what really answers is said to be back.
+    let live = shared.slot.now();
+    let parts = back.pairs.iter().filter_map(|(from, _)| live.generation(from.plugin())).map(part_of).collect();
+    let record = attempt.roll_back(parts, code, reason, &shared.journal);
+    let in_flight = shared.services.leases.list();
+    for (from, to) in &back.pairs {
+        shared.services.bus.say(Event::RolledBack {
+            attempt: id,
+            plugin: from.plugin().to_owned(),
+            from: from.number(),
+            to: to.number(),
+            digest: from.digest().to_owned(),
+            epoch: back.snapshot.epoch(),
+            by,
+            code,
+            reason: reason.to_owned(),
+            after_us: u64::try_from(after.as_micros()).unwrap_or(u64::MAX),
+        });
+        let leases =
+            in_flight.iter().filter(|(_, facts, _)| facts.epoch <= before.epoch() && facts.generation == from.key()).count();
+        shared.services.bus.say(Event::Retired { plugin: from.plugin().to_owned(), generation: from.number(), leases });
+    }
+    record
+}
