@@ -27,4 +27,6 @@ pub mod repository;
 use std::time::Duration;
 
 /// After this a test gives up: a build from nothing on a busy machine of two cores takes a fraction of it.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+///
+/// Built with `MIDAIR_IMPATIENT` set, tests fail sooner: for who writes them.
+pub const PATIENCE: Duration = Duration::from_secs(if option_env!("MIDAIR_IMPATIENT").is_some() { 25 } else { 180 });

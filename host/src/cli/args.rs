@@ -322,7 +322,36 @@ mod tests {
             Ok(cli) => format!("{:?}", cli.action),
             Err(error) => format!("exit {}: {}", error.exit_code(), error.to_string().lines().next().unwrap_or_default()),
         };
-        expected.assert_eq(&said);
+        expected.assert_eq(&said.replace(DEFAULT_PROBATION, ""));
+    }
+
+    /// Left out of what is shown below.
+    const DEFAULT_PROBATION: &str = ", probation: Probation { probation: 30s, probation_requests: 50, breach_errors: 1.0, breach_latency: 3.0, \
+                                     breach_in_a_row: 5, on_breach: None }";
+
+    #[test]
+    fn the_rules_of_probation_are_those_of_the_design_unless_told() {
+        let rules = |line: &str, defaults| match Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.action) {
+            Ok(Action::Run(run)) => Some(run.serve.probation.rules(defaults)),
+            _ => None,
+        };
+        assert_eq!(rules("midair run a.so", Rules::PRODUCTION), Some(Rules::PRODUCTION));
+        assert_eq!(rules("midair run a.so", Rules::DEVELOPMENT), Some(Rules::DEVELOPMENT));
+        let told = "midair run a.so --probation 1 --probation-requests 2 --breach-errors 5 --breach-latency 1.5 --breach-in-a-row 0 \
+                    --on-breach report";
+        let expected = Rules {
+            time: Duration::from_secs(1),
+            requests: 2,
+            errors: 0.05,
+            latency_factor: 1.5,
+            in_a_row: 0,
+            acts: false,
+            ..Rules::PRODUCTION
+        };
+        assert_eq!(rules(told, Rules::PRODUCTION), Some(expected));
+        for wrong in ["--breach-errors 101", "--breach-errors x", "--breach-latency 0.5", "--on-breach shrug"] {
+            assert_eq!(rules(&format!("midair run a.so {wrong}"), Rules::PRODUCTION), None, "{wrong}");
+        }
     }
 
     #[test]
@@ -355,7 +384,9 @@ mod tests {
         check("midair run", &expect!["exit 2: error: the following required arguments were not provided:"]);
         check(
             "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0",
-            &expect![[r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, workers: None, probation: Probation { probation: 30s, probation_requests: 50, breach_errors: 1.0, breach_latency: 3.0, breach_in_a_row: 5, on_breach: None } } })"#]],
+            &expect![[
+                r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, workers: None } })"#
+            ]],
         );
     }
 

@@ -98,7 +98,8 @@ impl Journey {
 
     fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact], settles: bool) -> Record {
         let mut prepared = Prepared::default();
-        let told = self.prepare(&mut attempt, artifacts, &mut prepared).and_then(|()| self.mark(&prepared.candidates, settles));
+        let told =
+            self.prepare(&mut attempt, artifacts, settles, &mut prepared).and_then(|()| self.mark(&prepared.candidates, settles));
         match told {
             Ok(()) => self.publish(attempt, prepared, settles),
             Err(error) => self.refuse(attempt, &prepared.candidates, &error),
@@ -111,11 +112,14 @@ impl Journey {
     }
 
     /// Every step before publish that looks at an artifact. `prepared` has what was made so far, whatever is returned.
-    fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], prepared: &mut Prepared) -> Result<()> {
+    fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], settles: bool, prepared: &mut Prepared) -> Result<()> {
         let now = self.shared.slot.now();
         let (mut changed, mut names) = (Vec::new(), BTreeSet::new());
         for artifact in artifacts {
             let judged = self.judge(attempt, artifact)?;
+            if settles {
+                self.is_what_was_committed(&judged)?;
+            }
             let (name, digest) = (&judged.manifest.name, judged.staged.digest());
             if !names.insert(name.clone()) {
                 let reason = format!("two artifacts hold the plugin {name}");
@@ -146,13 +150,26 @@ impl Journey {
 
     fn judge(&self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
         let id = attempt.id();
-        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id, loaded))?;
+        // What may be committed has to be whole before it serves; else what only debuggers read is written later.
+        let first = if self.shared.options.recovers { |_: &[u8]| None } else { loaded };
+        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id, first))?;
         let manifest = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path))?;
         if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
             let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
             return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
         }
         Ok(Judged { artifact: artifact.clone(), staged, manifest })
+    }
+
+    /// A disk may forget, and a folder be meddled with.
+    fn is_what_was_committed(&self, judged: &Judged) -> Result<()> {
+        let (plugin, digest) = (&judged.manifest.name, judged.staged.digest());
+        if self.shared.marks.of(plugin).committed.as_deref() == Some(digest) {
+            return Ok(());
+        }
+        let path = judged.artifact.path.display().to_string();
+        let reason = format!("these aren't the bytes of {plugin} that were committed, but {}", &digest[..16]);
+        Err(Error::rejected(Code::Hash, Stage::Stage, path, reason).help("what lies at the artifact's own path is tried instead"))
     }
 
     fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, prepared: &mut Prepared) -> Result<()> {

@@ -1,0 +1,491 @@
+//! Does what served before come back, by hand and by itself, and does what was bad stay away?
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use midair_tests::client::{Client, read_answer};
+use midair_tests::host::{Launch, Midair};
+use midair_tests::project::{self, Kind, Project};
+use midair_tests::repository;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A plugin that says `name` at its root and does `behaviour` at `/x`.
+fn moody(name: &str, behaviour: &str) -> String {
+    format!(
+        "
+use midair_plugin::{{Ctx, Plugin, Request, Result}};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {{
+    Plugin::new().get(\"/\", |_, _| {name:?}).get(\"/x\", x).get(\"/wait\", wait).get(\"/die\", |_, _| -> &str {{ std::process::abort() }})
+}}
+
+async fn x(_req: Request, _ctx: Ctx) -> Result<&'static str> {{
+    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let calls = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let _ = calls;
+    {behaviour}
+    Ok({name:?})
+}}
+
+async fn wait(_: Request, ctx: Ctx) -> Result<&'static str> {{
+    ctx.info(\"waiting\");
+    ctx.sleep(std::time::Duration::from_secs(600)).await?;
+    Ok({name:?})
+}}
+"
+    )
+}
+
+const BEHAVIOURS: [(&str, &str); 5] = [
+    ("one", ""),
+    ("two", ""),
+    // One in fifty, from the first one on.
+    ("panics", "if calls % 50 == 0 { panic!(\"one in fifty\") }"),
+    ("slow", "_ctx.sleep(std::time::Duration::from_millis(100)).await?;"),
+    ("fails", "return Err(midair_plugin::Error::internal(\"always\"));"),
+];
+
+/// The artifact of the plugin `moody` that has this name.
+fn artifact(name: &str) -> &'static [u8] {
+    static ALL: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let target = repository::shared_target().join("midair");
+        let folder = tempfile::tempdir().expect("a folder");
+        let build = |(name, behaviour): &(&str, &str)| {
+            let project = Project::plugin("moody", &moody(name, behaviour));
+            fs::read(&project.build_with(std::process::Command::new("cargo"), &target, folder.path())[0]).expect("it was built")
+        };
+        BEHAVIOURS.iter().map(build).collect()
+    });
+    let at = BEHAVIOURS.iter().position(|(behaviour, _)| *behaviour == name).expect("a known one");
+    &all[at]
+}
+
+/// A place for an artifact and for what hosts remember.
+struct Site {
+    folder: TempDir,
+}
+
+impl Site {
+    fn with(name: &str) -> Self {
+        let site = Self { folder: tempfile::tempdir().expect("a folder") };
+        site.put(name);
+        site
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("libmoody.so")
+    }
+
+    fn put(&self, name: &str) {
+        project::save(&self.path(), artifact(name));
+    }
+
+    fn launch(&self, options: &[&str]) -> Launch {
+        let data = self.folder.path().join("data");
+        let launch = Launch::run(&[&self.path()]).arg("--generation-header").arg("--data").arg(data);
+        options.iter().fold(launch, |launch, option| launch.arg(option))
+    }
+
+    /// A host that commits what it publishes after its first request.
+    fn quick(&self) -> Midair {
+        self.launch(&["--probation", "0", "--probation-requests", "1"]).start()
+    }
+
+    /// A host that had its artifact committed by an earlier run, answered sixty requests, and commits nothing by itself.
+    fn patient(&self) -> Midair {
+        let mut first = self.quick();
+        first.published();
+        commit(&mut first);
+        drop(first);
+        let mut midair = self.launch(&["--probation", "3600", "--probation-requests", "60"]).start();
+        midair.published();
+        (0..60).for_each(|_| assert_eq!(midair.get("/x").status, 200));
+        midair
+    }
+}
+
+fn kind(event: &Value, kind: &str) -> bool {
+    event["event"] == kind
+}
+
+/// Has what serves committed.
+#[track_caller]
+fn commit(midair: &mut Midair) -> Value {
+    assert_eq!(midair.get("/x").status, 200);
+    midair.wait_for("committed", |event| kind(event, "committed"))
+}
+
+#[track_caller]
+fn says(client: Client, name: &str) {
+    assert_eq!(client.get("/").body, name);
+}
+
+/// Has the process abort.
+#[track_caller]
+fn dies(client: Client) {
+    let mut stream = client.connect();
+    std::io::Write::write_all(&mut stream, b"GET /die HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
+    assert!(read_answer(&mut stream).is_err(), "the process is gone");
+}
+
+#[test]
+fn fault_42_what_was_rolled_back_by_hand_stays_away_until_other_bytes_come_or_it_is_forced() {
+    let site = Site::with("one");
+    let mut midair = site.quick();
+    midair.published();
+    assert_eq!(commit(&mut midair)["generation"], 1);
+    site.put("two");
+    midair.published();
+    assert_eq!(midair.status()["plugins"][0]["phase"], "trial");
+    says(midair.http(), "two");
+    commit(&mut midair);
+
+    let told = midair.client(&["rollback"]).output().expect("it runs");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.starts_with("moody 1 (") && told.ends_with(") serves again\n"), "{told}");
+    let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert_eq!((&back["from"], &back["to"], &back["by"]), (&json!(2), &json!(1), &json!("hand")), "{back}");
+    let answer = midair.get("/");
+    assert_eq!((answer.body.as_str(), answer.generation()), ("one", 1), "the number is the old one");
+    let status = midair.status();
+    assert_eq!(status["held"]["moody"][0]["digest"], back["digest"]);
+    let last = status["attempts"].as_array().and_then(|attempts| attempts.last()).cloned().unwrap_or_default();
+    assert_eq!(last["outcome"], "rolled_back", "{last}");
+
+    // No event: the same bytes under a new inode start nothing. No rescan.
+    site.put("two");
+    assert!(midair.client(&["reload"]).status().expect("it runs").success());
+    midair.rejected("E_HELD");
+    says(midair.http(), "one");
+    // No restart, in good order or not.
+    for kill in [false, true] {
+        if kill {
+            drop(midair);
+        } else {
+            assert_eq!(midair.terminate().status.code(), Some(0));
+        }
+        midair = site.quick();
+        assert_eq!(midair.published()["trigger"], "start: what was committed last");
+        let rejected = midair.rejected("E_HELD");
+        assert!(rejected["reason"].as_str().is_some_and(|reason| reason.contains("rolled back")), "{rejected}");
+        says(midair.http(), "one");
+    }
+    // Forward again by its number is a rollback too; here it is gone with the process.
+    let refused = midair.client(&["rollback", "moody@2"]).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("moody=2 isn't kept"), "{words}");
+
+    assert!(midair.client(&["reload", "--force"]).status().expect("it runs").success());
+    midair.published();
+    says(midair.http(), "two");
+    commit(&mut midair);
+    assert!(midair.client(&["rollback", "moody"]).status().expect("it runs").success());
+    midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    // Other bytes come by themselves, and after them the held ones may come again.
+    site.put("slow");
+    midair.published();
+    says(midair.http(), "slow");
+    site.put("two");
+    midair.published();
+    says(midair.http(), "two");
+}
+
+#[test]
+fn fault_19_g12_one_panic_in_fifty_on_trial_brings_the_committed_generation_back_by_itself() {
+    let site = Site::with("one");
+    let mut midair = site.patient();
+    site.put("panics");
+    midair.published();
+    let mut answers = Vec::new();
+    let back = loop {
+        assert!(answers.len() < 1000, "it never went back\n{}", midair.story());
+        let answer = midair.get("/x");
+        answers.push((answer.status, answer.generation()));
+        if let Some(back) = midair.unread().into_iter().find(|event| kind(event, "rolled_back")) {
+            break back;
+        }
+    };
+    assert_eq!(
+        (&back["from"], &back["to"], &back["by"], &back["code"]),
+        (&json!(2), &json!(1), &json!("breach"), &json!("E_PROBATION"))
+    );
+    assert!(back["reason"].as_str().is_some_and(|reason| reason.contains("5 of 201 answers failed")), "{back}");
+    says(midair.http(), "one");
+    // The next good bytes are watched anew.
+    site.put("two");
+    midair.published();
+    says(midair.http(), "two");
+}
+
+#[test]
+fn fault_20_answers_that_take_five_times_as_long_bring_the_committed_generation_back() {
+    let site = Site::with("one");
+    let mut midair = site.patient();
+    site.put("slow");
+    midair.published();
+    (0..60).for_each(|_| assert_eq!(midair.get("/x").status, 200));
+    let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert!(back["reason"].as_str().is_some_and(|reason| reason.contains("took longer than")), "{back}");
+    says(midair.http(), "one");
+}
+
+#[test]
+fn failures_in_a_row_break_the_circuit_and_where_nothing_was_before_they_are_told() {
+    let site = Site::with("fails");
+    let mut midair = site.launch(&["--probation", "0", "--probation-requests", "20"]).start();
+    midair.published();
+    (0..5).for_each(|_| assert_eq!(midair.get("/x").status, 500));
+    let breached = midair.wait_for("breached", |event| kind(event, "breached"));
+    assert_eq!(breached["help"], "there is no earlier generation to go back to");
+    site.put("one");
+    midair.published();
+    (0..20).for_each(|_| assert_eq!(midair.get("/x").status, 200));
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    site.put("fails");
+    midair.published();
+    (0..5).for_each(|_| assert_eq!(midair.get("/x").status, 500));
+    let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert_eq!((&back["from"], &back["to"]), (&json!(3), &json!(2)));
+    assert_eq!(midair.get("/x").body, "one");
+}
+
+#[test]
+fn in_development_a_breach_is_told_and_the_way_back_offered() {
+    let project = Project::plugin("moody-dev", &moody("one", ""));
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    project.save("src/lib.rs", &moody("fails", BEHAVIOURS[4].1));
+    midair.published();
+    (0..5).for_each(|_| assert_eq!(midair.get("/x").status, 500));
+    let breached = midair.wait_for("breached", |event| kind(event, "breached"));
+    assert_eq!(breached["help"], "`midair rollback moody-dev` puts moody-dev=1 back");
+    assert_eq!(midair.get("/x").generation(), 2, "it serves on");
+    assert!(midair.client(&["rollback"]).status().expect("it runs").success());
+    midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert_eq!((midair.get("/x").status, midair.get("/x").generation()), (200, 1));
+    // The next save is other bytes.
+    project.save("src/lib.rs", &moody("two", ""));
+    midair.published();
+    assert_eq!((midair.get("/").body.as_str(), midair.get("/").generation()), ("two", 3));
+}
+
+#[test]
+fn fault_21_g11_g20_a_crash_on_trial_starts_what_was_committed_and_quarantines_the_rest() {
+    let site = Site::with("one");
+    let mut midair = site.quick();
+    midair.published();
+    commit(&mut midair);
+    drop(midair);
+    site.put("two");
+    let patient = ["--probation", "3600"];
+    let mut midair = site.launch(&patient).start();
+    assert_eq!(
+        (&midair.published()["trigger"], midair.published()["generation"].as_u64()),
+        (&json!("start: what was committed last"), Some(2))
+    );
+    says(midair.http(), "two");
+    dies(midair.http());
+    let ended = midair.ended("a crash");
+    assert!(!ended.status.success());
+
+    let mut midair = site.launch(&patient).start();
+    let died = midair.wait_for("died", |event| kind(event, "died"));
+    assert!(died["reason"].as_str().is_some_and(|reason| reason.contains("on trial") && reason.contains("quarantined")), "{died}");
+    assert_eq!(midair.published()["trigger"], "start: what was committed last");
+    midair.rejected("E_HELD");
+    says(midair.http(), "one");
+    // The artifact may even be gone, or broken.
+    drop(midair);
+    fs::write(site.path(), "no library").expect("a file");
+    let mut midair = site.launch(&patient).start();
+    midair.published();
+    midair.rejected("E_ELF");
+    says(midair.http(), "one");
+    site.put("slow");
+    midair.published();
+    says(midair.http(), "slow");
+}
+
+#[test]
+fn fault_22_three_crashes_in_a_row_end_in_a_host_without_that_plugin_that_says_so() {
+    let site = Site::with("one");
+    let mut midair = site.quick();
+    midair.published();
+    commit(&mut midair);
+    drop(midair);
+    let patient = ["--probation", "3600"];
+    site.put("two");
+    for deaths in 0..3 {
+        let mut midair = site.launch(&patient).start();
+        midair.published();
+        if deaths > 0 {
+            assert!(midair.all("died").iter().any(|died| died["deaths"] == deaths), "{}", midair.story());
+        } else {
+            // What is on trial dies first, then twice what was committed.
+            midair.published();
+        }
+        dies(midair.http());
+        let _ = midair.ended("a crash");
+    }
+    let mut midair = site.launch(&patient).start();
+    let warning = midair.wait_for("a warning", |event| kind(event, "warning"));
+    assert!(warning["message"].as_str().is_some_and(|message| message.starts_with("moody isn't started:")), "{warning}");
+    midair.rejected("E_HELD");
+    assert_eq!(midair.get("/").status, 503);
+    assert_eq!(midair.admin().get("/readyz").status, 503);
+    // No loop: the next start does the same, and bytes that are neither are taken.
+    drop(midair);
+    let mut midair = site.launch(&patient).start();
+    midair.rejected("E_HELD");
+    site.put("slow");
+    midair.published();
+    says(midair.http(), "slow");
+}
+
+#[test]
+fn g20_a_marks_file_that_makes_no_sense_is_put_aside_and_told() {
+    let site = Site::with("one");
+    let mut midair = site.quick();
+    midair.published();
+    commit(&mut midair);
+    drop(midair);
+    let mark = site.folder.path().join("data/marks/moody.json");
+    let text = fs::read_to_string(&mark).expect("a mark");
+    fs::write(&mark, &text[..text.len() / 2]).expect("cut off");
+    let mut midair = site.quick();
+    let warning = midair.all("warning").remove(0);
+    assert!(warning["message"].as_str().is_some_and(|message| message.contains("moody.json makes no sense")), "{warning}");
+    midair.published();
+    says(midair.http(), "one");
+}
+
+#[test]
+fn fault_31_a_rollback_while_a_candidate_is_prepared_goes_first_and_both_leave_a_record() {
+    let gate = tempfile::tempdir().expect("a folder");
+    let open = gate.path().join("open");
+    let source = |name: &str, init: &str| {
+        moody(name, "").replace("Plugin::new()", &format!("Plugin::new().init(|ctx| {{ {init} let _ = ctx; Ok(()) }})"))
+    };
+    let waits =
+        format!("ctx.info(\"preparing\"); while !std::path::Path::new({:?}).exists() {{ std::thread::yield_now(); }}", open);
+    let project = Project::plugin("moody-gate", &source("one", ""));
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    project.save("src/lib.rs", &source("two", ""));
+    midair.published();
+    project.save("src/lib.rs", &source("three", &waits));
+    midair.wait_for("its init", |event| kind(event, "log") && event["message"] == "preparing");
+    assert!(midair.client(&["rollback", "moody-gate"]).status().expect("it runs").success());
+    let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert_eq!((&back["from"], &back["to"]), (&json!(2), &json!(1)));
+    says(midair.http(), "one");
+    fs::write(&open, "").expect("a file");
+    let published = midair.published();
+    assert_eq!(published["generation"], 3);
+    assert_eq!(published["epoch"].as_u64(), back["epoch"].as_u64().map(|epoch| epoch + 1));
+    says(midair.http(), "three");
+    let attempts = midair.status()["attempts"].clone();
+    let outcomes: Vec<_> = attempts
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|attempt| attempt["outcome"].as_str())
+        .filter(|outcome| *outcome != "superseded")
+        .collect();
+    assert_eq!(outcomes, ["published", "published", "rolled_back", "published"]);
+}
+
+/// Two plugins whose second version of `a` gives up a route.
+fn pair(a: &str, b: &str) -> [Vec<u8>; 2] {
+    let plugin = |body: &str| format!("midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin {{\n    {body}\n}}\n");
+    let project = Project::packages(&[("pair-a", Kind::Plugin, &plugin(a)), ("pair-b", Kind::Plugin, &plugin(b))]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let built = project.build_to(folder.path());
+    [0, 1].map(|at| fs::read(&built[at]).expect("it was built"))
+}
+
+#[test]
+fn fault_41_of_two_plugins_on_trial_the_one_that_breaches_goes_back_alone() {
+    let fail = "|_, _| -> midair_plugin::Result<&'static str> { Err(midair_plugin::Error::internal(\"always\")) }";
+    let [a1, b1] = pair(
+        "midair_plugin::Plugin::new().get(\"/a\", |_, _| \"a1\").get(\"/old\", |_, _| \"old\")",
+        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b1\")",
+    );
+    let [a2, b2] = pair(
+        &format!("midair_plugin::Plugin::new().get(\"/a\", {fail})"),
+        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b2\").get(\"/new\", |_, _| \"new\")",
+    );
+    let [_, b3] = pair(
+        "midair_plugin::Plugin::new()",
+        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b3\").get(\"/old\", |_, _| \"b3\")",
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b) = (folder.path().join("liba.so"), folder.path().join("libb.so"));
+    let save = |path: &Path, bytes: &[u8]| project::save(path, bytes);
+    save(&a, &a1);
+    save(&b, &b1);
+    let mut midair = Launch::run(&[&a, &b]).arg("--probation").arg("0").arg("--probation-requests").arg("10").start();
+    midair.all_published(&["pair-a", "pair-b"]);
+    (0..10).for_each(|_| assert_eq!((midair.get("/a").status, midair.get("/b").status), (200, 200)));
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    save(&a, &a2);
+    midair.published();
+    // While a is on trial, nothing may take the route that it would need to go back.
+    save(&b, &b3);
+    let rejected = midair.rejected("E_ROUTES");
+    assert!(
+        rejected["reason"].as_str().is_some_and(|reason| reason.contains("had to go back") && reason.contains("/old")),
+        "{rejected}"
+    );
+    save(&b, &b2);
+    midair.published();
+    assert_eq!((midair.get("/old").status, midair.get("/new").body.as_str()), (404, "new"));
+    (0..5).for_each(|_| assert_eq!(midair.get("/a").status, 500));
+    let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert_eq!((&back["plugin"], &back["to"]), (&json!("pair-a"), &json!(1)));
+    let bodies = ["/a", "/old", "/b", "/new"].map(|path| midair.get(path).body);
+    assert_eq!(bodies, ["a1", "old", "b2", "new"]);
+    assert_eq!(midair.all("rolled_back").len(), 1);
+    // b is still on trial, and goes on to be committed.
+    (0..10).for_each(|_| assert_eq!(midair.get("/b").status, 200));
+    let committed = midair.wait_for("committed", |event| kind(event, "committed"));
+    assert_eq!((&committed["plugin"], &committed["generation"]), (&json!("pair-b"), &json!(2)));
+}
+
+#[test]
+fn fault_25_g3_a_call_that_never_ends_is_named_as_what_holds_its_generation() {
+    let site = Site::with("one");
+    let mut midair = site.quick();
+    midair.published();
+    let mut stream = midair.http().connect();
+    std::io::Write::write_all(&mut stream, b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
+    midair.wait_for("a call", |event| kind(event, "log") && event["message"] == "waiting");
+    for name in ["two", "one", "two"] {
+        site.put(name);
+        midair.published();
+        commit(&mut midair);
+    }
+    let generations: Value = midair.admin().get("/generations").json();
+    let first = &generations["generations"][0];
+    assert_eq!((&first["generation"], &first["phase"]), (&json!(1), &json!("retired")), "{generations}");
+    assert_eq!(first["blockers"].as_array().map(Vec::len), Some(1), "{generations}");
+    assert!(
+        first["blockers"][0]["call"].as_str().is_some_and(|call| call.starts_with("moody=1 ") && call.contains("wait")),
+        "{first}"
+    );
+    assert!(generations["libraries"]["maps"].as_u64().is_some_and(|maps| maps >= 4), "{generations}");
+    let table = midair.client(&["generations"]).output().expect("it runs");
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("retired") && table.contains("committed") && table.contains("wait"), "{table}");
+    // Nobody is killed: it is dropped with its client, and then the term is over.
+    drop(stream);
+    let drained = midair.wait_for("drained", |event| kind(event, "drained") && event["generation"] == 1);
+    assert_eq!(drained["plugin"], "moody");
+}
