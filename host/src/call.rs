@@ -47,6 +47,14 @@ impl Call {
         Arc::new(Self { lease: None, depth: 0, handler: 0, generation })
     }
 
+    /// A probe's call of something that is no handler: it reaches what the lease's snapshot has.
+    #[must_use]
+    pub(crate) fn of_trial(lease: Lease<Snapshot>, generation: Arc<Generation>) -> Arc<Self> {
+        // Recorded as nobody's: no handler has this place.
+        let lease = lease.pin(&generation.services().leases, generation.key(), u32::MAX);
+        Arc::new(Self { lease: Some(lease), depth: 0, handler: usize::MAX, generation })
+    }
+
     /// Whose code runs.
     #[must_use]
     pub(crate) fn generation(&self) -> &Arc<Generation> {

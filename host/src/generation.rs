@@ -27,6 +27,8 @@ pub(crate) struct Services {
     pub leases: Arc<Leases>,
     /// Whether error texts may reach clients.
     pub dev: bool,
+    /// Whether this is a probe, and not a host.
+    pub probe: bool,
     /// What a plugin calls.
     pub functions: HostRef,
     /// Takes what is left of a generation when nothing uses it any more.

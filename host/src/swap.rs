@@ -27,6 +27,7 @@ use crate::event::{Bus, Event};
 use crate::generation::{Generation, Identity, Remains, Services, go_live};
 use crate::inspect::{inspect, loaded};
 use crate::lease::Leases;
+use crate::probe::{self, Probe};
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
@@ -39,15 +40,17 @@ pub struct Options {
     pub data: PathBuf,
     /// Whether error texts may reach clients.
     pub dev: bool,
-    /// How long opening a library, building its plugin, its `init` and the trial of a table may take, each.
+    /// How long opening a library, building its plugin, its `init`, a self-test and the trial of a table may take, each.
     pub deadline: Duration,
+    /// Whether new bytes are tried in a child process first. It is on, and needs a line in the program's `main`: see [`probe`].
+    pub probe: Probe,
 }
 
 impl Options {
     /// The defaults with this folder.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), dev: false, deadline: Duration::from_secs(10) }
+        Self { data: data.into(), dev: false, deadline: Duration::from_secs(10), probe: Probe::On }
     }
 }
 
@@ -65,6 +68,7 @@ pub struct Artifact {
 /// ```no_run
 /// use midair::swap::{Artifact, Host, Options};
 ///
+/// midair::probe::hook(); // the first line of `main`
 /// let host = Host::new(Options::new("/tmp/midair"))?;
 /// let attempt = host.begin("started");
 /// let record = host.swap(attempt, vec![Artifact { plugin: String::new(), path: "libshop.so".into() }]);
@@ -107,6 +111,8 @@ pub struct Status {
     pub pid: u32,
     /// Whether it is a development host.
     pub dev: bool,
+    /// Whether new bytes are tried in a child process first.
+    pub probe: bool,
     /// Publishes so far.
     pub epoch: u64,
     /// What serves.
@@ -159,7 +165,12 @@ impl Host {
     /// # Errors
     ///
     /// If its folder can't be prepared or its threads can't be started.
+    ///
+    /// # Exits
+    ///
+    /// With 70 in a process that was started as a probe and whose `main` doesn't begin with [`probe::hook`].
     pub fn new(options: Options) -> Result<Self> {
+        probe::refuse_to_host();
         let staging = Staging::open(&options.data)?;
         let (reaper, remains) = channel();
         let bus = Bus::default();
@@ -169,6 +180,7 @@ impl Host {
             bus: bus.clone(),
             leases,
             dev: options.dev,
+            probe: false,
             reaper,
             functions: services::functions(),
         });
@@ -312,6 +324,7 @@ impl Host {
             run: shared.run.clone(),
             pid: std::process::id(),
             dev: shared.options.dev,
+            probe: shared.options.probe == Probe::On,
             epoch: snapshot.epoch(),
             plugins: snapshot.generations().iter().map(plugin).collect(),
             leases,
@@ -411,6 +424,9 @@ impl Journey {
                 _ => changed.push(judged),
             }
         }
+        for judged in &changed {
+            self.probe(attempt, judged)?;
+        }
         for judged in changed {
             self.candidate(attempt, judged, candidates)?;
         }
@@ -444,9 +460,30 @@ impl Journey {
         Ok(Judged { staged, manifest })
     }
 
+    /// Tries new bytes in a child process, before anything of them is opened here.
+    fn probe(&self, attempt: &mut Attempt, judged: &Judged) -> Result<()> {
+        let options = &self.shared.options;
+        if options.probe == Probe::Off {
+            return Ok(());
+        }
+        let order = probe::Order {
+            path: judged.staged.path().to_owned(),
+            plugin: judged.manifest.name.clone(),
+            number: self.next_number(&judged.manifest.name),
+            digest: judged.staged.digest().to_owned(),
+            dev: options.dev,
+            deadline: options.deadline,
+        };
+        attempt.time(Stage::Probe, || probe::try_out(&order, &self.shared.services.bus))
+    }
+
+    fn next_number(&self, plugin: &str) -> u64 {
+        self.numbers.get(plugin).map_or(1, |last| last + 1)
+    }
+
     fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, candidates: &mut Vec<Candidate>) -> Result<()> {
         let Judged { staged, manifest } = judged;
-        let number = self.numbers.get(&manifest.name).map_or(1, |last| last + 1);
+        let number = self.next_number(&manifest.name);
         let identity = Identity { plugin: manifest.name, number, digest: staged.digest().to_owned() };
         let made = self.maker.make(attempt, staged.path().to_owned(), identity);
         self.shared.opened.lock().clone_from(self.maker.opened());

@@ -64,7 +64,12 @@ impl App {
         for (path, methods) in paths {
             router.insert(&path, methods).unwrap_or_else(|error| panic!("the route {path}: {error}"));
         }
-        let world = Arc::new(World { plugin: OnceLock::new(), store: Memory::default(), log: Mutex::default(), probe: AtomicBool::new(false) });
+        let world = Arc::new(World {
+            plugin: OnceLock::new(),
+            store: Memory::default(),
+            log: Mutex::default(),
+            probe: AtomicBool::new(false),
+        });
         let (plugin, _) = world.plugin.get_or_init(|| (plugin, router));
         if let Some(init) = &plugin.init {
             init(Ctx(Link::Test(Arc::clone(&world)))).unwrap_or_else(|error| panic!("init: {error}"));

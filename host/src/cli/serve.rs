@@ -26,6 +26,7 @@ use crate::event::Event;
 use crate::exit::Fuse;
 use crate::http::admin::{self, Admin};
 use crate::http::serve::{Limits, Running, Server};
+use crate::probe::Probe;
 use crate::swap::{self, Artifact, Host};
 
 /// What each last step may take that isn't the requests' own time: the build that is killed, the last answers and lines.
@@ -111,7 +112,8 @@ fn host(
 ) -> Result<()> {
     let fuse = Fuse::lay().map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     let data = Data::claim(&folder)?;
-    let host = Host::new(swap::Options { dev: mode.dev, ..swap::Options::new(data.path()) })?;
+    let probe = if serve.no_probe { Probe::Off } else { Probe::On };
+    let host = Host::new(swap::Options { dev: mode.dev, deadline: serve.step_timeout, probe, ..swap::Options::new(data.path()) })?;
     host.expect(plugins);
     outlet.listen(host.events());
 

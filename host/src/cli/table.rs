@@ -14,6 +14,8 @@ pub struct Status {
     run: String,
     pid: u32,
     dev: bool,
+    #[serde(default)]
+    probe: Option<bool>,
     epoch: u64,
     plugins: Vec<Plugin>,
     #[serde(default)]
@@ -60,7 +62,8 @@ const SHOWN: usize = 10;
 #[must_use]
 pub fn status(status: &Status) -> String {
     let mode = if status.dev { "dev" } else { "run" };
-    let mut text = format!("{mode} host, pid {}, run {}, epoch {}\n", status.pid, status.run, status.epoch);
+    let probe = status.probe.map(|is_on| if is_on { ", probe on" } else { ", probe off" }).unwrap_or_default();
+    let mut text = format!("{mode} host, pid {}, run {}, epoch {}{probe}\n", status.pid, status.run, status.epoch);
     let head = ["plugin", "generation", "digest", "requests", "errors", "panics", "in flight", "retained"];
     let plugins = status.plugins.iter().map(|plugin| {
         let digest = plugin.digest.as_deref().unwrap_or("-");
@@ -125,14 +128,14 @@ mod tests {
     #[test]
     fn a_host_that_serves() {
         check(
-            r#"{"run":"r1","pid":7,"dev":true,"epoch":9,
+            r#"{"run":"r1","pid":7,"dev":true,"probe":true,"epoch":9,
                 "plugins":[{"plugin":"shop","generation":7,"digest":"0123456789abcdef","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2},
                            {"plugin":"cart","generation":null,"digest":null}],
                 "leases":[{"id":3,"plugin":"shop","generation":6,"handler":"GET /slow","age_us":61250000}],
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
                             {"id":2,"trigger":"saved src/lib.rs","outcome":"rejected","code":"E_BUILD","reason":"cargo failed\nmore"}]}"#,
             &expect![[r#"
-                dev host, pid 7, run r1, epoch 9
+                dev host, pid 7, run r1, epoch 9, probe on
 
                 PLUGIN  GENERATION  DIGEST        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED
                 shop    7           0123456789ab  1200      3       0       1          2
