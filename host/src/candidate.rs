@@ -31,30 +31,13 @@ pub(crate) struct Maker {
     stuck: Option<(String, Arc<AtomicBool>)>,
     /// Libraries opened so far, by plugin; none is ever closed.
     opened: BTreeMap<String, usize>,
-    /// Told what comes before each step.
-    tell: Tell,
 }
-
-/// Hears of each step and in which words it is spoken of.
-type Tell = Box<dyn Fn(Stage, &str) + Send>;
-
-/// How each step is called in messages.
-const OPENING: &str = "opening it";
-const COMPARING: &str = "comparing its types";
-const BUILDING: &str = "its plugin function";
-pub(crate) const INIT: &str = "its init";
 
 impl Maker {
     /// One whose candidates reach `services`; `deadline` is for each step.
     #[must_use]
     pub(crate) fn new(services: Arc<Services>, deadline: Duration) -> Self {
-        Self { services, deadline, addresses: HashSet::new(), stuck: None, opened: BTreeMap::new(), tell: Box::new(|_, _| {}) }
-    }
-
-    /// The same, and `tell` hears of each step before it is taken.
-    #[must_use]
-    pub(crate) fn telling(self, tell: impl Fn(Stage, &str) + Send + 'static) -> Self {
-        Self { tell: Box::new(tell), ..self }
+        Self { services, deadline, addresses: HashSet::new(), stuck: None, opened: BTreeMap::new() }
     }
 
     /// How many libraries of each plugin were opened.
@@ -71,22 +54,19 @@ impl Maker {
     pub(crate) fn make(&mut self, attempt: &mut Attempt, path: PathBuf, identity: Identity) -> Result<Arc<Generation>> {
         let (name, deadline) = (identity.plugin.clone(), self.deadline);
         let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
-        (self.tell)(Stage::Load, OPENING);
         let opened = attempt.time(Stage::Load, || self.open(&name, path))?;
         *self.opened.entry(name.clone()).or_default() += 1;
-        (self.tell)(Stage::Check, COMPARING);
         let library: Library = attempt
             .time(Stage::Check, || within("midair-check", deadline, move || opened.check()))
-            .map_err(|error| overrun(Stage::Check, COMPARING, error))??;
+            .map_err(|error| overrun(Stage::Check, "comparing its types", error))??;
         if !self.addresses.insert(library.address()) {
             let reason = "the system's loader gave a library that was opened before";
             return Err(Error::rejected(Code::Sym, Stage::Load, name, reason).help("this is a fault in midair: please report it"));
         }
         let subject = name.clone();
-        (self.tell)(Stage::Init, BUILDING);
         let code = attempt
             .time(Stage::Init, || within("midair-build", deadline, move || Plugin::build(library, &subject)))
-            .map_err(|error| overrun(Stage::Init, BUILDING, error))??;
+            .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;
         Ok(Generation::candidate(identity, code, Arc::clone(&self.services)))
     }
 
@@ -107,7 +87,7 @@ impl Maker {
         };
         within("midair-load", self.deadline, opening).map_err(|overrun| {
             self.stuck = Some((plugin.to_owned(), over));
-            too_long(Stage::Load, plugin, OPENING, overrun)
+            too_long(Stage::Load, plugin, "opening it", overrun)
         })?
     }
 }
@@ -120,10 +100,15 @@ impl Maker {
 pub(crate) fn init(candidate: &Arc<Generation>, deadline: Duration) -> Result<()> {
     let started = Arc::clone(candidate);
     within("midair-init", deadline, move || run_init(&started))
-        .map_err(|overrun| too_long(Stage::Init, candidate.plugin(), INIT, overrun))?
+        .map_err(|overrun| too_long(Stage::Init, candidate.plugin(), "its init", overrun))?
 }
 
-fn run_init(candidate: &Arc<Generation>) -> Result<()> {
+/// The same on this thread, for whoever keeps the time.
+///
+/// # Errors
+///
+/// `E_INIT` if it fails or panics.
+pub(crate) fn run_init(candidate: &Arc<Generation>) -> Result<()> {
     let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
     let Some(code) = candidate.code() else { return Ok(()) };
     let call = Call::of_candidate(Arc::clone(candidate));

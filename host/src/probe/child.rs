@@ -1,7 +1,9 @@
 //! What does the child do?
 //!
-//! It takes its order, limits itself, takes the plugin through every step that runs its code, and says before each what comes. It never
-//! ends in an orderly way: once the verdict is told it kills itself, so that nothing of the plugin runs any more.
+//! It takes its order, limits itself, takes the plugin through every step that runs its code, and says before each what comes: the host
+//! keeps the time, so the child needs no clock. All of it runs on one thread with the stack that threads of a host have, not the main
+//! thread's larger one. The child never ends in an orderly way: once the verdict is told it kills itself, so that nothing of the plugin
+//! runs any more.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -23,15 +25,14 @@ use rustix::process::{self, Resource, Rlimit, Signal};
 use super::wire::{Fault, Order, Told, line};
 use super::{give_up, program};
 use crate::answer;
-use crate::attempt::Journal;
 use crate::call::Call;
-use crate::candidate::{self, Maker};
-use crate::deadline::{Overrun, within};
-use crate::entry::{Smoke, told};
+use crate::candidate;
+use crate::entry::{Plugin, Smoke, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
 use crate::generation::{Generation, Identity, Services, go_live};
 use crate::lease::Leases;
+use crate::library::Opened;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
@@ -60,11 +61,19 @@ pub(super) fn run() -> ! {
         Err(error) => give_up(&format!("no host waits for it: {error}"), "unset it"),
     };
     limit(&order);
-    let verdict = match try_out(&order, &wire) {
-        Ok(()) => Told::Passed,
-        Err(error) => Told::Failed(Fault::from(&error)),
+    let trial = move || {
+        wire.say(&match try_out(&order, &wire) {
+            Ok(()) => Told::Passed,
+            Err(error) => Told::Failed(Fault::from(&error)),
+        });
+        end()
     };
-    wire.say(&verdict);
+    // Ends with a panic at most; its words are the process's last.
+    let _ = thread::Builder::new().name("midair-probe".to_owned()).spawn(trial).map(thread::JoinHandle::join);
+    std::process::exit(1)
+}
+
+fn end() -> ! {
     loop {
         // Fails for nobody's own process.
         let _ = process::kill_process(process::getpid(), Signal::KILL);
@@ -116,44 +125,35 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
         reaper,
         functions: services::functions(),
     });
-    let begins = {
-        let wire = wire.clone();
-        move |stage, what: &str| wire.say(&Told::Begins { stage, what: what.to_owned() })
-    };
+    let begins = |stage, what: &str| wire.say(&Told::Begins { stage, what: what.to_owned() });
+    begins(Stage::Load, "opening it");
+    let opened = Opened::open(&order.path)?;
+    begins(Stage::Check, "comparing its types");
+    let library = opened.check()?;
+    begins(Stage::Init, "its plugin function");
+    let code = Plugin::build(library, &order.plugin)?;
+    let (selftests, smokes) = (code.selftests().to_vec(), code.smokes().to_vec());
     let identity = Identity { plugin: order.plugin.clone(), number: order.number, digest: order.digest.clone() };
-    let mut maker = Maker::new(Arc::clone(&services), order.deadline).telling(begins.clone());
-    let mut attempt = Journal::default().begin("the probe");
-    let candidate = maker.make(&mut attempt, order.path.clone(), identity).map_err(outside_of_hooks)?;
-    begins(Stage::Init, candidate::INIT);
-    candidate::init(&candidate, order.deadline)?;
+    let candidate = Generation::candidate(identity, code, Arc::clone(&services));
+    begins(Stage::Init, "its init");
+    candidate::run_init(&candidate)?;
     // From here on it is as it will be when it serves: what `init` wrote is there, and its routes answer.
     go_live(&services, std::iter::once(&candidate));
     let snapshot = Snapshot::compose(1, vec![Arc::clone(&candidate)]).map_err(|clash| {
         Error::rejected(Code::Routes, Stage::Try, &order.plugin, clash.to_string()).help("each method and path has one handler")
     })?;
-    let trial = Trial { candidate, slot: Arc::new(Slot::new(snapshot)), deadline: order.deadline, why };
-    let names = trial.candidate.code().map(|code| code.selftests().to_vec()).unwrap_or_default();
-    for (place, name) in names.iter().enumerate() {
+    let trial = Trial { candidate, slot: Slot::new(snapshot), why };
+    for (place, name) in selftests.iter().enumerate() {
         let what = format!("the self-test {name}");
         begins(Stage::Probe, &what);
         trial.selftest(place, &what)?;
     }
-    let smokes = trial.candidate.code().map(|code| code.smokes().to_vec()).unwrap_or_default();
     for smoke in &smokes {
         let what = format!("the smoke {} {}", smoke.method, smoke.target);
         begins(Stage::Probe, &what);
         trial.smoke(smoke, &what)?;
     }
     Ok(())
-}
-
-/// What hangs while no hook of the plugin runs is the probe's to tell.
-fn outside_of_hooks(error: Error) -> Error {
-    if error.code() == Code::Timeout && error.stage() < Stage::Init {
-        Error::rejected(Code::Probe, Stage::Probe, error.subject(), error.reason()).help(super::parent::CONSTRUCTORS)
-    } else {
-        error
-    }
 }
 
 /// Sends what the plugin logs to the host, and keeps why a handler failed last.
@@ -173,8 +173,7 @@ fn listen(bus: &Bus, wire: &Wire, why: Arc<Mutex<String>>) {
 /// A plugin that was started and tests itself.
 struct Trial {
     candidate: Arc<Generation>,
-    slot: Arc<Slot>,
-    deadline: Duration,
+    slot: Slot,
     /// Why a handler failed last.
     why: Arc<Mutex<String>>,
 }
@@ -184,20 +183,9 @@ impl Trial {
         Error::rejected(Code::Probe, Stage::Probe, self.candidate.plugin(), format!("{what} {how}"))
     }
 
-    fn overrun(&self, what: &str, overrun: Overrun) -> Error {
-        match overrun {
-            Overrun::Deadline(deadline) => {
-                self.failed(what, &format!("took longer than {} s and was given up", deadline.as_secs_f64()))
-            }
-            Overrun::NoThread => self.failed(what, "found no thread to run on"),
-            Overrun::Broke => self.failed(what, "ended without a result"),
-        }
-    }
-
     fn selftest(&self, place: usize, what: &str) -> Result<()> {
         let call = Call::of_trial(self.slot.admit(), Arc::clone(&self.candidate));
-        let run = move || call.generation().code().map_or_else(Outcome::done, |code| code.selftest(place, call.context()));
-        let outcome = within("midair-selftest", self.deadline, run).map_err(|overrun| self.overrun(what, overrun))?;
+        let outcome = self.candidate.code().map_or_else(Outcome::done, |code| code.selftest(place, call.context()));
         match outcome.kind() {
             Outcome::DONE => Ok(()),
             Outcome::PANIC => Err(self.failed(what, &format!("panicked: {}", told(&outcome.panic())))),
@@ -209,17 +197,13 @@ impl Trial {
         self.why.lock().clear();
         let request = Request::builder().method(&*smoke.method).uri(&*smoke.target).body(Bytes::new());
         let request = request.map_err(|error| self.failed(what, &format!("can't be asked: {error}")))?;
-        let slot = Arc::clone(&self.slot);
-        let ask = move || {
-            let answer = block_on(answer::answer(&slot, request));
-            (answer.status().as_u16(), String::from_utf8_lossy(answer.body()).trim_end().chars().take(200).collect::<String>())
-        };
-        let (status, body) = within("midair-smoke", self.deadline, ask).map_err(|overrun| self.overrun(what, overrun))?;
+        let answer = block_on(answer::answer(&self.slot, request));
+        let status = answer.status().as_u16();
         if status == smoke.status {
             return Ok(());
         }
         let why = std::mem::take(&mut *self.why.lock());
-        let why = if why.is_empty() { body } else { why };
+        let why = if why.is_empty() { String::from_utf8_lossy(answer.body()).trim_end().chars().take(200).collect() } else { why };
         Err(self.failed(what, &format!("is answered {status}, not {}: {why}", smoke.status)))
     }
 }

@@ -24,14 +24,10 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
 
 /// What one does about a plugin that hangs while it is opened.
-pub(super) const CONSTRUCTORS: &str =
-    "a constructor, which is code that runs while the system opens a library, doesn't come to an end";
+const CONSTRUCTORS: &str = "a constructor, which is code that runs while the system opens a library, doesn't come to an end";
 
 /// How long a program may take to reach the first line of its `main`.
 const START: Duration = Duration::from_secs(10);
-
-/// How much longer than the child itself its host waits for the end of a step.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// How often a child is looked after where the system can't say when it ends.
 const LOOK: Duration = Duration::from_millis(20);
@@ -51,7 +47,7 @@ const LONGEST: usize = 1 << 20;
 pub(crate) fn try_out(order: &Order, bus: &Bus) -> Result<()> {
     let failed = |reason: String| Error::rejected(Code::Probe, Stage::Probe, &order.plugin, reason);
     if !HOOKED.load(Ordering::Relaxed) {
-        return Err(without_hook(order, "this program can't try it: its `main` doesn't begin with the hook"));
+        return Err(without_hook(order, "this program can't try it"));
     }
     let mut trial = Trial::start(order).map_err(|error| {
         failed("the host can't start itself once more to try it".to_owned()).caused_by(error).help(
@@ -80,8 +76,8 @@ pub(crate) fn try_out(order: &Order, bus: &Bus) -> Result<()> {
 }
 
 fn without_hook(order: &Order, reason: &str) -> Error {
-    Error::rejected(Code::Probe, Stage::Probe, &order.plugin, reason)
-        .help(format!("write `{LINE}` as the first line of `main`, or set Probe::Off"))
+    Error::rejected(Code::Probe, Stage::Probe, &order.plugin, format!("{reason}: does `main` begin with `{LINE}`?"))
+        .help("write that line first of all in `main`, or go without the trial with Probe::Off")
 }
 
 /// How listening to a child ended.
@@ -231,7 +227,7 @@ impl<'a> Trial<'a> {
                 _ if !self.has_greeted => {}
                 Told::Begins { stage, what } => {
                     self.step = Some((stage, what));
-                    self.until = Instant::now() + self.order.deadline + GRACE;
+                    self.until = Instant::now() + self.order.deadline;
                 }
                 Told::Log { level, message } => {
                     self.logged.push_back((level, message));
@@ -246,7 +242,7 @@ impl<'a> Trial<'a> {
         None
     }
 
-    /// Why a child was given up. Its own clock comes first, unless the plugin keeps all of it from running.
+    /// Why a child was given up.
     fn too_long(&self) -> Error {
         let plugin = &self.order.plugin;
         let Some((stage, what)) = &self.step else {
