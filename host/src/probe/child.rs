@@ -103,8 +103,10 @@ fn limit(order: &Order) {
     };
     lower(Resource::Data, MEMORY);
     lower(Resource::Cpu, PROCESSOR.max(order.deadline * 10).as_secs());
-    // One byte, since programs that the kernel pipes dumps to are asked whatever the limit, unless it is this one (fs/coredump.c).
-    lower(Resource::Core, 1);
+    // No dumps. One byte rather than none: a program that the kernel pipes dumps to is started whatever the limit is, except for this one
+    // (fs/coredump.c).
+    let one = Some(1);
+    let _ = process::setrlimit(Resource::Core, Rlimit { current: one, maximum: one });
     // The thread that started this one is the host's journey, which ends with the host.
     let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
     // Where memory gets short, this process goes before any other.

@@ -1,7 +1,7 @@
 //! Does it run at all, tried where it can hurt nobody?
 //!
 //! Before the host opens bytes that it never opened, it executes itself once more. That child opens, compares, builds and starts the
-//! plugin, runs its self-tests and its smokes, and says how it went: [`parent`] is the host's side, [`child`] the child's, [`wire`] what
+//! plugin, runs its self-tests and its smokes, and says how it went: `parent` is the host's side, `child` the child's, `wire` what
 //! they say to each other. Whatever the plugin does to the process that it runs in (crash, abort, exit, hang, eat all memory), it does to
 //! the child.
 //!
@@ -10,10 +10,7 @@
 //! A program that has a [`Host`](crate::swap::Host) calls [`hook`] first of all in `main`:
 //!
 //! ```
-//! fn main() {
-//!     midair::probe::hook();
-//!     // .. what the program does
-//! }
+//! midair::probe::hook(); // the first line of `main`
 //! ```
 //!
 //! Without it every new artifact is refused, as nobody could try it; [`Probe::Off`] goes without the trial.
