@@ -269,8 +269,8 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
                 ("abi.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
                 (
                     "abi.rs",
-                    "    pub flags: u32,\n}\n\n/// One operation",
-                    "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\n/// One operation",
+                    "    pub flags: u32,\n}\n\nimpl Identity",
+                    "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
                 ),
             ],
             &["Identity", "generation"],
