@@ -49,6 +49,15 @@ impl Call {
         Arc::new(Self { lease: None, depth: 0, handler: 0, generation })
     }
 
+    /// A probe's call of something that is no handler: it reaches what the lease's snapshot has.
+    #[must_use]
+    pub(crate) fn of_trial(lease: Lease<Snapshot>, generation: Arc<Generation>) -> Arc<Self> {
+        // Recorded as nobody's: no handler has this place.
+        let named = Named { generation: generation.key(), epoch: lease.snapshot().epoch(), handler: u32::MAX };
+        let lease = lease.pin(&generation.services().leases, named);
+        Arc::new(Self { lease: Some(lease), depth: 0, handler: usize::MAX, generation })
+    }
+
     /// Whose code runs.
     #[must_use]
     pub(crate) fn generation(&self) -> &Arc<Generation> {

@@ -103,7 +103,12 @@ pub(crate) fn init(candidate: &Arc<Generation>, deadline: Duration) -> Result<()
         .map_err(|overrun| too_long(Stage::Init, candidate.plugin(), "its init", overrun))?
 }
 
-fn run_init(candidate: &Arc<Generation>) -> Result<()> {
+/// The same on this thread, for whoever keeps the time.
+///
+/// # Errors
+///
+/// `E_INIT` if it fails or panics.
+pub(crate) fn run_init(candidate: &Arc<Generation>) -> Result<()> {
     let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
     let Some(code) = candidate.code() else { return Ok(()) };
     let call = Call::of_candidate(Arc::clone(candidate));

@@ -20,12 +20,25 @@ pub(crate) struct HandlerInfo {
     pub name: String,
 }
 
+/// A request that the plugin wants to be tried with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Smoke {
+    /// `GET`, `POST`, ..
+    pub method: String,
+    /// The path, with a query if there is one.
+    pub target: String,
+    /// The status that it has to be answered with.
+    pub status: u16,
+}
+
 /// A plugin's code, put together and ready to be called.
 pub(crate) struct Plugin {
     // Dropped first, by the plugin's own code in `library`.
     built: Built,
     handlers: Vec<HandlerInfo>,
     tables: Vec<String>,
+    selftests: Vec<String>,
+    smokes: Vec<Smoke>,
     library: Library,
 }
 
@@ -44,7 +57,10 @@ impl Plugin {
         let handlers = built.handlers().iter().map(|handler| read_handler(handler, subject)).collect::<Result<Vec<_>>>()?;
         // SAFETY: the name lives in what `built` owns.
         let tables = built.tables().iter().map(|table| unsafe { table.name.text() }.to_owned()).collect();
-        Ok(Self { built, handlers, tables, library })
+        // SAFETY: as above.
+        let selftests = built.selftests().iter().map(|test| unsafe { test.name.text() }.to_owned()).collect();
+        let smokes = built.smokes().iter().map(read_smoke).collect();
+        Ok(Self { built, handlers, tables, selftests, smokes, library })
     }
 
     /// Its handlers, by place.
@@ -57,6 +73,28 @@ impl Plugin {
     #[must_use]
     pub(crate) fn tables(&self) -> &[String] {
         &self.tables
+    }
+
+    /// The names of its self-tests, by place.
+    #[must_use]
+    pub(crate) fn selftests(&self) -> &[String] {
+        &self.selftests
+    }
+
+    /// The requests that it wants to be tried with.
+    #[must_use]
+    pub(crate) fn smokes(&self) -> &[Smoke] {
+        &self.smokes
+    }
+
+    /// Runs the self-test at `place` to the end, on this thread.
+    #[must_use]
+    pub(crate) fn selftest(&self, place: usize, context: abi::Context) -> Outcome {
+        let Some(test) = self.built.selftests().get(place) else {
+            return Outcome::told(Outcome::ERROR, 500, "the self-test is gone".to_owned(), &[]);
+        };
+        // SAFETY: data and function came together from the plugin, alive as long as `self`; the context is given away.
+        unsafe { (test.run)(test.data, context) }
     }
 
     /// Runs its `init` hook to the end, on this thread.
@@ -90,6 +128,12 @@ impl Plugin {
 #[must_use]
 pub(crate) fn told(panic: &Panic) -> String {
     if panic.location.is_empty() { panic.message.clone() } else { format!("{} at {}", panic.message, panic.location) }
+}
+
+fn read_smoke(smoke: &abi::Smoke) -> Smoke {
+    // SAFETY: the texts live in what the plugin owns, which is alive.
+    let [method, target] = [smoke.method, smoke.target].map(|text| unsafe { text.text() }.to_owned());
+    Smoke { method, target, status: u16::try_from(smoke.status).unwrap_or_default() }
 }
 
 fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {

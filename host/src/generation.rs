@@ -31,6 +31,8 @@ pub(crate) struct Services {
     pub leases: Arc<Leases>,
     /// Whether error texts may reach clients.
     pub dev: bool,
+    /// Whether this is a probe, and not a host.
+    pub probe: bool,
     /// What a plugin calls.
     pub functions: HostRef,
     /// Hears what a generation's answers lead to while it is on trial.

@@ -8,13 +8,16 @@
 //!
 //! - Linux with glibc on x86_64.
 //! - A library that was opened stays mapped; nothing is unmapped yet.
-//! - A plugin that aborts, segfaults or overflows its stack takes the process along; there is no trial in a child process yet.
+//! - A plugin that aborts, segfaults or overflows its stack takes the process along once it serves; before that it is tried in a child
+//!   process, see [`probe`].
 //! - A handler that never returns holds its worker; the journey, `status` and signals go on without it.
 
 // The journey.
 pub mod attempt;
 pub mod error;
 pub mod event;
+#[expect(unsafe_code, reason = "takes the probe's mark out of the environment")]
+pub mod probe;
 pub mod swap;
 
 // From file to code.

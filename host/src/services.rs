@@ -47,7 +47,13 @@ unsafe extern "C" fn context_release(context: *const c_void) {
 unsafe extern "C" fn identity(context: *const c_void) -> abi::Identity {
     // SAFETY: the plugin passes a context that it holds.
     let generation = unsafe { read(context) }.generation();
-    let flags = u32::from(generation.services().dev) | u32::from(generation.is_candidate()) << 1;
+    let services = generation.services();
+    let flags = [
+        (services.dev, abi::Identity::DEV),
+        (generation.is_candidate(), abi::Identity::CANDIDATE),
+        (services.probe, abi::Identity::PROBE),
+    ];
+    let flags = flags.into_iter().filter(|(is, _)| *is).fold(0, |flags, (_, flag)| flags | flag);
     abi::Identity { plugin: Span::of(generation.plugin().as_bytes()), generation: generation.number(), flags }
 }
 

@@ -573,8 +573,17 @@ pub struct Identity {
     pub plugin: Span,
     /// The generation's number.
     pub generation: u64,
-    /// Bits: 1 the host is `midair dev`, 2 a candidate before publish.
+    /// Bits: the constants below.
     pub flags: u32,
+}
+
+impl Identity {
+    /// The host is `midair dev`.
+    pub const DEV: u32 = 1;
+    /// The generation isn't published yet.
+    pub const CANDIDATE: u32 = 2;
+    /// The host is a probe.
+    pub const PROBE: u32 = 4;
 }
 
 /// One operation on the state; see [`store::Op`](crate::store::Op), whose fields these are.
@@ -710,6 +719,30 @@ pub struct TableDecl {
     pub check: unsafe extern "C" fn(data: Address, bytes: Span) -> Outcome,
 }
 
+/// What a plugin tests about itself before it is published, in the probe alone.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct SelfTest {
+    /// Its name, text.
+    pub name: Span,
+    /// What `run` gets; lives as long as the plugin.
+    pub data: Address,
+    /// Runs it: `DONE`, `ERROR` or `PANIC`. The context is given to the callee.
+    pub run: unsafe extern "C" fn(data: Address, context: Context) -> Outcome,
+}
+
+/// A request that the probe makes, and the status that it has to be answered with.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Smoke {
+    /// `GET`, `POST`, ..; text.
+    pub method: Span,
+    /// The path, with a query if there is one; text.
+    pub target: Span,
+    /// The status.
+    pub status: u32,
+}
+
 /// A plugin, put together.
 #[repr(C)]
 #[derive(StableAbi)]
@@ -720,6 +753,10 @@ pub struct Built {
     pub(crate) handlers: Many<Handler>,
     /// Its tables.
     pub(crate) tables: Many<TableDecl>,
+    /// Its self-tests.
+    pub(crate) selftests: Many<SelfTest>,
+    /// Its smokes.
+    pub(crate) smokes: Many<Smoke>,
     /// Owns the above.
     pub(crate) owner: Owner,
 }
@@ -749,6 +786,20 @@ impl Built {
     pub fn tables(&self) -> &[TableDecl] {
         // SAFETY: they live in what `owner` owns, which lives as long as `self`.
         unsafe { self.tables.items() }
+    }
+
+    /// The self-tests.
+    #[must_use]
+    pub fn selftests(&self) -> &[SelfTest] {
+        // SAFETY: they live in what `owner` owns, which lives as long as `self`.
+        unsafe { self.selftests.items() }
+    }
+
+    /// The smokes.
+    #[must_use]
+    pub fn smokes(&self) -> &[Smoke] {
+        // SAFETY: they live in what `owner` owns, which lives as long as `self`.
+        unsafe { self.smokes.items() }
     }
 }
 

@@ -41,6 +41,10 @@ impl Attached {
         self.identity().generation
     }
 
+    pub(crate) fn is_probe(&self) -> bool {
+        self.identity().flags & abi::Identity::PROBE != 0
+    }
+
     pub(crate) fn log(&self, level: Level, message: &str) {
         // SAFETY: the context is held until `self` is dropped; the message outlives the call.
         unsafe { self.0.host.log()(self.0.data, level as u32, Span::of(message.as_bytes())) }

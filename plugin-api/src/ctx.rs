@@ -55,12 +55,22 @@ impl Ctx {
         }
     }
 
-    /// The number of the generation whose code this is; in `init` the one that it will have.
+    /// The number of the generation whose code this is; in `init` and in the probe the one that it will have.
     #[must_use]
     pub fn generation(&self) -> u64 {
         match &self.0 {
             Link::Host(host) => host.generation(),
             Link::Test(_) => 1,
+        }
+    }
+
+    /// Whether this runs in the probe, a process of its own in which new code is tried before the host opens it. Its state is empty and
+    /// thrown away, but what code does to the world outside of `Ctx` is as real there as anywhere.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        match &self.0 {
+            Link::Host(host) => host.is_probe(),
+            Link::Test(world) => world.is_probe(),
         }
     }
 

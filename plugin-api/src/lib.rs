@@ -20,7 +20,9 @@
 //!
 //! # Limitations
 //!
-//! - A panic in a handler is a 500 for that request. An abort, a segmentation fault or a stack overflow ends the host.
+//! - A panic in a handler is a 500 for that request. An abort, a segmentation fault or a stack overflow there ends the host; while the code
+//!   is opened and started it ends the probe, and the code before serves on.
+//! - [`init`](Plugin::init) runs twice: in the probe, where new code is tried, and in the host.
 //! - `static` variables start anew with each swap: what must survive belongs into [`Ctx::table`], [`Ctx::cell`] or [`Ctx::counter`].
 //! - A blocking handler blocks one of the host's workers.
 //! - No tokio of the plugin's own: [`Ctx::sleep`] keeps time, and futures that need no reactor work.

@@ -30,10 +30,24 @@ use crate::state;
 pub struct Plugin {
     pub(crate) routes: Vec<Route>,
     pub(crate) tables: Vec<TableDecl>,
-    pub(crate) init: Option<Init>,
+    pub(crate) init: Option<Hook>,
+    pub(crate) selftests: Vec<SelfTest>,
+    pub(crate) smokes: Vec<Smoke>,
 }
 
-pub(crate) type Init = Box<dyn Fn(Ctx) -> Result<()> + Send + Sync>;
+/// A function that the host runs once.
+pub(crate) type Hook = Box<dyn Fn(Ctx) -> Result<()> + Send + Sync>;
+
+pub(crate) struct SelfTest {
+    pub(crate) name: String,
+    pub(crate) run: Hook,
+}
+
+pub(crate) struct Smoke {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) status: u16,
+}
 
 pub(crate) struct Route {
     pub(crate) method: String,
@@ -99,7 +113,10 @@ impl Plugin {
         self
     }
 
-    /// Runs once before this code is published; an error rejects it, and the code before serves on.
+    /// Runs before this code is published; an error rejects it, and the code before serves on.
+    ///
+    /// It runs twice: first in the probe, a process of its own in which new code is tried, then in the host. In the probe the state is
+    /// empty and thrown away, and [`Ctx::is_probe`] is true: ask that before anything that others would notice, such as a message sent.
     ///
     /// It runs on a thread of its own, under a deadline. What it writes waits and takes effect with the publish; what it reads is what the
     /// code before reads meanwhile, not its own waiting writes. A write that depends on a value (`insert`, `update`,
@@ -107,6 +124,46 @@ impl Plugin {
     /// and the host says so. Routes can't be called by this `ctx`.
     pub fn init(mut self, init: impl Fn(Ctx) -> Result<()> + Send + Sync + 'static) -> Self {
         self.init = Some(Box::new(init));
+        self
+    }
+
+    /// Tests this code after its `init`, before it is published. A self-test that fails, panics or takes too long rejects it, and the code
+    /// before serves on.
+    ///
+    /// Self-tests run in the probe only: a process of its own with an empty state, which later self-tests and smokes see and which is
+    /// then thrown away. This `ctx` can call the plugin's routes. In unit tests [`App::selftest`](crate::test::App::selftest) runs them.
+    ///
+    /// ```
+    /// use midair_plugin::{Ctx, Error, Plugin, Request, Result};
+    ///
+    /// fn answers(ctx: Ctx) -> Result<()> {
+    ///     let answer = ctx.call(Request::build("GET", "/").finish()?).wait()?;
+    ///     if answer.text() == "hello" { Ok(()) } else { Err(Error::internal("it doesn't say hello")) }
+    /// }
+    ///
+    /// let plugin = Plugin::new().get("/", |_, _| "hello").selftest("answers", answers);
+    /// ```
+    pub fn selftest(mut self, name: &str, test: impl Fn(Ctx) -> Result<()> + Send + Sync + 'static) -> Self {
+        self.selftests.push(SelfTest { name: name.to_owned(), run: Box::new(test) });
+        self
+    }
+
+    /// Asks a route before this code is published, after all [self-tests](Self::selftest) and in the same process: another status rejects
+    /// it, and the code before serves on.
+    ///
+    /// ```
+    /// # use midair_plugin::Plugin;
+    /// let plugin = Plugin::new().get("/healthz", |_, _| "well").smoke("GET /healthz", 200).smoke("GET /nowhere", 404);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `request` isn't a method and a path; the host then rejects the plugin with these words.
+    #[track_caller]
+    pub fn smoke(mut self, request: &str, status: u16) -> Self {
+        let parts = request.split_once(' ').filter(|(_, target)| target.starts_with('/'));
+        let Some((method, target)) = parts else { panic!("smoke({request:?}): write a method and a path, such as GET /healthz") };
+        self.smokes.push(Smoke { method: method.to_owned(), target: target.to_owned(), status });
         self
     }
 }

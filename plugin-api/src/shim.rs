@@ -7,7 +7,8 @@ use std::ffi::c_void;
 use crate::abi::{self, Address, Built, Handler, Many, Outcome, Owner, Pair, Root, Span};
 use crate::attached::Attached;
 use crate::ctx::{Ctx, Link};
-use crate::plugin::{Check, Handle, Plugin, Reply};
+use crate::error::Result;
+use crate::plugin::{Check, Handle, Hook, Plugin, Reply};
 use crate::request::Request;
 use crate::{task, wall};
 
@@ -19,6 +20,8 @@ struct Shelf {
     tables: Vec<abi::TableDecl>,
     /// `check` functions by table, since a border function can't close over one.
     checks: Vec<Check>,
+    selftests: Vec<abi::SelfTest>,
+    smokes: Vec<abi::Smoke>,
 }
 
 /// Makes the plugin. Called by what `export!` emits.
@@ -29,12 +32,22 @@ pub fn build(factory: fn() -> Plugin) -> Built {
         outcome: Outcome::panicked(panic),
         handlers: Many::of(&[]),
         tables: Many::of(&[]),
+        selftests: Many::of(&[]),
+        smokes: Many::of(&[]),
         owner: Owner::NONE,
     })
 }
 
 fn lay_out(plugin: Plugin) -> Built {
-    let shelf = Shelf { plugin, metas: Vec::new(), handlers: Vec::new(), tables: Vec::new(), checks: Vec::new() };
+    let shelf = Shelf {
+        plugin,
+        metas: Vec::new(),
+        handlers: Vec::new(),
+        tables: Vec::new(),
+        checks: Vec::new(),
+        selftests: Vec::new(),
+        smokes: Vec::new(),
+    };
     let owner = Owner::of(shelf);
     // SAFETY: the owner was just made of a `Shelf` and nobody else knows of it.
     let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };
@@ -54,7 +67,24 @@ fn lay_out(plugin: Plugin) -> Built {
         data: Address(std::ptr::from_ref(check_fn).cast()),
         check,
     }));
-    Built { outcome: Outcome::done(), handlers: Many::of(&shelf.handlers), tables: Many::of(&shelf.tables), owner }
+    shelf.selftests.extend(shelf.plugin.selftests.iter().map(|test| abi::SelfTest {
+        name: Span::of(test.name.as_bytes()),
+        data: Address(std::ptr::from_ref(&test.run).cast()),
+        run: selftest,
+    }));
+    shelf.smokes.extend(shelf.plugin.smokes.iter().map(|smoke| abi::Smoke {
+        method: Span::of(smoke.method.as_bytes()),
+        target: Span::of(smoke.target.as_bytes()),
+        status: smoke.status.into(),
+    }));
+    Built {
+        outcome: Outcome::done(),
+        handlers: Many::of(&shelf.handlers),
+        tables: Many::of(&shelf.tables),
+        selftests: Many::of(&shelf.selftests),
+        smokes: Many::of(&shelf.smokes),
+        owner,
+    }
 }
 
 unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Request, waker: *const abi::Waker) -> Outcome {
@@ -96,7 +126,19 @@ pub unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> O
     let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
     // SAFETY: passed on to the caller; the shelf isn't changed any more.
     let shelf = unsafe { &*plugin.cast::<Shelf>() };
-    match wall::guard(|| shelf.plugin.init.as_ref().map_or(Ok(()), |init| init(ctx))) {
+    run(|| shelf.plugin.init.as_ref().map_or(Ok(()), |init| init(ctx)))
+}
+
+unsafe extern "C" fn selftest(data: Address, context: abi::Context) -> Outcome {
+    // SAFETY: the host gives the context away with the call.
+    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    // SAFETY: `data` is the address of a self-test on the shelf, which the host holds while it calls.
+    let test = unsafe { &*data.0.cast::<Hook>() };
+    run(|| test(ctx))
+}
+
+fn run(hook: impl FnOnce() -> Result<()>) -> Outcome {
+    match wall::guard(hook) {
         Ok(Ok(())) => Outcome::done(),
         Ok(Err(error)) => Outcome::told(Outcome::ERROR, 500, error.to_string(), &[]),
         Err(panic) => Outcome::panicked(panic),

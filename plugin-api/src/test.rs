@@ -16,6 +16,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub(crate) struct World {
     plugin: OnceLock<(Plugin, Router)>,
     store: Memory,
     log: Mutex<Vec<(Level, String)>>,
+    probe: AtomicBool,
 }
 
 impl App {
@@ -62,12 +64,42 @@ impl App {
         for (path, methods) in paths {
             router.insert(&path, methods).unwrap_or_else(|error| panic!("the route {path}: {error}"));
         }
-        let world = Arc::new(World { plugin: OnceLock::new(), store: Memory::default(), log: Mutex::default() });
+        let world = Arc::new(World {
+            plugin: OnceLock::new(),
+            store: Memory::default(),
+            log: Mutex::default(),
+            probe: AtomicBool::new(false),
+        });
         let (plugin, _) = world.plugin.get_or_init(|| (plugin, router));
         if let Some(init) = &plugin.init {
             init(Ctx(Link::Test(Arc::clone(&world)))).unwrap_or_else(|error| panic!("init: {error}"));
         }
         Self(world)
+    }
+
+    /// Runs the plugin's self-tests and then its smokes, as the probe of a host would, but on the state that there is by now.
+    ///
+    /// ```
+    /// # use midair_plugin::{Plugin, test::App};
+    /// App::new(Plugin::new().get("/healthz", |_, _| "well").smoke("GET /healthz", 200)).selftest();
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If one of them fails; a host would reject the plugin.
+    #[track_caller]
+    pub fn selftest(&self) {
+        let Some((plugin, _)) = self.0.plugin.get() else { return };
+        self.0.probe.store(true, Ordering::Relaxed);
+        for test in &plugin.selftests {
+            (test.run)(self.ctx()).unwrap_or_else(|error| panic!("the self-test {}: {error}", test.name));
+        }
+        for smoke in &plugin.smokes {
+            let answer = self.send(Request::build(&smoke.method, &smoke.target).finish());
+            let (method, target, expected, status) = (&smoke.method, &smoke.target, smoke.status, answer.status().as_u16());
+            assert!(status == expected, "the smoke {method} {target} is answered {status}, not {expected}: {}", answer.text());
+        }
+        self.0.probe.store(false, Ordering::Relaxed);
     }
 
     /// A way to the state that the handlers see.
@@ -126,6 +158,10 @@ impl App {
 impl World {
     pub(crate) fn store(&self) -> &Memory {
         &self.store
+    }
+
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe.load(Ordering::Relaxed)
     }
 
     pub(crate) fn log(&self, level: Level, message: String) {

@@ -205,3 +205,29 @@ fn a_value_that_another_type_wrote_is_an_error_with_key_path_and_expectation() -
     assert_eq!(error, format!("orders[\"a\"] {misfit}"));
     Ok(())
 }
+
+#[test]
+fn selftests_and_smokes_run_on_demand_and_the_first_that_fails_is_named() {
+    fn orders(ctx: Ctx) -> Result<()> {
+        let answer = ctx.call(Request::build("GET", "/probed").finish()?).wait()?;
+        if answer.text() == "true" { Ok(()) } else { Err(Error::internal(format!("is_probe is {}", answer.text()))) }
+    }
+    let probed = || Plugin::new().get("/probed", |_, ctx: Ctx| ctx.is_probe().to_string()).selftest("orders", orders);
+    let app = App::new(probed().smoke("GET /probed", 200).smoke("GET /nowhere", 404));
+    app.selftest();
+    assert_eq!(app.get("/probed").text(), "false");
+    let fails = |plugin: Plugin| {
+        let app = App::new(plugin);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| app.selftest())).expect_err("it fails");
+        panic.downcast_ref::<String>().expect("text").clone()
+    };
+    assert_eq!(fails(probed().smoke("GET /probed", 201)), "the smoke GET /probed is answered 200, not 201: true");
+    let broken = probed().selftest("stock", |_| Err(Error::internal("no stock")));
+    assert_eq!(fails(broken), "the self-test stock: no stock");
+}
+
+#[test]
+#[should_panic(expected = "smoke(\"/healthz\"): write a method and a path, such as GET /healthz")]
+fn a_smoke_that_is_no_request_is_told_where_it_is_written() {
+    let _ = Plugin::new().smoke("/healthz", 200);
+}

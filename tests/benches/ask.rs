@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
+use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options};
 use midair_tests::project::Project;
 
@@ -64,7 +65,7 @@ fn main() {
     }
     let (data, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let artifact: PathBuf = Project::plugin("asked", SOURCE).build_to(folder.path()).remove(0);
-    let host = Host::new(Options::new(data.path())).expect("a host");
+    let host = Host::new(Options { probe: Probe::Off, ..Options::new(data.path()) }).expect("a host");
     let swap = || {
         let artifact = Artifact { plugin: String::new(), path: artifact.clone() };
         host.swap(host.begin("bench").force(true), vec![artifact])

@@ -146,11 +146,11 @@ static CONSTRUCTOR: extern "C" fn() = stuck;
 "#;
 
 #[test]
-fn a_constructor_that_hangs_is_given_up_and_named_and_the_host_still_ends() {
+fn without_the_probe_a_constructor_that_hangs_is_given_up_and_named_and_the_host_still_ends() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("libhello.so");
     project::save(&path, &crate::run::one_and_two()[0]);
-    let mut midair = Launch::run(&[&path]).start();
+    let mut midair = Launch::run(&[&path]).arg("--no-probe").arg("--step-timeout").arg("0.5").start();
     midair.published();
     let stuck = Project::plugin("hello", STUCK);
     let elsewhere = tempfile::tempdir().expect("a folder");

@@ -10,6 +10,7 @@ mod fifty_edits;
 mod foreign;
 mod http;
 mod load;
+mod probe;
 mod rollback;
 mod run;
 mod state;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::dev::saying;
 
 /// Builds the plugin `hello` with this source; the artifact's bytes.
-fn built(source: &str) -> Vec<u8> {
+pub(crate) fn built(source: &str) -> Vec<u8> {
     built_from(|| Project::plugin("hello", source), &repository::shared_target().join("midair"))
 }
 
@@ -36,31 +36,38 @@ pub(crate) fn one_and_two() -> &'static [Vec<u8>; 2] {
 }
 
 /// An artifact in a folder of its own, and a host that serves it.
-struct Served {
+pub(crate) struct Served {
     folder: TempDir,
-    midair: Midair,
+    pub(crate) midair: Midair,
 }
 
 impl Served {
     /// Serves the artifact that says "one".
     #[track_caller]
     fn one() -> Self {
+        Self::one_with(&[])
+    }
+
+    /// The same by a host with more arguments.
+    #[track_caller]
+    pub(crate) fn one_with(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("libhello.so");
         project::save(&path, &one_and_two()[0]);
-        let mut midair = Launch::run(&[&path]).arg("--generation-header").start();
+        let launch = args.iter().fold(Launch::run(&[&path]), |launch, arg| launch.arg(arg));
+        let mut midair = launch.arg("--generation-header").start();
         midair.published();
         assert_eq!(midair.get("/").body, "one");
         Self { folder, midair }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("libhello.so")
     }
 
     /// Replaces it by something bad, which must be refused with one of these codes and all these words, and then by something good.
     #[track_caller]
-    fn refuses(&mut self, what: &str, bad: &[u8], codes: &[&str], words: &[&str]) {
+    pub(crate) fn refuses(&mut self, what: &str, bad: &[u8], codes: &[&str], words: &[&str]) {
         let generation = self.midair.get("/").generation();
         project::save(&self.path(), bad);
         let rejected = self.midair.wait_for(what, |event| event["event"] == "rejected" || event["event"] == "published");
@@ -262,8 +269,8 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
                 ("abi.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
                 (
                     "abi.rs",
-                    "    pub flags: u32,\n}\n\n/// One operation",
-                    "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\n/// One operation",
+                    "    pub flags: u32,\n}\n\nimpl Identity",
+                    "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
                 ),
             ],
             &["Identity", "generation"],

@@ -63,6 +63,20 @@ fn binary(args: &[&str]) -> PathBuf {
     })
 }
 
+/// An example of this package: a program that only tests start.
+///
+/// # Panics
+///
+/// If it doesn't build.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(repository::root()).args(["build", "-p", "midair-tests", "--example", name]);
+    cargo.arg("--target-dir").arg(repository::target());
+    let executables = |message: &Value| message["executable"].as_str().map(PathBuf::from);
+    build(&mut cargo).iter().find_map(executables).expect("cargo names the executable")
+}
+
 /// Builds the cdylibs of the workspace in `folder` into `target` and says where they are.
 ///
 /// # Panics

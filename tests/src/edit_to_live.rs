@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::host::{Launch, Midair};
 use crate::project::Project;
+use crate::statistics::{self, median};
 
 /// Makes `pairs` pairs, rounded up to whole rounds of two, and words what came out. `args` go to `midair dev` and `cargo build` alike.
 ///
@@ -106,42 +107,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => sorted[odd / 2],
-        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
-    }
-}
-
-/// The median with its 95 % interval, by the percentiles of 4,000 resamples (Efron's bootstrap).
 fn interval(values: &[f64]) -> String {
-    const RESAMPLES: usize = 4_000;
-    // Marsaglia's xorshift64: the same resamples each time.
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = |below: usize| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (seed % below as u64) as usize
-    };
-    let mut medians: Vec<f64> =
-        (0..RESAMPLES).map(|_| median(&values.iter().map(|_| values[next(values.len())]).collect::<Vec<_>>())).collect();
-    medians.sort_by(f64::total_cmp);
-    let at = |share: f64| medians[(share * (RESAMPLES - 1) as f64).round() as usize];
-    format!("{:+.1} ms [{:+.1}, {:+.1}]", median(values), at(0.025), at(0.975))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_stands_in_the_middle_and_its_interval_around_it() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(interval(&[5.0; 8]), "+5.0 ms [+5.0, +5.0]");
-    }
+    let [median, low, high] = statistics::interval(values);
+    format!("{median:+.1} ms [{low:+.1}, {high:+.1}]")
 }

@@ -12,6 +12,8 @@
 //! | [`host`] | what does a running midair say? |
 //! | [`client`] | what does it answer? |
 //! | [`edit_to_live`] | how long does a user wait, and how long would cargo alone take? |
+//! | [`probe_cost`] | what does the trial in a child process add to a swap? |
+//! | [`statistics`] | what do measured times say? |
 //!
 //! # Limitations
 //!
@@ -21,8 +23,10 @@ pub mod cargo;
 pub mod client;
 pub mod edit_to_live;
 pub mod host;
+pub mod probe_cost;
 pub mod project;
 pub mod repository;
+pub mod statistics;
 
 use std::time::Duration;
 

@@ -147,6 +147,12 @@ pub struct Serve {
     /// How long requests may take to finish after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain_timeout: Duration,
+    /// How long opening new code, its init, each of its self-tests, .. may take
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = above_zero)]
+    pub step_timeout: Duration,
+    /// Open new code in the host at once, without trying it in a child process first: for those who can't start processes
+    #[arg(long)]
+    pub no_probe: bool,
     /// Threads that run handlers [default: one per processor]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
@@ -364,13 +370,13 @@ mod tests {
         check(
             "midair dev",
             &expect![
-                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, workers: None }, cargo_args: [] })"
+                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, step_timeout: 10s, no_probe: false, workers: None }, cargo_args: [] })"
             ],
         );
         check(
             "midair dev a b --features x,y --listen 8080 --admin off -- --offline -v",
             &expect![[
-                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, workers: None }, cargo_args: ["--offline", "-v"] })"#
+                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, step_timeout: 10s, no_probe: false, workers: None }, cargo_args: ["--offline", "-v"] })"#
             ]],
         );
         check(
@@ -383,9 +389,9 @@ mod tests {
     fn run_needs_an_artifact() {
         check("midair run", &expect!["exit 2: error: the following required arguments were not provided:"]);
         check(
-            "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0",
+            "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0 --step-timeout 0.5 --no-probe",
             &expect![[
-                r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, workers: None } })"#
+                r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, step_timeout: 500ms, no_probe: true, workers: None } })"#
             ]],
         );
     }

@@ -26,6 +26,7 @@ use crate::event::Event;
 use crate::exit::Fuse;
 use crate::http::admin::{self, Admin};
 use crate::http::serve::{Limits, Running, Server};
+use crate::probe::Probe;
 use crate::swap::{self, Artifact, Host};
 
 /// What each last step may take that isn't the requests' own time: the build that is killed, the last answers and lines.
@@ -113,7 +114,8 @@ fn host(
     let data = Data::claim(&folder)?;
     let options = if mode.dev { swap::Options::development(data.path()) } else { swap::Options::new(data.path()) };
     let rules = serve.probation.rules(options.rules);
-    let host = Host::new(swap::Options { rules, ..options })?;
+    let probe = if serve.no_probe { Probe::Off } else { Probe::On };
+    let host = Host::new(swap::Options { rules, probe, deadline: serve.step_timeout, ..options })?;
     host.expect(plugins);
     outlet.listen(host.events());
 

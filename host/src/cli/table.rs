@@ -15,6 +15,8 @@ pub struct Status {
     run: String,
     pid: u32,
     dev: bool,
+    #[serde(default)]
+    probe: Option<bool>,
     epoch: u64,
     plugins: Vec<Plugin>,
     #[serde(default)]
@@ -119,7 +121,8 @@ const SHOWN: usize = 10;
 #[must_use]
 pub fn status(status: &Status) -> String {
     let mode = if status.dev { "dev" } else { "run" };
-    let mut text = format!("{mode} host, pid {}, run {}, epoch {}\n", status.pid, status.run, status.epoch);
+    let probe = status.probe.map(|is_on| if is_on { ", probe on" } else { ", probe off" }).unwrap_or_default();
+    let mut text = format!("{mode} host, pid {}, run {}, epoch {}{probe}\n", status.pid, status.run, status.epoch);
     let head = ["plugin", "generation", "is", "way back", "digest", "requests", "errors", "panics", "in flight", "retained"];
     let plugins = status.plugins.iter().map(|plugin| {
         let digest = plugin.digest.as_deref().unwrap_or("-");
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn a_host_that_serves() {
         check(
-            r#"{"run":"r1","pid":7,"dev":true,"epoch":9,
+            r#"{"run":"r1","pid":7,"dev":true,"probe":true,"epoch":9,
                 "plugins":[{"plugin":"shop","generation":7,"phase":"trial","way_back":5,"digest":"0123456789abcdef","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2},
                            {"plugin":"cart","generation":null,"digest":null}],
                 "held":{"shop":[{"digest":"fedcba9876543210","by":"hand","reason":"rolled back: asked for"}]},
@@ -240,7 +243,7 @@ mod tests {
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
                             {"id":2,"trigger":"saved src/lib.rs","outcome":"rejected","code":"E_BUILD","reason":"cargo failed\nmore"}]}"#,
             &expect![[r#"
-                dev host, pid 7, run r1, epoch 9
+                dev host, pid 7, run r1, epoch 9, probe on
 
                 PLUGIN  GENERATION  IS        WAY BACK  DIGEST        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED
                 shop    7           on trial  5         0123456789ab  1200      3       0       1          2

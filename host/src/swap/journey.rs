@@ -18,6 +18,7 @@ use crate::generation::{Alarm, Generation, Identity, go_live};
 use crate::inspect::{inspect, loaded};
 use crate::marks::Held;
 use crate::probation::Verdict;
+use crate::probe::{self, Probe};
 use crate::snapshot::Snapshot;
 use crate::stage::Staged;
 use crate::standing::Refusal;
@@ -139,6 +140,9 @@ impl Journey {
             return Err(Error::rejected(Code::Held, Stage::Stage, name.as_str(), format!("these bytes are held: {}", held.reason))
                 .help("put other bytes in their place, or have these taken again with `midair reload --force`"));
         }
+        for judged in &changed {
+            self.probe(attempt, judged)?;
+        }
         for judged in changed {
             self.candidate(attempt, judged, prepared)?;
         }
@@ -161,6 +165,27 @@ impl Journey {
         Ok(Judged { artifact: artifact.clone(), staged, manifest })
     }
 
+    /// Tries new bytes in a child process, before anything of them is opened here.
+    fn probe(&self, attempt: &mut Attempt, judged: &Judged) -> Result<()> {
+        let options = &self.shared.options;
+        if options.probe == Probe::Off {
+            return Ok(());
+        }
+        let order = probe::Order {
+            path: judged.staged.path().to_owned(),
+            plugin: judged.manifest.name.clone(),
+            number: self.next_number(&judged.manifest.name),
+            digest: judged.staged.digest().to_owned(),
+            dev: options.dev,
+            deadline: options.deadline,
+        };
+        attempt.time(Stage::Probe, || probe::try_out(&order, &self.shared.services.bus))
+    }
+
+    fn next_number(&self, plugin: &str) -> u64 {
+        self.numbers.get(plugin).map_or(1, |last| last + 1)
+    }
+
     /// A disk may forget, and a folder be meddled with.
     fn is_what_was_committed(&self, judged: &Judged) -> Result<()> {
         let (plugin, digest) = (&judged.manifest.name, judged.staged.digest());
@@ -174,7 +199,7 @@ impl Journey {
 
     fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, prepared: &mut Prepared) -> Result<()> {
         let Judged { artifact, staged, manifest } = judged;
-        let number = self.numbers.get(&manifest.name).map_or(1, |last| last + 1);
+        let number = self.next_number(&manifest.name);
         let (digest, file) = (staged.digest().to_owned(), staged.path().to_owned());
         let identity = Identity { plugin: manifest.name, number, digest, file };
         let made = self.maker.make(attempt, identity);

@@ -35,6 +35,7 @@ use crate::generation::{Ended, Generation, Services};
 use crate::lease::Leases;
 use crate::marks::Marks;
 use crate::probation::Rules;
+use crate::probe::{self, Probe};
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
@@ -49,8 +50,10 @@ pub struct Options {
     pub data: PathBuf,
     /// Whether error texts may reach clients.
     pub dev: bool,
-    /// How long opening a library, building its plugin, its `init` and the trial of a table may take, each.
+    /// How long opening a library, building its plugin, its `init`, a self-test and the trial of a table may take, each.
     pub deadline: Duration,
+    /// Whether new bytes are tried in a child process first. It is on, and needs a line in the program's `main`: see [`probe`].
+    pub probe: Probe,
     /// When new code is committed, and when the code before it comes back.
     pub rules: Rules,
     /// Whether a run that died is remembered: the next one then starts with what was committed last, and doesn't take again by itself what
@@ -63,7 +66,7 @@ impl Options {
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
         let deadline = Duration::from_secs(10);
-        Self { data: data.into(), dev: false, deadline, rules: Rules::PRODUCTION, recovers: true }
+        Self { data: data.into(), dev: false, deadline, probe: Probe::On, rules: Rules::PRODUCTION, recovers: true }
     }
 
     /// The defaults for development, with this folder: error texts are shown, a breach is told and no more, and each run begins anew.
@@ -87,6 +90,7 @@ pub struct Artifact {
 /// ```no_run
 /// use midair::swap::{Artifact, Host, Options};
 ///
+/// midair::probe::hook(); // the first line of `main`
 /// let host = Host::new(Options::new("/tmp/midair"))?;
 /// let attempt = host.begin("started");
 /// let record = host.swap(attempt, vec![Artifact { plugin: String::new(), path: "libshop.so".into() }]);
@@ -123,7 +127,12 @@ impl Host {
     /// # Errors
     ///
     /// If its folder can't be prepared or its threads can't be started.
+    ///
+    /// # Exits
+    ///
+    /// With 70 in a process that was started as a probe and whose `main` doesn't begin with [`probe::hook`].
     pub fn new(options: Options) -> Result<Self> {
+        probe::refuse_to_host();
         let staging = Staging::open(&options.data)?;
         let (marks, damaged) = Marks::open(&options.data)?;
         let (reaper, remains) = channel();
@@ -135,6 +144,7 @@ impl Host {
             bus: bus.clone(),
             leases: Leases::new(),
             dev: options.dev,
+            probe: false,
             reaper,
             alarms,
             functions: services::functions(),

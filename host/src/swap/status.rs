@@ -12,6 +12,7 @@ use crate::attempt::Record;
 use crate::generation::Generation;
 use crate::lease::Facts;
 use crate::marks::Held;
+use crate::probe::Probe;
 use crate::standing::Phase;
 
 /// What `GET /status` answers.
@@ -23,6 +24,8 @@ pub struct Status {
     pub pid: u32,
     /// Whether it is a development host.
     pub dev: bool,
+    /// Whether new bytes are tried in a child process first.
+    pub probe: bool,
     /// Publishes and rollbacks so far.
     pub epoch: u64,
     /// What serves.
@@ -182,6 +185,7 @@ impl Host {
             run: shared.run.clone(),
             pid: std::process::id(),
             dev: shared.options.dev,
+            probe: shared.options.probe == Probe::On,
             epoch: snapshot.epoch(),
             plugins: snapshot.generations().iter().map(plugin).collect(),
             held: held.map(|(plugin, mark)| (plugin, mark.held)).collect(),

@@ -1,0 +1,103 @@
+//! Does it run at all, tried where it can hurt nobody?
+//!
+//! Before the host opens bytes that it never opened, it executes itself once more. That child opens, compares, builds and starts the
+//! plugin, runs its self-tests and its smokes, and says how it went: `parent` is the host's side, `child` the child's, `wire` what
+//! they say to each other. Whatever the plugin does to the process that it runs in (crash, abort, exit, hang, eat all memory), it does to
+//! the child.
+//!
+//! # For hosts of one's own
+//!
+//! A program that has a [`Host`](crate::swap::Host) calls [`hook`] first of all in `main`:
+//!
+//! ```
+//! midair::probe::hook(); // the first line of `main`
+//! ```
+//!
+//! Without it every new artifact is refused, as nobody could try it; [`Probe::Off`] goes without the trial.
+//!
+//! # Limitations
+//!
+//! - What a plugin does to the world (files, other hosts, databases) it does from the probe too: [`Ctx::is_probe`] tells it apart.
+//! - The child sees the plugin alone: routes of other plugins aren't there, and all state is empty.
+//! - A plugin that wants to can tell the probe from the host and behave differently.
+//! - A process that the plugin starts and that leaves the child's process group outlives the trial.
+//!
+//! [`Ctx::is_probe`]: https://docs.rs/midair-plugin
+
+mod child;
+mod parent;
+mod wire;
+
+use std::fs::Metadata;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) use self::parent::try_out;
+pub(crate) use self::wire::Order;
+
+/// Whether new bytes are tried in a child process before the host opens them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probe {
+    /// They are; the program's `main` begins with [`hook`].
+    #[default]
+    On,
+    /// They are opened in the host at once, for programs that can't start processes.
+    Off,
+}
+
+/// Tells the child what it is.
+const MARK: &str = "MIDAIR_PROBE";
+
+/// How a process ends that was started as a probe and can't be one.
+const NO_PROBE: i32 = 70;
+
+/// The line that a host's `main` begins with, as messages name it.
+const LINE: &str = "midair::probe::hook();";
+
+/// Whether this program's `main` called [`hook`].
+static HOOKED: AtomicBool = AtomicBool::new(false);
+
+/// The first line of a host's `main`: returns at once, unless this process is a probe; if it is, does what a probe does and never returns.
+///
+/// In a probe the plugin's code runs inside.
+pub fn hook() {
+    HOOKED.store(true, Ordering::Relaxed);
+    if std::env::var_os(MARK).is_none() {
+        return;
+    }
+    if !is_alone() {
+        give_up("other threads run already", &format!("make `{LINE}` the first line of `main`"));
+    }
+    // SAFETY: no other thread exists that could read the environment meanwhile, as was just seen, and this one does nothing else.
+    unsafe { std::env::remove_var(MARK) };
+    child::run()
+}
+
+/// Whether this is the process's only thread; one that can't tell isn't.
+fn is_alone() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+/// Ends a process that was started as a probe and is about to become a host instead: `main` doesn't begin with the hook.
+pub(crate) fn refuse_to_host() {
+    if std::env::var_os(MARK).is_some() {
+        give_up("it has come as far as to make a host", &format!("write `{LINE}` as the first line of `main`"));
+    }
+}
+
+fn give_up(why: &str, help: &str) -> ! {
+    // Where even stderr is gone, the exit status still tells.
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: this process was started as a probe of midair ({MARK} is set), but {why}\n  help: {help}"
+    );
+    std::process::exit(NO_PROBE)
+}
+
+/// Tells programs apart: the file that this process was started from, which may have another one in its place by now.
+fn program() -> String {
+    let of = |file: Metadata| format!("{}-{}-{}-{}.{}", file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec());
+    let file = std::fs::metadata("/proc/self/exe").map_or_else(|error| error.to_string(), of);
+    format!("midair {} in {file}", env!("CARGO_PKG_VERSION"))
+}
