@@ -25,12 +25,13 @@ use crate::deadline::{Overrun, within};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
 use crate::generation::{Generation, Identity, Remains, Services, go_live};
-use crate::inspect::{inspect, loaded};
+use crate::inspect::{self, Inspected, code, inspect, loaded};
 use crate::lease::Leases;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
-use crate::stage::{Staged, Staging};
+pub use crate::stage::Trust;
+use crate::stage::{self, Format, Staged, Staging};
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -41,13 +42,41 @@ pub struct Options {
     pub dev: bool,
     /// How long opening a library, building its plugin, its `init` and the trial of a table may take, each.
     pub deadline: Duration,
+    /// The largest artifact that is taken, in bytes.
+    pub artifact_limit: u64,
+    /// Whose files are taken as artifacts.
+    pub trust: Trust,
+    /// Whether an artifact may say where the libraries that it needs are looked for (RPATH, RUNPATH), or name them by path. It is told.
+    pub run_paths: bool,
+    /// The libraries that an artifact may need beside those of C and of Rust themselves; any if `None`.
+    pub allow_libraries: Option<Vec<String>>,
+    /// Whether private copies are whole from the start and, once their code serves, on the disk whatever happens to the machine. Else
+    /// what the loader doesn't read is copied when the new code serves.
+    pub durable: bool,
 }
 
 impl Options {
-    /// The defaults with this folder.
+    /// The defaults with this folder: those of `midair run`. An artifact has at most 1 GiB, nobody else may be able to change it, and it
+    /// doesn't say where libraries are looked for.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), dev: false, deadline: Duration::from_secs(10) }
+        Self {
+            data: data.into(),
+            dev: false,
+            deadline: Duration::from_secs(10),
+            artifact_limit: 1 << 30,
+            trust: Trust::Strict { owners: Vec::new() },
+            run_paths: false,
+            allow_libraries: None,
+            durable: true,
+        }
+    }
+
+    /// The defaults for development with this folder, as `midair dev` has them: whatever can be read is taken, and copies needn't outlast
+    /// the process.
+    #[must_use]
+    pub fn for_development(data: impl Into<PathBuf>) -> Self {
+        Self { dev: true, trust: Trust::Readable, run_paths: true, durable: false, ..Self::new(data) }
     }
 }
 
@@ -160,9 +189,11 @@ impl Host {
     ///
     /// If its folder can't be prepared or its threads can't be started.
     pub fn new(options: Options) -> Result<Self> {
-        let staging = Staging::open(&options.data)?;
-        let (reaper, remains) = channel();
         let bus = Bus::default();
+        let Options { artifact_limit: limit, ref trust, durable, .. } = options;
+        let rules = stage::Rules { limit, trust: trust.clone(), durable };
+        let staging = Staging::open(&options.data, rules, Format { loaded, code }, bus.clone())?;
+        let (reaper, remains) = channel();
         let leases = Leases::new();
         let services = Arc::new(Services {
             store: Memory::default(),
@@ -189,7 +220,7 @@ impl Host {
         let deadline = shared.options.deadline;
         start("midair-reaper", move || reap(&remains, &bus, deadline))?;
         let maker = Maker::new(Arc::clone(&shared.services), deadline);
-        let journey = Journey { shared: Arc::clone(&shared), numbers: BTreeMap::new(), maker };
+        let journey = Journey { shared: Arc::clone(&shared), numbers: BTreeMap::new(), maker, remarked: BTreeSet::new() };
         start("midair-journey", move || journey.run(&orders))?;
         Ok(Self { shared, jobs })
     }
@@ -333,6 +364,8 @@ struct Journey {
     /// The last number given, by plugin.
     numbers: BTreeMap<String, u64>,
     maker: Maker,
+    /// What was said about artifacts: each once a run.
+    remarked: BTreeSet<String>,
 }
 
 /// An artifact that was judged.
@@ -407,7 +440,9 @@ impl Journey {
                 return Err(Error::rejected(Code::Usage, Stage::Inspect, artifact.path.display().to_string(), reason));
             }
             match now.generation(name) {
-                Some(live) if live.digest() == judged.staged.digest() && !attempt.is_forced() => unchanged.push(part_of(live)),
+                Some(live) if live.runs(judged.staged.digest(), judged.staged.code()) && !attempt.is_forced() => {
+                    unchanged.push(part_of(live));
+                }
                 _ => changed.push(judged),
             }
         }
@@ -433,10 +468,17 @@ impl Journey {
         Ok((Some(Arc::new(next)), unchanged))
     }
 
-    fn judge(&self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
-        let id = attempt.id();
-        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id, loaded))?;
-        let manifest = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path))?;
+    fn judge(&mut self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
+        let (id, shared) = (attempt.id(), Arc::clone(&self.shared));
+        let options = &shared.options;
+        let staged = attempt.time(Stage::Stage, || shared.staging.copy(&artifact.path, id))?;
+        let rules = inspect::Rules { run_paths: options.run_paths, libraries: options.allow_libraries.as_deref() };
+        let Inspected { manifest, remarks } = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path, rules))?;
+        for message in remarks {
+            if self.remarked.insert(message.clone()) {
+                shared.services.bus.say(Event::Warning { message });
+            }
+        }
         if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
             let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
             return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
@@ -447,7 +489,8 @@ impl Journey {
     fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, candidates: &mut Vec<Candidate>) -> Result<()> {
         let Judged { staged, manifest } = judged;
         let number = self.numbers.get(&manifest.name).map_or(1, |last| last + 1);
-        let identity = Identity { plugin: manifest.name, number, digest: staged.digest().to_owned() };
+        let identity =
+            Identity { plugin: manifest.name, number, digest: staged.digest().to_owned(), code: staged.code().to_owned() };
         let made = self.maker.make(attempt, staged.path().to_owned(), identity);
         self.shared.opened.lock().clone_from(self.maker.opened());
         let generation = made?;
@@ -500,7 +543,8 @@ impl Journey {
             bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
         }
         for Candidate { generation, staged } in candidates {
-            shared.staging.keep(generation.plugin(), staged);
+            let serves = |digest: &str| live.generation(generation.plugin()).is_some_and(|live| live.digest() == digest);
+            shared.staging.keep(generation.plugin(), staged, serves);
         }
         record
     }
