@@ -469,6 +469,36 @@ mod tests {
     }
 
     #[test]
+    fn an_artifact_refused_for_its_digest_is_tried_again_when_the_digest_changes() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("b.so", "one.");
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b"]);
+            let digest = yard.path("a.so.blake3");
+            ledger.judge(move |artifacts| {
+                let differs = artifacts[0].plugin == "a" && fs::read(&digest).is_ok_and(|said| said != b"right");
+                differs.then(|| Error::rejected(Code::Hash, Stage::Stage, "a.so", "it says so"))
+            });
+            // A digest alone starts nothing.
+            yard.write("a.so.blake3", "wrong");
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a", "rejected E_HASH"]);
+            yard.write("b.so", "two.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so.blake3", "right");
+            ledger.expect(&["swap a"]);
+            yard.write("a.so.blake3", "wrong");
+            yard.write("b.so", "three.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so", "three.");
+            ledger.expect(&["swap a", "rejected E_HASH"]);
+            fs::remove_file(yard.path("a.so.blake3")).expect("a removal");
+            ledger.expect(&["swap a"]);
+        });
+    }
+
+    #[test]
     fn a_file_that_is_refused_keeps_no_other_from_going_live() {
         let yard = Yard::new();
         yard.write("a.so", "one.");

@@ -27,6 +27,8 @@ use object::{LittleEndian, ReadCache, ReadRef};
 use crate::error::{Code, Error, Result, Stage};
 
 pub(crate) use code::code;
+#[cfg(any(test, midair_fuzz))]
+pub(crate) use code::digest;
 pub(crate) use headers::loaded;
 #[cfg(feature = "dev")]
 pub(crate) use headers::missing;
@@ -206,7 +208,7 @@ fn compatible(manifest: &Manifest) -> Result<(), (String, &'static str)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use super::*;
@@ -218,6 +220,74 @@ mod tests {
             Ok(inspected) => format!("{inspected:?}"),
             Err(error) => format!("{} {}", error.code(), error.reason()),
         }
+    }
+
+    /// A small library from the corpus of the fuzzer.
+    pub(crate) fn sample(name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/inspect");
+        std::fs::read(folder.join(name)).expect("a file of the corpus")
+    }
+
+    fn told(name: &str, rules: Rules<'_>) -> String {
+        match judge(sample(name).as_slice(), "libx.so", rules) {
+            Ok(inspected) => format!("ok {}", inspected.remarks.join("; ")),
+            Err(error) => format!("{} {}", error.code(), error.reason()),
+        }
+    }
+
+    #[test]
+    fn fault_10_what_a_library_asks_of_the_loader_is_judged() {
+        let (strict, lax) = (Rules { run_paths: false, libraries: None }, Rules { run_paths: true, libraries: None });
+        let run_path = "E_DEPS it says where its libraries are looked for (RPATH or RUNPATH /opt/lib)";
+        let is_told = "ok x says where its libraries are looked for (/opt/lib); midair run refuses that";
+        let constructors = "ok x runs a constructor of its own while it is opened, before anything can check it";
+        let nowhere = "E_DEPS it needs libnowhere.so.1, which the system's loader doesn't find";
+        for (name, strictly, laxly) in [
+            ("plain.so", "ok ", "ok "),
+            ("needs_libc.so", "ok ", "ok "),
+            ("no_sections.so", "ok ", "ok "),
+            ("constructors.so", constructors, constructors),
+            ("needs_nowhere.so", nowhere, nowhere),
+            ("runpath.so", run_path, is_told),
+            ("rpath.so", run_path, is_told),
+            ("executable", "E_ELF it is no shared library", "E_ELF it is no shared library"),
+        ] {
+            assert_eq!((told(name, strict).as_str(), told(name, lax).as_str()), (strictly, laxly), "{name}");
+        }
+    }
+
+    #[test]
+    fn with_a_list_of_libraries_all_others_are_refused_beside_the_usual_ones() {
+        let listed = ["libnowhere.so.1".to_owned()];
+        let only = |libraries| Rules { run_paths: false, libraries: Some(libraries) };
+        assert_eq!(told("needs_libc.so", only(&[])), "ok ");
+        let refused = "E_DEPS it needs libnowhere.so.1, which isn't among the allowed libraries";
+        assert_eq!(told("needs_nowhere.so", only(&[])), refused);
+        assert!(told("needs_nowhere.so", only(&listed)).ends_with("the system's loader doesn't find"));
+    }
+
+    #[test]
+    fn a_dynamic_section_that_leads_nowhere_is_refused_before_the_loader_follows_it() {
+        let plain = sample("needs_libc.so");
+        let number = |at: usize| u64::from_le_bytes(plain[at..at + 8].try_into().expect("eight bytes"));
+        let usize_at = |at: usize| usize::try_from(number(at)).expect("small");
+        let segments = (0..usize::from(plain[56])).map(|index| usize_at(32) + index * 56);
+        let section = segments.clone().find(|at| plain[*at] == 2).expect("a dynamic section");
+        let entries: Vec<usize> = (0..).map(|index| usize_at(section + 8) + index * 16).take_while(|at| number(*at) != 0).collect();
+        let mut refused = 0;
+        for entry in entries {
+            let mut bytes = plain.clone();
+            bytes[entry + 8..entry + 16].copy_from_slice(&0x7fff_ffff_ffff_u64.to_le_bytes());
+            let told = judge(bytes.as_slice(), "libx.so", Rules { run_paths: false, libraries: None });
+            refused += usize::from(told.is_err_and(|error| error.code() == Code::Elf));
+        }
+        // Strings, symbols, their hash, their versions, and the name of what is needed.
+        assert!(refused >= 5, "{refused}");
+        let load = segments.clone().find(|at| plain[*at] == 1).expect("a loaded segment");
+        let mut bytes = plain.clone();
+        bytes[load + 16] ^= 1;
+        let told = judge(bytes.as_slice(), "libx.so", Rules { run_paths: false, libraries: None });
+        assert_eq!(told.expect_err("refused").reason(), "its headers make no sense: a loaded segment isn't aligned as it says");
     }
 
     /// The test's own executable: a real ELF file of this machine that is no plugin.
@@ -258,6 +328,9 @@ mod tests {
         let mut bytes = own();
         bytes[18] = 62 ^ 0xff;
         assert!(judged(&bytes).starts_with("E_ARCH it is for machine"), "{}", judged(&bytes));
+        bytes[5] = elf::ELFDATA2MSB.0;
+        (bytes[18], bytes[19]) = (0, 21);
+        assert_eq!(judged(&bytes), "E_ARCH it is for machine 21, 64 bit, big endian, the host is x86_64, 64 bit, little endian");
         bytes[4] = elf::ELFCLASS32.0;
         assert!(judged(&bytes).contains("32 bit"), "{}", judged(&bytes));
     }
