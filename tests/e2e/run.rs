@@ -17,12 +17,12 @@ use tempfile::TempDir;
 use crate::dev::saying;
 
 /// Builds the plugin `hello` with this source; the artifact's bytes.
-fn built(source: &str) -> Vec<u8> {
+pub(crate) fn built(source: &str) -> Vec<u8> {
     built_from(|| Project::plugin("hello", source), &repository::shared_target().join("midair"))
 }
 
 /// The same from a project that differs in more; one at a time, since they all have one name.
-fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Vec<u8> {
+pub(crate) fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Vec<u8> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("a folder");
