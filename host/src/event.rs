@@ -49,7 +49,7 @@ pub enum Event {
     },
     /// A generation is live. Said after its number was read back through the live table.
     Published { attempt: u64, plugin: String, generation: u64, digest: String, epoch: u64, phases_us: Phases, trigger: String },
-    /// The artifact holds the very bytes that serve already.
+    /// The artifact runs what serves already: the same bytes, or others that differ in nothing that is loaded. `digest` is that of what serves.
     Unchanged { attempt: u64, plugin: String, generation: u64, digest: String, trigger: String },
     /// A newer change overtook this attempt.
     Superseded { attempt: u64, trigger: String },

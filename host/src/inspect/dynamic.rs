@@ -3,12 +3,24 @@
 //! Its dynamic section, read as the loader reads it: by address, through the segments that are loaded. The loader trusts that section
 //! blindly, and an address in it that leads nowhere ends the process; so such addresses are looked for here.
 
-use object::elf::{self, Dyn64, DynamicTag, ProgramHeader64};
+use object::elf::{self, Dyn64, DynamicTag, ProgramHeader64, Rela64};
 use object::{LittleEndian, ReadRef};
 
 /// More than any linker writes, in bytes.
 const LONGEST_SECTION: u64 = 64 << 10;
 const LONGEST_STRING: u64 = 4096;
+
+/// What is larger isn't read.
+const LARGEST_TABLE: u64 = 64 << 20;
+
+/// Code may point past its own ends, but not far.
+const FAR: u64 = 1 << 30;
+
+/// The kind of relocation that adds the address to which a library was loaded.
+const RELATIVE: u32 = if cfg!(target_arch = "aarch64") { 1027 } else { 8 };
+
+/// The kinds of relocations end here, so that a number beyond is none.
+const KINDS: u32 = if cfg!(target_arch = "aarch64") { 1033 } else { 43 };
 
 /// What each Rust library has in its `.init_array`: the C runtime's `frame_dummy`, and std's, which takes the arguments.
 const USUAL_CONSTRUCTORS: u64 = 2;
@@ -56,6 +68,13 @@ pub(super) fn read<'a, R: ReadRef<'a>>(segments: &[Segment], bytes: R) -> Result
         Some(entry.d_val.get(endian))
     };
     tables(segments, &value)?;
+    for (table, size) in [(elf::DT_RELA, elf::DT_RELASZ), (elf::DT_JMPREL, elf::DT_PLTRELSZ)] {
+        let relative = if table == elf::DT_RELA { value(elf::DT_RELACOUNT).unwrap_or_default() } else { 0 };
+        if let (Some(address), Some(size)) = (value(table), value(size)) {
+            let symbols = value(elf::DT_SYMTAB).unwrap_or_default();
+            relocations(segments, bytes, address, size, relative, symbols)?;
+        }
+    }
     let (strings, length) = (value(elf::DT_STRTAB).ok_or("it has no strings")?, value(elf::DT_STRSZ).unwrap_or_default());
     let string = |offset: u64| -> Result<String, String> {
         let wrong = || "a string of its dynamic section can't be read".to_owned();
@@ -123,6 +142,48 @@ fn tables(segments: &[Segment], value: &dyn Fn(DynamicTag) -> Option<u64>) -> Re
         }
     }
     Ok(())
+}
+
+/// Whether each relocation changes what may be written, is of a kind that there is, and leads to a symbol or near the library. The first
+/// so many have to be relative: the loader takes that for granted, and ends the process where one isn't.
+fn relocations<'a, R: ReadRef<'a>>(
+    segments: &[Segment],
+    bytes: R,
+    address: u64,
+    size: u64,
+    relative: u64,
+    symbols: u64,
+) -> Result<(), String> {
+    let endian = LittleEndian;
+    if size > LARGEST_TABLE {
+        return Ok(());
+    }
+    let count = usize::try_from(size).unwrap_or_default() / size_of::<Rela64<LittleEndian>>();
+    let place = place(segments, address, size).ok_or("its relocations aren't loaded")?;
+    let table = bytes.read_slice_at::<Rela64<LittleEndian>>(place, count).map_err(|()| "its relocations can't be read")?;
+    if relative > table.len() as u64 {
+        return Err("it counts more relocations than it has".to_owned());
+    }
+    let spans =
+        |segment: &Segment| (segment.p_vaddr.get(endian), segment.p_vaddr.get(endian).saturating_add(segment.p_memsz.get(endian)));
+    let written: Vec<_> = loads(segments).filter(|segment| segment.p_flags.get(endian).contains(elf::PF_W)).map(spans).collect();
+    let end = loads(segments).map(spans).map(|(_, end)| end).max().unwrap_or_default();
+    // Most symbols are asked for many times; the highest is enough.
+    let mut highest = 0;
+    for (index, relocation) in table.iter().enumerate() {
+        let (at, info) = (relocation.r_offset.get(endian), relocation.r_info.get(endian));
+        let (kind, symbol, addend) = (info as u32, info >> 32, relocation.r_addend.get(endian));
+        let fits = written.iter().any(|(start, end)| *start <= at && at.checked_add(8).is_some_and(|last| last <= *end));
+        let is_relative = kind == RELATIVE;
+        let leads = !is_relative
+            || (symbol == 0 && addend.checked_add(FAR as i64).is_some_and(|above| (above as u64) < end.saturating_add(2 * FAR)));
+        if !fits || kind >= KINDS || !leads || (!is_relative && (index as u64) < relative) {
+            return Err(format!("its relocation {index} makes no sense"));
+        }
+        highest = highest.max(symbol);
+    }
+    let last = symbols.checked_add(highest * 24).and_then(|symbol| self::place(segments, symbol, 24));
+    last.map(drop).ok_or_else(|| "a relocation leads to a symbol that isn't there".to_owned())
 }
 
 /// Where in the file those bytes stand that are loaded to `address`.

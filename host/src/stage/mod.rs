@@ -18,7 +18,6 @@ mod places;
 mod trust;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -183,10 +182,8 @@ impl Staging {
             return;
         }
         let Ok(folder) = self.places.lock().get(index) else { return };
-        let mut message = format!("private copies of artifacts now go to {}", folder.display());
-        for reason in refused {
-            let _ = write!(message, "; {reason}");
-        }
+        let why = if refused.is_empty() { String::new() } else { format!(": {}", refused.join("; ")) };
+        let message = format!("private copies of artifacts now go to {}{why}", folder.display());
         self.bus.say(Event::Warning { message });
     }
 
