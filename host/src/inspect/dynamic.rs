@@ -124,7 +124,7 @@ fn tables(segments: &[Segment], value: &dyn Fn(DynamicTag) -> Option<u64>) -> Re
     let lies = |address: DynamicTag, size: u64| value(address).is_none_or(|address| place(segments, address, size).is_some());
     let sized = |address: DynamicTag, size: DynamicTag, entry: u64| {
         let size = value(size).unwrap_or_default();
-        size % entry == 0 && lies(address, size)
+        size.is_multiple_of(entry) && lies(address, size)
     };
     let is = |tag: DynamicTag, expected: u64| value(tag).is_none_or(|value| value == expected);
     for (holds, what) in [

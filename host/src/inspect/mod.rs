@@ -168,7 +168,7 @@ fn allowed(asks: &dynamic::Dynamic, rules: Rules<'_>) -> Result<(), (String, Str
         && let Some(name) = asks.needed.iter().find(|name| !libraries::is_there(name))
     {
         let reason = format!("it needs {name}, which the system's loader doesn't find");
-        return Err((reason, format!("install the library; if it is there, run ldconfig or set LD_LIBRARY_PATH for the host")));
+        return Err((reason, "install the library; if it is there, run ldconfig or set LD_LIBRARY_PATH for the host".to_owned()));
     }
     Ok(())
 }
