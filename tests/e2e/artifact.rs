@@ -511,8 +511,7 @@ fn fault_35_g17_a_full_disk_at_staging_harms_nobody_and_the_next_attempt_works()
 #[test]
 fn fault_12_an_edit_of_comments_that_shifts_no_line_publishes_nothing() {
     let project = Project::example("commented");
-    let plugin = project.path("plugin");
-    let mut midair = Launch::dev(&[&plugin]).start();
+    let mut midair = Launch::dev(&[&project.path("plugin")]).start();
     midair.published();
     let library = "plugin/src/lib.rs";
     let text = project.read(library);
@@ -528,4 +527,39 @@ fn fault_12_an_edit_of_comments_that_shifts_no_line_publishes_nothing() {
     project.edit(library, "GET /stats counts", "GET /stats tells");
     midair.published();
     assert!(midair.get("/").body.contains("GET /stats tells"));
+}
+
+#[test]
+fn fault_12_lines_that_only_debuggers_know_publish_nothing() {
+    let source = saying("one");
+    let project = Project::plugin("shifted", &source);
+    let mut midair = Launch::dev(&[project.root()]).start();
+    let published = midair.published();
+    // Nothing in it panics, so where its lines are stands in the debug information alone.
+    project.save("src/lib.rs", &format!("// One more line.\n{source}"));
+    let outcome = midair.outcome();
+    assert_eq!((&outcome["event"], &outcome["digest"]), (&"unchanged".into(), &published["digest"]), "{}", midair.story());
+    let panics =
+        format!("{source}\npub fn first(of: &[u8]) -> u8 {{\n    of[0]\n}}\n\n#[used]\nstatic FIRST: fn(&[u8]) -> u8 = first;\n");
+    project.save("src/lib.rs", &panics);
+    assert_eq!(midair.outcome()["event"], "published", "{}", midair.story());
+    project.save("src/lib.rs", &format!("// One more line.\n{panics}"));
+    assert_eq!(midair.outcome()["event"], "published", "{}", midair.story());
+}
+
+#[test]
+fn fault_12_an_artifact_without_what_only_debuggers_read_is_the_same() {
+    let whole = &one_and_two()[0];
+    let Some(bare) = stripped(whole) else { return left_out("there is no `strip` here") };
+    assert!(bare.len() < whole.len());
+    let folder = folder();
+    let path = folder.path().join("libhello.so");
+    project::save(&path, whole);
+    let mut midair = Launch::run(&[&path]).start();
+    let published = midair.published();
+    project::save(&path, bare);
+    let outcome = midair.outcome();
+    assert_eq!((&outcome["event"], &outcome["digest"]), (&"unchanged".into(), &published["digest"]), "{}", midair.story());
+    project::save(&path, &one_and_two()[1]);
+    assert_eq!(midair.published()["generation"], 2);
 }
