@@ -18,7 +18,7 @@ use crate::event::{Bus, Event, Phases};
 pub enum Outcome {
     /// New code is live.
     Published,
-    /// The same bytes serve already.
+    /// What it runs serves already.
     Unchanged,
     /// A step refused it.
     Rejected,

@@ -73,7 +73,7 @@ pub enum Event {
     Held { plugin: String, digest: String, by: By, reason: String },
     /// The last run died while these bytes were on trial, or had just been started again.
     Died { plugin: String, digest: String, deaths: u32, reason: String },
-    /// The artifact holds the very bytes that serve already.
+    /// The artifact runs what serves already: the same bytes, or others that differ in nothing that is loaded. `digest` is that of what serves.
     Unchanged { attempt: u64, plugin: String, generation: u64, digest: String, trigger: String },
     /// A newer change overtook this attempt.
     Superseded { attempt: u64, trigger: String },

@@ -112,6 +112,8 @@ pub(crate) struct Identity {
     pub number: u64,
     /// blake3 of the artifact, in hex.
     pub digest: String,
+    /// The digest of what runs of it.
+    pub code: String,
     /// The private copy that the code was opened from.
     pub file: PathBuf,
 }
@@ -224,6 +226,12 @@ impl Generation {
     #[must_use]
     pub(crate) fn digest(&self) -> &str {
         &self.identity.digest
+    }
+
+    /// Whether an artifact with these digests runs the same.
+    #[must_use]
+    pub(crate) fn runs(&self, digest: &str, code: &str) -> bool {
+        self.identity.digest == digest || self.identity.code == code
     }
 
     /// What it answers.

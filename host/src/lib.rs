@@ -68,3 +68,8 @@ pub mod cli;
 mod exit;
 #[cfg(feature = "http")]
 pub mod http;
+
+// Nobody's but a fuzzer's.
+#[cfg(any(test, midair_fuzz))]
+#[doc(hidden)]
+pub mod fuzz;

@@ -5,6 +5,8 @@
 //!
 //! A file overwritten in place has its full length from the start and may be half old, half new at any moment before its writer closes
 //! it: mapped, such bytes crash the process. So until it is closed, or renamed in, it has to be quiet for long.
+//!
+//! The digest beside an artifact may come after it. An artifact that was refused for its digest is tried again when that file changes.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -18,6 +20,7 @@ use crate::debt::Groups;
 use crate::error::{Code, Result, Stage};
 use crate::event::Event;
 use crate::inspect;
+use crate::stage::beside;
 use crate::swap::{Artifact, Host};
 use crate::watch::{Scope, Watcher};
 
@@ -45,7 +48,7 @@ type Missing = fn(&Path) -> std::io::Result<u64>;
 
 fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, missing: Missing) -> Result<()> {
     let artifacts: Vec<_> = artifacts.into_iter().map(|Artifact { plugin, path }| (plugin, absolute(path))).collect();
-    let files = artifacts.iter().map(|(_, path)| path.clone()).collect();
+    let files = artifacts.iter().flat_map(|(_, path)| [path.clone(), beside(path)]).collect();
     let watcher = Watcher::new(Scope { files, quiet: QUIET, ..Scope::default() }, commands.wake())?;
     let mut running = Loop {
         core,
@@ -56,6 +59,7 @@ fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, mis
         waiting: Waiting::default(),
         others: None,
         vanished: BTreeSet::new(),
+        misnamed: BTreeSet::new(),
         refused: Groups::default(),
     };
     catch_unwind(AssertUnwindSafe(|| running.run())).map_err(|panic| broken(core, "artifact", panic.as_ref()))
@@ -75,6 +79,8 @@ struct Loop<'a, C> {
     /// Until when what was replaced waits for others that are being written.
     others: Option<Instant>,
     vanished: BTreeSet<PathBuf>,
+    /// Refused since their bytes aren't what the digest beside one of them says: another digest may mend that.
+    misnamed: BTreeSet<PathBuf>,
     /// Not live: the file that mends one of a group has to bring the others along.
     refused: Groups<PathBuf>,
 }
@@ -201,6 +207,7 @@ impl<C: Core> Loop<'_, C> {
 
     /// The artifacts with another content than the one last swapped that nobody writes now. Those that are gone are told once and no more.
     fn replaced(&mut self) -> Vec<(String, PathBuf)> {
+        self.read_digests_anew();
         let changed = self.watcher.changed(false);
         let (there, gone): (Vec<_>, Vec<_>) = self
             .artifacts
@@ -216,6 +223,20 @@ impl<C: Core> Loop<'_, C> {
         }
         self.vanished.retain(|path| !self.watcher.is_there(path));
         there.into_iter().filter(|(_, path)| !self.watcher.is_being_written(path)).collect()
+    }
+
+    /// Lets those differ that were refused for their digest and have another one now.
+    fn read_digests_anew(&mut self) {
+        let changed = self.watcher.changed(false);
+        for (_, path) in &self.artifacts {
+            let digest = beside(path);
+            if changed.contains(&digest) && !self.watcher.is_being_written(&digest) {
+                self.watcher.take_one(&digest);
+                if self.misnamed.remove(path) {
+                    self.watcher.doubt(path);
+                }
+            }
+        }
     }
 
     fn is_whole(&self, path: &Path) -> bool {
@@ -257,6 +278,13 @@ impl<C: Core> Loop<'_, C> {
         let attempt = self.core.begin(trigger).force(force);
         let handed = artifacts.iter().map(|(plugin, path)| Artifact { plugin: plugin.clone(), path: path.clone() });
         let record = self.core.swap(attempt, handed.collect());
+        for (_, path) in artifacts {
+            if record.code == Some(Code::Hash) {
+                self.misnamed.insert(path.clone())
+            } else {
+                self.misnamed.remove(path)
+            };
+        }
         if (record.code, record.stage) == (Some(Code::Io), Some(Stage::Stage)) {
             // Not judged by its content: if it moved meanwhile, it is tried again even if the content turns out to be the same.
             for (_, path) in artifacts {
@@ -438,6 +466,36 @@ mod tests {
             });
             yard.write("a.so", "two.");
             ledger.expect(&["swap a", "rejected E_IO", "swap a"]);
+        });
+    }
+
+    #[test]
+    fn an_artifact_refused_for_its_digest_is_tried_again_when_the_digest_changes() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("b.so", "one.");
+        serve(&yard, &["a", "b"], |ledger| {
+            ledger.expect(&["swap a b"]);
+            let digest = yard.path("a.so.blake3");
+            ledger.judge(move |artifacts| {
+                let differs = artifacts[0].plugin == "a" && fs::read(&digest).is_ok_and(|said| said != b"right");
+                differs.then(|| Error::rejected(Code::Hash, Stage::Stage, "a.so", "it says so"))
+            });
+            // A digest alone starts nothing.
+            yard.write("a.so.blake3", "wrong");
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a", "rejected E_HASH"]);
+            yard.write("b.so", "two.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so.blake3", "right");
+            ledger.expect(&["swap a"]);
+            yard.write("a.so.blake3", "wrong");
+            yard.write("b.so", "three.");
+            ledger.expect(&["swap b"]);
+            yard.write("a.so", "three.");
+            ledger.expect(&["swap a", "rejected E_HASH"]);
+            fs::remove_file(yard.path("a.so.blake3")).expect("a removal");
+            ledger.expect(&["swap a"]);
         });
     }
 

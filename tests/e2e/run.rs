@@ -22,7 +22,7 @@ pub(crate) fn built(source: &str) -> Vec<u8> {
 }
 
 /// The same from a project that differs in more; one at a time, since they all have one name.
-fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Vec<u8> {
+pub(crate) fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Vec<u8> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("a folder");

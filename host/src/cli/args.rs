@@ -59,7 +59,11 @@ Examples:
   midair run target/release/libshop.so
   midair run libshop.so libcart.so --listen 0.0.0.0:80 --request-timeout 30
 
-Replace a file (cp or mv over it, or repoint a symlink) to put its new content live.")]
+Replace a file (cp or mv over it, or repoint a symlink) to put its new content live.
+
+Artifacts are taken only if nobody else can change them: they, the folders above them and what
+symlinks lead through belong to root or to the host's user and aren't writable by group or others.
+If ARTIFACT.blake3 lies beside an artifact, as b3sum writes it, it must match; replace it first.")]
     Run(Run),
     /// Show what a running host serves and what became of the last changes
     Status(Client),
@@ -109,6 +113,12 @@ pub struct Run {
     /// Plugins as cargo built them: lib*.so
     #[arg(value_name = "ARTIFACT", required = true)]
     pub artifacts: Vec<PathBuf>,
+    /// Also take what this user may change, beside root and the host's own user
+    #[arg(long, value_name = "UID")]
+    pub trust_owner: Vec<u32>,
+    /// Let plugins need this library; without it they may need any that the system has
+    #[arg(long, value_name = "NAME")]
+    pub allow_library: Vec<String>,
     /// Name the generation that answered in x-midair-generation, as dev always does
     #[arg(long, overrides_with = "no_generation_header")]
     pub generation_header: bool,
@@ -144,6 +154,9 @@ pub struct Serve {
     /// Largest request body; also 512KiB, 2MiB, 1GiB
     #[arg(long, value_name = "BYTES", default_value = "2MiB", value_parser = bytes)]
     pub body_limit: usize,
+    /// Largest artifact; also 512KiB, 2MiB, 1GiB
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
+    pub artifact_limit: usize,
     /// How long requests may take to finish after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain_timeout: Duration,
@@ -370,13 +383,13 @@ mod tests {
         check(
             "midair dev",
             &expect![
-                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, step_timeout: 10s, no_probe: false, workers: None }, cargo_args: [] })"
+                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, no_probe: false, workers: None }, cargo_args: [] })"
             ],
         );
         check(
             "midair dev a b --features x,y --listen 8080 --admin off -- --offline -v",
             &expect![[
-                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, drain_timeout: 10s, step_timeout: 10s, no_probe: false, workers: None }, cargo_args: ["--offline", "-v"] })"#
+                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, no_probe: false, workers: None }, cargo_args: ["--offline", "-v"] })"#
             ]],
         );
         check(
@@ -391,7 +404,7 @@ mod tests {
         check(
             "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0 --step-timeout 0.5 --no-probe",
             &expect![[
-                r#"Run(Run { artifacts: ["a.so"], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, drain_timeout: 0ns, step_timeout: 500ms, no_probe: true, workers: None } })"#
+                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, no_probe: true, workers: None } })"#
             ]],
         );
     }

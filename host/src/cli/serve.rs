@@ -44,7 +44,7 @@ pub fn dev(args: Dev) -> Result<()> {
         let project = Project::find(&paths, &build::Options { release, profile, features, cargo_args, cargo: None, ansi: color })?;
         let beside_the_build = || project.target().map(|target| target.join("midair/data"));
         let folder = serve.data.clone().or_else(beside_the_build).unwrap_or_else(|| PathBuf::from("target/midair/data"));
-        let mode = Mode { dev: true, generation_header: true };
+        let mode = Mode { generation_header: true, options: swap::Options::development("") };
         let plugins = project.plugins().len();
         host(&serve, folder, mode, plugins, outlet, |host, commands| crate::dev::run(host, project, commands))
     })
@@ -56,14 +56,16 @@ pub fn dev(args: Dev) -> Result<()> {
 ///
 /// What kept the host from starting, or from going on.
 pub fn run(args: Run) -> Result<()> {
-    let Run { artifacts, generation_header, serve, .. } = args;
+    let Run { artifacts, trust_owner, allow_library, generation_header, serve, .. } = args;
     telling(serve.json, |outlet| {
         let mut named = BTreeSet::new();
         // The same file twice is one.
         let artifacts = artifacts.into_iter().filter(|path| named.insert(path.canonicalize().unwrap_or_else(|_| path.clone())));
         let artifacts = artifacts.map(artifact).collect::<Result<Vec<_>>>()?;
         let folder = serve.data.clone().map_or_else(|| data::of_user(|name| std::env::var_os(name)), Ok)?;
-        let mode = Mode { dev: false, generation_header };
+        let trust = swap::Trust::Strict { owners: trust_owner };
+        let allow_libraries = (!allow_library.is_empty()).then_some(allow_library);
+        let mode = Mode { generation_header, options: swap::Options { trust, allow_libraries, ..swap::Options::new("") } };
         let plugins = artifacts.len();
         host(&serve, folder, mode, plugins, outlet, |host, commands| crate::run::run(host, artifacts, commands))
     })
@@ -98,8 +100,9 @@ fn whole(error: &Error) -> String {
 }
 
 struct Mode {
-    dev: bool,
     generation_header: bool,
+    /// All but the folder and what the command line says in both.
+    options: swap::Options,
 }
 
 fn host(
@@ -112,10 +115,11 @@ fn host(
 ) -> Result<()> {
     let fuse = Fuse::lay().map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     let data = Data::claim(&folder)?;
-    let options = if mode.dev { swap::Options::development(data.path()) } else { swap::Options::new(data.path()) };
-    let rules = serve.probation.rules(options.rules);
+    let (data_path, artifact_limit) = (data.path().to_owned(), serve.artifact_limit as u64);
+    let rules = serve.probation.rules(mode.options.rules);
     let probe = if serve.no_probe { Probe::Off } else { Probe::On };
-    let host = Host::new(swap::Options { rules, probe, deadline: serve.step_timeout, ..options })?;
+    let deadline = serve.step_timeout;
+    let host = Host::new(swap::Options { data: data_path, artifact_limit, rules, probe, deadline, ..mode.options })?;
     host.expect(plugins);
     outlet.listen(host.events());
 

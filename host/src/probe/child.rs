@@ -137,7 +137,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let code = Plugin::build(library, &order.plugin)?;
     let (selftests, smokes) = (code.selftests().to_vec(), code.smokes().to_vec());
     let (plugin, digest, file) = (order.plugin.clone(), order.digest.clone(), order.path.clone());
-    let identity = Identity { plugin, number: order.number, digest, file };
+    let identity = Identity { plugin, number: order.number, code: digest.clone(), digest, file };
     let candidate = Generation::candidate(identity, code, Arc::clone(&services));
     begins(Stage::Init, "its init");
     candidate::run_init(&candidate)?;

@@ -15,7 +15,7 @@ use crate::candidate::{self, Maker};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::Event;
 use crate::generation::{Alarm, Generation, Identity, go_live};
-use crate::inspect::{inspect, loaded};
+use crate::inspect::{self, Inspected, inspect};
 use crate::marks::Held;
 use crate::probation::Verdict;
 use crate::probe::{self, Probe};
@@ -38,6 +38,8 @@ pub(super) struct Journey {
     /// The last number given, by plugin.
     numbers: BTreeMap<String, u64>,
     maker: Maker,
+    /// What was said about artifacts: each once a run.
+    remarked: BTreeSet<String>,
 }
 
 /// An artifact that was judged.
@@ -65,7 +67,7 @@ struct Prepared {
 
 impl Journey {
     pub(super) fn new(shared: Arc<Shared>, maker: Maker) -> Self {
-        Self { shared, numbers: BTreeMap::new(), maker }
+        Self { shared, numbers: BTreeMap::new(), maker, remarked: BTreeSet::new() }
     }
 
     pub(super) fn run(mut self, orders: &Receiver<Job>) {
@@ -128,7 +130,7 @@ impl Journey {
             }
             if attempt.is_forced() {
                 changed.push(judged);
-            } else if let Some(live) = now.generation(name).filter(|live| live.digest() == digest) {
+            } else if let Some(live) = now.generation(name).filter(|live| live.runs(digest, judged.staged.code())) {
                 prepared.unchanged.push(part_of(live));
             } else if let Some(held) = self.shared.marks.of(name).held(digest) {
                 prepared.held.push((name.clone(), held.clone()));
@@ -152,12 +154,17 @@ impl Journey {
         })
     }
 
-    fn judge(&self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
-        let id = attempt.id();
-        // What may be committed has to be whole before it serves; else what only debuggers read is written later.
-        let first = if self.shared.options.recovers { |_: &[u8]| None } else { loaded };
-        let staged = attempt.time(Stage::Stage, || self.shared.staging.copy(&artifact.path, id, first))?;
-        let manifest = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path))?;
+    fn judge(&mut self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
+        let (id, shared) = (attempt.id(), Arc::clone(&self.shared));
+        let options = &shared.options;
+        let staged = attempt.time(Stage::Stage, || shared.staging.copy(&artifact.path, id))?;
+        let rules = inspect::Rules { run_paths: options.run_paths, libraries: options.allow_libraries.as_deref() };
+        let Inspected { manifest, remarks } = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path, rules))?;
+        for message in remarks {
+            if self.remarked.insert(message.clone()) {
+                shared.services.bus.say(Event::Warning { message });
+            }
+        }
         if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
             let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
             return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
@@ -200,8 +207,8 @@ impl Journey {
     fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, prepared: &mut Prepared) -> Result<()> {
         let Judged { artifact, staged, manifest } = judged;
         let number = self.next_number(&manifest.name);
-        let (digest, file) = (staged.digest().to_owned(), staged.path().to_owned());
-        let identity = Identity { plugin: manifest.name, number, digest, file };
+        let (digest, code, file) = (staged.digest().to_owned(), staged.code().to_owned(), staged.path().to_owned());
+        let identity = Identity { plugin: manifest.name, number, digest, code, file };
         let made = self.maker.make(attempt, identity);
         self.shared.opened.lock().clone_from(self.maker.opened());
         let generation = made?;

@@ -32,6 +32,7 @@ use crate::deadline::{Overrun, within};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
 use crate::generation::{Ended, Generation, Services};
+use crate::inspect::{code, loaded};
 use crate::lease::Leases;
 use crate::marks::Marks;
 use crate::probation::Rules;
@@ -39,7 +40,8 @@ use crate::probe::{self, Probe};
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
-use crate::stage::Staging;
+pub use crate::stage::Trust;
+use crate::stage::{self, Format, Staging};
 use crate::standing::Standing;
 pub use crate::standing::Which;
 
@@ -54,25 +56,50 @@ pub struct Options {
     pub deadline: Duration,
     /// Whether new bytes are tried in a child process first. It is on, and needs a line in the program's `main`: see [`probe`].
     pub probe: Probe,
+    /// The largest artifact that is taken, in bytes.
+    pub artifact_limit: u64,
+    /// Whose files are taken as artifacts.
+    pub trust: Trust,
+    /// Whether an artifact may say where the libraries that it needs are looked for (RPATH, RUNPATH), or name them by path. It is told.
+    pub run_paths: bool,
+    /// The libraries that an artifact may need beside those of C and of Rust themselves; any if `None`.
+    pub allow_libraries: Option<Vec<String>>,
+    /// Whether private copies are whole from the start and, once their code serves, on the disk whatever happens to the machine. Else
+    /// what the loader doesn't read is copied when the new code serves.
+    pub durable: bool,
     /// When new code is committed, and when the code before it comes back.
     pub rules: Rules,
     /// Whether a run that died is remembered: the next one then starts with what was committed last, and doesn't take again by itself what
-    /// was on trial when it died.
+    /// was on trial when it died. It needs [`durable`](Self::durable) copies.
     pub recovers: bool,
 }
 
 impl Options {
-    /// The defaults for production, with this folder.
+    /// The defaults for production with this folder: those of `midair run`. An artifact has at most 1 GiB, nobody else may be able to change
+    /// it, and it doesn't say where libraries are looked for.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        let deadline = Duration::from_secs(10);
-        Self { data: data.into(), dev: false, deadline, probe: Probe::On, rules: Rules::PRODUCTION, recovers: true }
+        Self {
+            data: data.into(),
+            dev: false,
+            deadline: Duration::from_secs(10),
+            probe: Probe::On,
+            artifact_limit: 1 << 30,
+            trust: Trust::Strict { owners: Vec::new() },
+            run_paths: false,
+            allow_libraries: None,
+            durable: true,
+            rules: Rules::PRODUCTION,
+            recovers: true,
+        }
     }
 
-    /// The defaults for development, with this folder: error texts are shown, a breach is told and no more, and each run begins anew.
+    /// The defaults for development with this folder, as `midair dev` has them: error texts are shown, whatever can be read is taken, a
+    /// breach is told and no more, and each run begins anew.
     #[must_use]
     pub fn development(data: impl Into<PathBuf>) -> Self {
-        Self { dev: true, rules: Rules::DEVELOPMENT, recovers: false, ..Self::new(data) }
+        let (trust, rules) = (Trust::Readable, Rules::DEVELOPMENT);
+        Self { dev: true, trust, run_paths: true, durable: false, rules, recovers: false, ..Self::new(data) }
     }
 }
 
@@ -133,11 +160,13 @@ impl Host {
     /// With 70 in a process that was started as a probe and whose `main` doesn't begin with [`probe::hook`].
     pub fn new(options: Options) -> Result<Self> {
         probe::refuse_to_host();
-        let staging = Staging::open(&options.data)?;
+        let bus = Bus::default();
+        let Options { artifact_limit: limit, ref trust, durable, recovers, .. } = options;
+        let rules = stage::Rules { limit, trust: trust.clone(), durable: durable || recovers };
+        let staging = Staging::open(&options.data, rules, Format { loaded, code }, bus.clone())?;
         let (marks, damaged) = Marks::open(&options.data)?;
         let (reaper, remains) = channel();
         let (alarms, rings) = channel();
-        let bus = Bus::default();
         damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
         let services = Arc::new(Services {
             store: Memory::default(),

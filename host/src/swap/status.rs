@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -229,7 +230,7 @@ impl Host {
             known.values().filter(|generation| !generation.is_candidate()).map(of).collect();
         generations.sort_by(|a, b| (&a.plugin, a.generation).cmp(&(&b.plugin, b.generation)));
         let opened = shared.opened.lock().values().sum();
-        Generations { generations, libraries: mapped(&shared.staging.folder().to_string_lossy(), opened) }
+        Generations { generations, libraries: mapped(&shared.staging.folders(), opened) }
     }
 }
 
@@ -242,11 +243,12 @@ fn word(phase: Option<Phase>) -> &'static str {
     }
 }
 
-/// What the system says is mapped of the files in `folder`, also of those that were removed.
-fn mapped(folder: &str, opened: usize) -> Libraries {
+/// What the system says is mapped of the files in these folders, also of those that were removed.
+fn mapped(folders: &[PathBuf], opened: usize) -> Libraries {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mut libraries = Libraries { opened, ..Libraries::default() };
-    for line in maps.lines().filter(|line| line.contains(folder)) {
+    let folders: Vec<_> = folders.iter().map(|folder| format!("{}/", folder.display())).collect();
+    for line in maps.lines().filter(|line| folders.iter().any(|folder| line.contains(folder))) {
         let range = line.split(' ').next().and_then(|range| range.split_once('-'));
         let hex = |text| u64::from_str_radix(text, 16).unwrap_or_default();
         libraries.maps += 1;
