@@ -67,7 +67,7 @@ pub(crate) enum Ended {
         /// Its number.
         number: u64,
         /// Its code, to be dropped by the reaper and nowhere else.
-        code: Plugin,
+        code: Box<Plugin>,
     },
 }
 
@@ -419,7 +419,7 @@ impl Drop for Generation {
     /// The last lease may end on any thread, in the middle of a request: plugin code is dropped elsewhere.
     fn drop(&mut self) {
         let Some(code) = self.code.take() else { return };
-        let remains = Ended::Use { plugin: self.identity.plugin.clone(), number: self.identity.number, code };
+        let remains = Ended::Use { plugin: self.identity.plugin.clone(), number: self.identity.number, code: Box::new(code) };
         if let Err(unsent) = self.services.reaper.send(remains) {
             // The reaper ended with the host: nothing is freed any more, since nobody is left to do it safely.
             std::mem::forget(unsent.0);
