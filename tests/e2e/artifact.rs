@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{env, thread};
 
 use midair::attempt::Record;
+use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options};
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
@@ -124,7 +125,7 @@ fn fault_2_a_flipped_bit_is_always_found_by_the_digest_beside_the_artifact() {
     let bytes = artifact();
     let path = folder.path().join("libhello.so");
     fs::write(folder.path().join("libhello.so.blake3"), digest_of(&bytes)).expect("it can be written");
-    let host = Host::new(Options::new(folder.path().join("data"))).expect("a host");
+    let host = Host::new(Options { probe: Probe::Off, ..Options::new(folder.path().join("data")) }).expect("a host");
     let mut found = 0;
     for flip in flips(bytes.len()) {
         fs::write(&path, flipped(&bytes, flip)).expect("it can be written");
@@ -146,7 +147,7 @@ const TRIED: &str = "MIDAIR_TEST_TRIES";
 fn child_that_tries_an_artifact() {
     let Some(path) = env::var_os(TRIED).map(PathBuf::from) else { return };
     let data = path.with_extension("data");
-    let host = Host::new(Options { durable: false, ..Options::new(&data) }).expect("a host");
+    let host = Host::new(Options { durable: false, recovers: false, probe: Probe::Off, ..Options::new(&data) }).expect("a host");
     let record = swap(&host, &path);
     let outcome = match (record.stage, record.code) {
         (Some(stage), Some(code)) => format!("{stage}: {code}"),
@@ -349,7 +350,7 @@ fn fault_11_a_path_that_holds_another_file_answers_with_the_code_of_that_file() 
     let folder = folder();
     let path = folder.path().join("libhello.so");
     project::save(&path, &one_and_two()[0]);
-    let host = Host::new(Options::new(folder.path().join("data"))).expect("a host");
+    let host = Host::new(Options { probe: Probe::Off, ..Options::new(folder.path().join("data")) }).expect("a host");
     let ask = || {
         let request = http::Request::get("/").body(bytes::Bytes::new()).expect("a request");
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
