@@ -197,7 +197,8 @@ fn fault_2_what_becomes_of_a_flipped_bit_without_a_digest() {
     let of = |word: &str| table.iter().filter(|(outcome, _)| outcome.contains(word)).map(|(_, count)| count).sum::<usize>();
     // What breaks while types are compared is the artifact's; no step before may break, nor the journey as a whole.
     assert_eq!(of("inspect: E_INTERNAL") + of("load: E_INTERNAL"), 0, "{table:?}");
-    assert!(of("inspect: ") > 0 && of("passed everything") > 0, "{table:?}");
+    // One byte in sixteen or so tells the loader which addresses to change, and almost every bit of these shows.
+    assert!(of("inspect: ") > 20 && of("passed everything") > 0, "{table:?}");
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what this test is for")]

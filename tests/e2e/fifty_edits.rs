@@ -177,7 +177,9 @@ async fn links(_: Request, ctx: Ctx) -> Result<Json<Vec<(String, Link)>>> {{
             ("fifty_words/src/lib.rs".to_owned(), format!("pub const WORD: &str = \"word {word}\";\n")),
         ]);
         files.extend(modules.iter().map(|module| {
-            (format!("fifty/src/{}.rs", file(module)), format!("pub(crate) const TEXT: &str = \"module {module}\";\n"))
+            // It says where it is: a file that is renamed and runs as before would be no change.
+            let text = format!("pub(crate) const TEXT: &str = concat!(\"module {module} in \", module_path!());\n");
+            (format!("fifty/src/{}.rs", file(module)), text)
         }));
         files
     }
@@ -207,7 +209,10 @@ async fn links(_: Request, ctx: Ctx) -> Result<Json<Vec<(String, Link)>>> {{
             let shown = |there: bool, text: &str| if there { (200, format!("{text} {step}")) } else { (404, String::new()) };
             let (status, body) = shown(self.routes.contains(&step), "route");
             expected.push((format!("/route/{step}"), status, body));
-            let (status, body) = shown(self.modules.contains_key(&step), "module");
+            let (status, mut body) = shown(self.modules.contains_key(&step), "module");
+            if let Some(file) = self.modules.get(&step) {
+                body += &format!(" in fifty::{file}_{step}");
+            }
             expected.push((format!("/module/{step}"), status, body));
         }
         expected.into_iter().find_map(|(path, status, body)| {

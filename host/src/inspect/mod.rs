@@ -257,6 +257,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_library_with_gnu_extensions_is_like_any_other() {
+        // The compiler's own `#[used]` makes linkers say so.
+        let mut bytes = sample("plain.so");
+        bytes[7] = elf::ELFOSABI_GNU.0;
+        assert!(judge(bytes.as_slice(), "libx.so", Rules { run_paths: false, libraries: None }).is_ok());
+    }
+
+    #[test]
     fn with_a_list_of_libraries_all_others_are_refused_beside_the_usual_ones() {
         let listed = ["libnowhere.so.1".to_owned()];
         let only = |libraries| Rules { run_paths: false, libraries: Some(libraries) };
