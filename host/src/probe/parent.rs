@@ -119,8 +119,9 @@ impl<'a> Trial<'a> {
         rustix::io::ioctl_fionbio(&output, true)?;
         let own_name = std::env::args_os().next().unwrap_or_else(|| OsString::from("midair"));
         // The running program itself, whatever lies at its path by now. No `pre_exec`: a big host isn't forked.
+        // Without backtraces, which would be all that fits into its last words.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(own_name).env(MARK, "1").process_group(0).stdin(OwnedFd::from(theirs));
+        command.arg0(own_name).env(MARK, "1").env("RUST_BACKTRACE", "0").process_group(0).stdin(OwnedFd::from(theirs));
         let process = command.stdout(Stdio::from(prints.try_clone()?)).stderr(Stdio::from(prints)).spawn()?;
         // The command holds the child's ends, which would keep them open here.
         drop(command);
