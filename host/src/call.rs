@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use midair_plugin::abi::{self, Outcome, RequestParts};
 use midair_plugin::task::{Taken, lend};
 
+use crate::census;
 use crate::entry::told;
 use crate::event::Event;
 use crate::generation::Generation;
@@ -36,6 +37,8 @@ impl Call {
     /// A call of `target`, which was found in the snapshot of `lease`.
     #[must_use]
     pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
+        // Between two requests no plugin's frame is on this stack.
+        census::visit();
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let lease = lease.pin(&generation.services().leases, generation.key(), place(target));
         Arc::new(Self { lease: Some(lease), depth: 0, handler: target.handler, generation })
@@ -246,8 +249,11 @@ impl Call {
                 counts.panics.fetch_add(1, Ordering::Relaxed);
                 let panic = outcome.panic();
                 let text = told(&panic);
-                let (message, location) = (panic.message, panic.location);
-                self.say(|plugin, generation, handler| Event::Panicked { plugin, generation, handler, message, location });
+                if let Some(code) = self.generation.code() {
+                    let (plugin, number) = (self.generation.plugin().to_owned(), self.generation.number());
+                    let frames = &self.generation.services().frames;
+                    frames.tell(code.module(), plugin, number, self.handler().to_owned(), panic);
+                }
                 return Answer::Panic(text);
             }
             other => (500, format!("the handler answered with an unknown kind {other}")),

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::entry::{HandlerInfo, Plugin};
 use crate::event::{Bus, Event};
+use crate::frames::Namer;
 use crate::lease::Leases;
 
 /// What the host offers to every generation.
@@ -29,6 +30,8 @@ pub(crate) struct Services {
     pub dev: bool,
     /// What a plugin calls.
     pub functions: HostRef,
+    /// Finds names for the frames of panics.
+    pub frames: Namer,
     /// Takes what is left of a generation when nothing uses it any more.
     pub reaper: Sender<Remains>,
 }
@@ -122,6 +125,9 @@ impl Generation {
     #[must_use]
     pub(crate) fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
         static KEYS: AtomicU64 = AtomicU64::new(1);
+        let (plugin, number, module, frames) =
+            (identity.plugin.clone(), identity.number, Arc::clone(code.module()), services.frames.clone());
+        code.census().tell_to(move |panic| frames.tell(&module, plugin.clone(), number, String::new(), panic));
         Arc::new(Self {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             label: Bytes::from(format!("{}={}", identity.plugin, identity.number)),

@@ -19,9 +19,12 @@ pub mod swap;
 
 // From file to code.
 mod candidate;
+#[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
+mod census;
 mod deadline;
 #[expect(unsafe_code, reason = "the only caller of what a plugin exports")]
 mod entry;
+mod frames;
 mod inspect;
 mod layout;
 #[expect(unsafe_code, reason = "the only caller of dlopen")]

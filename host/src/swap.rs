@@ -21,9 +21,11 @@ use serde::Serialize;
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Part, Record};
 use crate::candidate::{self, Maker};
+use crate::census::Roll;
 use crate::deadline::{Overrun, within};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
+use crate::frames::Namer;
 use crate::generation::{Generation, Identity, Remains, Services, go_live};
 use crate::inspect::{inspect, loaded};
 use crate::lease::Leases;
@@ -31,6 +33,8 @@ use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
 use crate::stage::{Staged, Staging};
+
+pub use crate::census::Counts;
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -90,6 +94,7 @@ struct Shared {
     known: Mutex<BTreeMap<u64, Weak<Generation>>>,
     /// Libraries opened so far, by plugin; none is ever closed.
     opened: Mutex<BTreeMap<String, usize>>,
+    roll: Roll,
 }
 
 struct Job {
@@ -136,6 +141,8 @@ pub struct PluginStatus {
     pub panics: u64,
     /// Libraries of this plugin that are mapped and don't serve.
     pub retained: usize,
+    /// What all its libraries have in the process beside requests.
+    pub census: Counts,
 }
 
 /// A call in flight.
@@ -170,6 +177,7 @@ impl Host {
             leases,
             dev: options.dev,
             reaper,
+            frames: Namer::start(bus.clone())?,
             functions: services::functions(),
         });
         let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
@@ -183,6 +191,7 @@ impl Host {
             ending: AtomicBool::new(false),
             known: Mutex::default(),
             opened: Mutex::default(),
+            roll: Roll::default(),
             options,
         });
         let (jobs, orders) = channel();
@@ -305,6 +314,7 @@ impl Host {
                 errors: counts.errors.load(Relaxed),
                 panics: counts.panics.load(Relaxed),
                 retained: opened.get(&name).map_or(0, |opened| opened - 1),
+                census: shared.roll.counts(&name),
                 plugin: name,
             }
         };
@@ -453,6 +463,9 @@ impl Journey {
         let generation = made?;
         candidates.push(Candidate { generation: Arc::clone(&generation), staged });
         self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
+        if let Some(code) = generation.code() {
+            self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
+        }
         attempt.time(Stage::Init, || candidate::init(&generation, self.shared.options.deadline))
     }
 

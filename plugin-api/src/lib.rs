@@ -44,6 +44,9 @@ mod operation;
 #[expect(unsafe_code, reason = "the border's types: spans, owners, function tables")]
 pub mod abi;
 #[doc(hidden)]
+#[expect(unsafe_code, reason = "stands in for the system's functions of threads and thread-locals")]
+pub mod census;
+#[doc(hidden)]
 pub mod manifest;
 #[doc(hidden)]
 #[expect(unsafe_code, reason = "abi_stable's header and root")]
@@ -57,6 +60,7 @@ pub mod store;
 #[expect(unsafe_code, reason = "futures and wakers across the border")]
 pub mod task;
 #[doc(hidden)]
+#[expect(unsafe_code, reason = "walks the stack of a panic")]
 pub mod wall;
 
 pub use bytes::Bytes;

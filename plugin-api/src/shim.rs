@@ -9,7 +9,7 @@ use crate::attached::Attached;
 use crate::ctx::{Ctx, Link};
 use crate::plugin::{Check, Handle, Plugin, Reply};
 use crate::request::Request;
-use crate::{task, wall};
+use crate::{census, task, wall};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
@@ -106,5 +106,5 @@ pub unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> O
 /// The root of a plugin with this manifest and constructor, for `export!`.
 #[must_use]
 pub const fn root(manifest: extern "C" fn() -> Span, build: extern "C" fn() -> Built) -> Root {
-    Root { manifest, build, init }
+    Root { manifest, build, init, attach: census::attach }
 }
