@@ -221,6 +221,10 @@ struct Key {
     destructor: AtomicPtr<c_void>,
 }
 
+fn is_free(turn: u32) -> bool {
+    turn.is_multiple_of(2)
+}
+
 static TABLE: [Key; KEYS] = [const { Key { turn: AtomicU32::new(0), destructor: AtomicPtr::new(null_mut()) } }; KEYS];
 
 thread_local! {
@@ -248,7 +252,7 @@ pub unsafe extern "C" fn create_key(key: *mut u32, destructor: Address) -> c_int
     };
     for (place, entry) in TABLE.iter().enumerate() {
         let turn = entry.turn.load(Ordering::Acquire);
-        if turn % 2 == 0 && entry.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        if is_free(turn) && entry.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             entry.destructor.store(destructor.0.cast_mut(), Ordering::Release);
             // SAFETY: the caller's place for the key.
             unsafe { *key = FIRST_KEY + place as u32 };
@@ -268,7 +272,7 @@ pub unsafe extern "C" fn create_key(key: *mut u32, destructor: Address) -> c_int
 pub unsafe extern "C" fn delete_key(key: u32) -> c_int {
     let Some(entry) = place(key).map(|place| &TABLE[place]) else { return real!(DELETE_KEY as fn(u32) -> c_int, key) };
     let turn = entry.turn.load(Ordering::Acquire);
-    if turn % 2 == 0 || entry.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+    if is_free(turn) || entry.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed).is_err() {
         return INVALID;
     }
     if let Some(host) = host() {
@@ -286,7 +290,7 @@ pub unsafe extern "C" fn delete_key(key: u32) -> c_int {
 pub unsafe extern "C" fn set_value(key: u32, value: *mut c_void) -> c_int {
     let Some(place) = place(key) else { return real!(SET_VALUE as fn(u32, *mut c_void) -> c_int, key, value) };
     let turn = TABLE[place].turn.load(Ordering::Acquire);
-    if turn % 2 == 0 {
+    if is_free(turn) {
         return INVALID;
     }
     VALUES.with(|values| values[place].set((turn, value)));
@@ -316,7 +320,7 @@ unsafe extern "C" fn sweep() -> u32 {
         let turn = entry.turn.load(Ordering::Acquire);
         let destructor = entry.destructor.load(Ordering::Acquire);
         let (set, value) = VALUES.with(|values| values[place].get());
-        if turn % 2 == 1 && set == turn && !value.is_null() && !destructor.is_null() {
+        if !is_free(turn) && set == turn && !value.is_null() && !destructor.is_null() {
             VALUES.with(|values| values[place].set((turn, null_mut())));
             // SAFETY: a key's destructor takes the value that was set, and each value is taken out before.
             unsafe { destroy(Address(destructor), value) };

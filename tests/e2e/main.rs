@@ -3,6 +3,7 @@
 //! Every test here drives the real binary. Names state behaviours; `g..` are promises, `fault_..` rows of what has to be survived.
 
 mod bad_input;
+mod census;
 mod clients;
 mod dev;
 mod ending;
@@ -10,6 +11,7 @@ mod fifty_edits;
 mod foreign;
 mod http;
 mod load;
+mod panics;
 mod run;
 mod state;
 mod structure;
