@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use addr2line::Loader;
+use midair_plugin::manifest::SOURCES;
 use midair_plugin::wall::Panic;
 use object::{Endianness, elf::FileHeader64, read::elf::FileHeader, read::elf::SectionHeader};
 
@@ -188,12 +189,13 @@ fn look_up(loader: &Loader, offset: u64) -> Vec<Frame> {
             found.push(Frame { function, place });
         }
     }
-    // A stripped file may have a symbol for it.
-    if found.iter().all(|frame| frame.function.is_none())
-        && let Some(symbol) = loader.find_symbol(offset)
-    {
-        let function = addr2line::demangle_auto(symbol.into(), None).into_owned();
-        found = vec![Frame { function: Some(function), place: None }];
+    // Line tables alone leave names out, or their paths. The symbol is that of the function into which the others were inlined.
+    if let Some(symbol) = loader.find_symbol(offset) {
+        let function = Some(addr2line::demangle_auto(symbol.into(), None).into_owned());
+        match found.last_mut() {
+            Some(outermost) => outermost.function = function,
+            None => found.push(Frame { function, place: None }),
+        }
     }
     found
 }
@@ -218,11 +220,20 @@ fn tell(function: &str, place: Option<&(String, u32)>, root: &str) -> String {
 
 /// Whether a function is of std or of this project rather than of the plugin.
 fn is_machinery(function: &str, place: &Option<(String, u32)>) -> bool {
-    let is_of_std = place.as_ref().is_some_and(|(file, _)| file.starts_with("/rustc/") || file.contains("/rustlib/src/"));
+    let is_apart = place.as_ref().is_some_and(|(file, _)| {
+        let folders = ["/rustlib/src/", "/registry/src/"];
+        file.starts_with("/rustc/") || file.starts_with(SOURCES) || folders.iter().any(|folder| is_ours_in(file, folder))
+    });
     // `<T as Trait>::f` and `<T>::f` belong to the crate of `T`.
     let path = function.trim_start_matches(['<', '&', '_']).trim_start_matches("dyn ");
-    let crates = ["core::", "std::", "alloc::", "midair_plugin::", "rust_begin_unwind", "rust_panic", "Unwind_", "rustc"];
-    is_of_std || crates.iter().any(|name| path.starts_with(name))
+    let crates = ["core::", "std::", "alloc::", "rustc::", "midair_plugin::"];
+    let functions = ["rust_try", "rust_begin_unwind", "rust_panic", "rust_begin_short_backtrace", "rust_end_short_backtrace"];
+    is_apart || crates.iter().any(|name| path.starts_with(name)) || functions.contains(&path)
+}
+
+/// Whether a file below one of the compiler's or cargo's folders is of std or of midair-plugin.
+fn is_ours_in(file: &str, folder: &str) -> bool {
+    file.split_once(folder).is_some_and(|(_, rest)| rest.starts_with("rust/library/") || rest.contains("/midair-plugin-"))
 }
 
 /// Without the machinery at both ends; whole if there is nothing else.

@@ -38,7 +38,8 @@ struct Site {
 const DEEPEST: usize = 48;
 
 thread_local! {
-    static GUARDS: Cell<u32> = const { Cell::new(0) };
+    /// How many guards are around, and whether the innermost panic that they would catch has left its place in `SITE`.
+    static GUARDS: Cell<(u32, bool)> = const { Cell::new((0, false)) };
     static SITE: Cell<Option<Site>> = const { Cell::new(None) };
 }
 
@@ -48,19 +49,23 @@ thread_local! {
 ///
 /// The panic, with its location if [`install_hook`] was called before.
 pub fn guard<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
-    GUARDS.set(GUARDS.get() + 1);
-    let result = catch_unwind(AssertUnwindSafe(call));
-    GUARDS.set(GUARDS.get() - 1);
-    result.map_err(|payload| {
-        let site = SITE.take();
+    let (depth, is_raised) = GUARDS.get();
+    // A guard inside a `Drop` while an outer panic unwinds must not lose the outer one's place. What the outermost finds is of another call.
+    let outer = if depth > 0 && is_raised { SITE.get() } else { None };
+    GUARDS.set((depth + 1, outer.is_some()));
+    let result = catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let site = SITE.get().filter(|_| GUARDS.get().1);
+        // The payload's `Drop` may panic in its turn, still guarded.
         let message = message(payload);
-        // The payload's `Drop` may have left one of its own.
-        SITE.set(None);
+        SITE.set(outer);
+        GUARDS.set((depth + 1, outer.is_some()));
         match site {
             Some(site) => Panic { message, location: site.text(), frames: site.frames() },
             None => Panic { message, location: String::new(), frames: Vec::new() },
         }
-    })
+    });
+    GUARDS.set((depth, GUARDS.get().1));
+    result
 }
 
 /// Drops `value`; a panic in its `Drop` ends here and is told to the host that counts, and what it left is leaked.
@@ -85,8 +90,10 @@ pub fn install_hook() {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let site = info.location().map(|location| Site::of(location.file(), location.line(), location.column()));
-            if GUARDS.get() > 0 {
-                return SITE.set(site);
+            let (depth, _) = GUARDS.get();
+            if depth > 0 {
+                SITE.set(site);
+                return GUARDS.set((depth, site.is_some()));
             }
             before(info);
             let (location, frames) = site.map(|site| (site.text(), site.frames())).unwrap_or_default();
@@ -190,5 +197,30 @@ mod tests {
         install_hook();
         let panic = guard(|| panic!("here")).expect_err("it panics");
         assert!(panic.location.contains("wall.rs:"), "{}", panic.location);
+        assert!(panic.frames.len() > 3, "{:x?}", panic.frames);
+    }
+
+    #[test]
+    fn a_panic_keeps_its_place_over_guards_in_drops_and_none_takes_that_of_another() {
+        struct Guarded;
+        impl Drop for Guarded {
+            fn drop(&mut self) {
+                assert_eq!(guard(|| 1), Ok(1));
+                assert_eq!(told(|| panic!("inner")), "inner");
+            }
+        }
+        install_hook();
+        let line = line!() + 3;
+        let panic = guard(|| {
+            let _guarded = Guarded;
+            panic!("outer")
+        });
+        let panic = panic.map(|()| ()).expect_err("it panics");
+        assert!(panic.message == "outer" && panic.location.contains(&format!("wall.rs:{line}:")), "{panic:?}");
+        let caught = guard(|| drop(catch_unwind(|| panic!("caught by the plugin itself"))));
+        assert_eq!(caught, Ok(()));
+        let resumed = guard(|| std::panic::resume_unwind(Box::new("no hook was called"))).map(|()| ());
+        let resumed = resumed.expect_err("it panics");
+        assert_eq!((resumed.message.as_str(), resumed.location.as_str()), ("no hook was called", ""));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 const SOURCE: &str = r#"
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use midair_plugin::{Ctx, Plugin, Request, Response, Result, StatusCode};
+use midair_plugin::{Ctx, Plugin, Request, Result, StatusCode};
 
 midair_plugin::export!(plugin);
 
@@ -155,13 +155,13 @@ fn fault_18_g10_a_panic_of_any_kind_costs_a_500_and_its_frames_name_the_plugin_s
 
 #[test]
 fn fault_18_g10_a_panic_that_no_request_waits_for_is_told_too() {
-    let project = Project::plugin("wall_aside", &SOURCE.replace("wall::", "wall_aside::"));
+    let project = Project::plugin("aside", SOURCE);
     let mut midair = Launch::dev(&[project.root()]).arg("--request-timeout").arg("0.2").start();
     midair.published();
     let told = |midair: &mut Midair, message: &str, mark: &str| {
         let event = panicked(midair);
         assert_eq!((event["message"].as_str(), event["handler"].as_str()), (Some(message), Some("")), "{event}");
-        assert_eq!((event["plugin"].as_str(), event["generation"].as_u64()), (Some("wall_aside"), Some(1)), "{event}");
+        assert_eq!((event["plugin"].as_str(), event["generation"].as_u64()), (Some("aside"), Some(1)), "{event}");
         let place = format!("(src/lib.rs:{})", line(mark));
         assert!(frames(&event).iter().any(|frame| frame.ends_with(&place)), "{event:#}");
     };
@@ -181,7 +181,7 @@ fn fault_18_g10_a_panic_that_no_request_waits_for_is_told_too() {
 
 #[test]
 fn fault_18_g10_a_panic_in_init_rejects_and_names_the_line() {
-    let project = Project::plugin("wall_start", &SOURCE.replace("== -1 {", "> 0 {"));
+    let project = Project::plugin("badstart", &SOURCE.replace("== -1 {", "> 0 {"));
     let mut midair = Launch::dev(&[project.root()]).start();
     let rejected = midair.rejected("E_INIT");
     let place = SOURCE.lines().position(|line| line.contains("at the start")).expect("a line") + 1;
