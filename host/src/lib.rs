@@ -8,6 +8,7 @@
 //!
 //! - Linux with glibc on x86_64.
 //! - A library that was opened stays mapped; nothing is unmapped yet.
+//! - Threads, thread-locals and keys of a plugin with a shared std (`-C prefer-dynamic`) can't be counted; `status` says so.
 //! - A plugin that aborts, segfaults or overflows its stack takes the process along; there is no trial in a child process yet.
 //! - A handler that never returns holds its worker; the journey, `status` and signals go on without it.
 

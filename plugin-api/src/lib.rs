@@ -20,7 +20,10 @@
 //!
 //! # Limitations
 //!
-//! - A panic in a handler is a 500 for that request. An abort, a segmentation fault or a stack overflow ends the host.
+//! - A panic in a handler is a 500 for that request. An abort, a segmentation fault, a stack overflow, a panic while another one unwinds, or
+//!   one in the `Drop` of a `thread_local!` ends the host: std aborts there.
+//! - Threads of a plugin's own outlive a swap. What a `thread_local!` holds is dropped on its own thread: when that ends, or, on one of the
+//!   host's, some time after the code was replaced and its last request ended.
 //! - `static` variables start anew with each swap: what must survive belongs into [`Ctx::table`], [`Ctx::cell`] or [`Ctx::counter`].
 //! - A blocking handler blocks one of the host's workers.
 //! - No tokio of the plugin's own: [`Ctx::sleep`] keeps time, and futures that need no reactor work.

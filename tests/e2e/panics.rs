@@ -30,6 +30,8 @@ fn plugin() -> Plugin {
         .get("/given_up", |_, _| Dropping { is_ready: false })
         .get("/index", |_, _| index(&[]).to_string())
         .get("/thread", |_, _| thread())
+        .get("/body", |_, _| midair_plugin::Bytes::from_owner(Body))
+        .get("/waker", waker)
         .get("/kept", move |_, _| { let _ = &noisy; "kept" })
 }
 
@@ -88,6 +90,32 @@ impl Future for Dropping {
 
 impl Drop for Dropping {
     fn drop(&mut self) { panic!("a future's drop") } // future
+}
+
+struct Body;
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] { b"a body" }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) { panic!("a body's drop") } // body
+}
+
+/// Hands the host a waker that panics, and waits until the host has used it.
+fn waker(_: Request, ctx: Ctx) -> &'static str {
+    struct Bad(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Bad {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            panic!("in a waker") // waker
+        }
+    }
+    let bad = std::sync::Arc::new(Bad(false.into()));
+    let mut sleep = Box::pin(async move { ctx.sleep(std::time::Duration::from_millis(1)).await });
+    assert!(sleep.as_mut().poll(&mut Context::from_waker(&bad.clone().into())).is_pending());
+    while !bad.0.load(std::sync::atomic::Ordering::SeqCst) { std::thread::yield_now() }
+    "woken"
 }
 
 #[inline(never)]
@@ -170,6 +198,12 @@ fn fault_18_g10_a_panic_that_no_request_waits_for_is_told_too() {
     told(&mut midair, "a future's drop", "future");
     assert_eq!(midair.get("/thread").body, "joined");
     told(&mut midair, "in a thread", "thread");
+    assert_eq!(midair.get("/body").body, "a body");
+    told(&mut midair, "a body's drop", "body");
+    assert_eq!(midair.get("/waker").body, "woken");
+    told(&mut midair, "in a waker", "waker");
+    let status = midair.status();
+    assert_eq!((&status["plugins"][0]["panics"], &status["plugins"][0]["census"]["panics"]), (&0.into(), &4.into()), "{status}");
     // Dropped with the plugin: what its handlers hold.
     assert_eq!(midair.get("/kept").body, "kept");
     project.save("src/lib.rs", &super::dev::saying("two"));

@@ -33,6 +33,15 @@ struct Plugin {
     errors: u64,
     panics: u64,
     retained: u64,
+    census: Census,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Census {
+    threads: u64,
+    destructors: u64,
+    keys: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,11 +70,25 @@ const SHOWN: usize = 10;
 pub fn status(status: &Status) -> String {
     let mode = if status.dev { "dev" } else { "run" };
     let mut text = format!("{mode} host, pid {}, run {}, epoch {}\n", status.pid, status.run, status.epoch);
-    let head = ["plugin", "generation", "digest", "requests", "errors", "panics", "in flight", "retained"];
+    let head = [
+        "plugin",
+        "generation",
+        "digest",
+        "requests",
+        "errors",
+        "panics",
+        "in flight",
+        "retained",
+        "threads",
+        "destructors",
+        "keys",
+    ];
     let plugins = status.plugins.iter().map(|plugin| {
         let digest = plugin.digest.as_deref().unwrap_or("-");
         let generation = plugin.generation.map_or_else(|| "-".to_owned(), |generation| generation.to_string());
-        let counts = [plugin.requests, plugin.errors, plugin.panics, plugin.leases, plugin.retained].map(|count| count.to_string());
+        let Census { threads, destructors, keys } = plugin.census;
+        let counts = [plugin.requests, plugin.errors, plugin.panics, plugin.leases, plugin.retained, threads, destructors, keys]
+            .map(|count| count.to_string());
         let mut row = vec![plugin.plugin.clone(), generation, digest.chars().take(12).collect()];
         row.extend(counts);
         row
@@ -126,7 +149,7 @@ mod tests {
     fn a_host_that_serves() {
         check(
             r#"{"run":"r1","pid":7,"dev":true,"epoch":9,
-                "plugins":[{"plugin":"shop","generation":7,"digest":"0123456789abcdef","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2},
+                "plugins":[{"plugin":"shop","generation":7,"digest":"0123456789abcdef","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2,"census":{"threads":4,"destructors":9,"keys":1}},
                            {"plugin":"cart","generation":null,"digest":null}],
                 "leases":[{"id":3,"plugin":"shop","generation":6,"handler":"GET /slow","age_us":61250000}],
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
@@ -134,9 +157,9 @@ mod tests {
             &expect![[r#"
                 dev host, pid 7, run r1, epoch 9
 
-                PLUGIN  GENERATION  DIGEST        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED
-                shop    7           0123456789ab  1200      3       0       1          2
-                cart    -           -             0         0       0       0          0
+                PLUGIN  GENERATION  DIGEST        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED  THREADS  DESTRUCTORS  KEYS
+                shop    7           0123456789ab  1200      3       0       1          2         4        9            1
+                cart    -           -             0         0       0       0          0         0        0            0
 
                 LEASE  ON      HANDLER    AGE
                 3      shop 6  GET /slow  61.2 s
