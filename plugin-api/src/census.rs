@@ -337,6 +337,7 @@ mod tests {
     // What needs a host is tested with one; here nobody attached itself.
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks the system's loader")]
     fn without_a_host_the_system_s_own_functions_are_called() {
         let mut key = 0;
         // SAFETY: as POSIX has it.

@@ -126,6 +126,10 @@ impl Site {
 /// The return addresses of this thread's stack. Names are for whoever has the file: looking them up here would fill this copy of std with
 /// debug information.
 fn walk() -> ([usize; DEEPEST], usize) {
+    if cfg!(miri) {
+        // It has no unwinder to ask.
+        return ([0; DEEPEST], 0);
+    }
     type Context = *mut c_void;
     unsafe extern "C" {
         fn _Unwind_Backtrace(visit: extern "C" fn(Context, *mut c_void) -> c_int, data: *mut c_void) -> c_int;
@@ -197,7 +201,7 @@ mod tests {
         install_hook();
         let panic = guard(|| panic!("here")).expect_err("it panics");
         assert!(panic.location.contains("wall.rs:"), "{}", panic.location);
-        assert!(panic.frames.len() > 3, "{:x?}", panic.frames);
+        assert!(panic.frames.len() > 3 || cfg!(miri), "{:x?}", panic.frames);
     }
 
     #[test]
