@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use midair_plugin::abi::{self, Outcome, RequestParts};
 use midair_plugin::task::{Taken, lend};
 
+use crate::census;
 use crate::entry::told;
 use crate::event::Event;
 use crate::generation::Generation;
@@ -37,6 +38,8 @@ impl Call {
     /// A call of `target`, which was found in the snapshot of `lease`.
     #[must_use]
     pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
+        // Between two requests no plugin's frame is on this stack.
+        census::visit();
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.services().leases, named);
@@ -261,8 +264,11 @@ impl Call {
             Outcome::PANIC => {
                 let panic = outcome.panic();
                 let text = told(&panic);
-                let (message, location) = (panic.message, panic.location);
-                self.say(|plugin, generation, handler| Event::Panicked { plugin, generation, handler, message, location });
+                if let Some(code) = self.generation.code() {
+                    let (plugin, number) = (self.generation.plugin().to_owned(), self.generation.number());
+                    let frames = &self.generation.services().frames;
+                    frames.tell(code.module(), plugin, number, self.handler().to_owned(), panic);
+                }
                 return Answer::Panic(text);
             }
             other => (500, format!("the handler answered with an unknown kind {other}")),

@@ -3,10 +3,14 @@
 //! The only caller of what a plugin exports. Every call is caught on the plugin's side, so what comes back is a value; what it owns is
 //! freed by the plugin's code, which is why [`Plugin`] and everything made of it must be dropped before its library could go.
 
+use std::sync::Arc;
+
 use midair_plugin::abi::{self, Built, Outcome, Span};
 use midair_plugin::wall::Panic;
 
+use crate::census::Census;
 use crate::error::{Code, Error, Result, Stage};
+use crate::frames::Module;
 use crate::library::Library;
 
 /// What a handler says about itself.
@@ -39,6 +43,7 @@ pub(crate) struct Plugin {
     tables: Vec<String>,
     selftests: Vec<String>,
     smokes: Vec<Smoke>,
+    // Dropped last: then nothing calls it any more.
     library: Library,
 }
 
@@ -95,6 +100,18 @@ impl Plugin {
         };
         // SAFETY: data and function came together from the plugin, alive as long as `self`; the context is given away.
         unsafe { (test.run)(test.data, context) }
+    }
+
+    /// The file that its code came from, and where that lies in memory.
+    #[must_use]
+    pub(crate) fn module(&self) -> &Arc<Module> {
+        self.library.module()
+    }
+
+    /// What it has in the process.
+    #[must_use]
+    pub(crate) fn census(&self) -> &Arc<Census> {
+        self.library.census()
     }
 
     /// Runs its `init` hook to the end, on this thread.

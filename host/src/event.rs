@@ -81,8 +81,18 @@ pub enum Event {
     Retired { plugin: String, generation: u64, leases: usize },
     /// The last request on a retired generation ended.
     Drained { plugin: String, generation: u64 },
-    /// A handler panicked; its request got a 500.
-    Panicked { plugin: String, generation: u64, handler: String, message: String, location: String },
+    /// A handler panicked, and its request got a 500; without a handler, a thread of the plugin or a `Drop` that nobody waited for.
+    Panicked {
+        plugin: String,
+        generation: u64,
+        handler: String,
+        message: String,
+        location: String,
+        /// The plugin's functions on the way to the panic, the innermost first, as `shop::total (src/lib.rs:41)`; what has no name, as
+        /// `FILE+0xOFFSET` in the private copy. It is said when they are known, a moment after the answer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        frames: Vec<String>,
+    },
     /// A handler returned an error or took too long; its request got a 5xx.
     Failed { plugin: String, generation: u64, handler: String, error: String },
     /// Every request worker has been inside a handler for a while: requests wait. Swaps and `status` go on.

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::entry::{HandlerInfo, Plugin};
 use crate::event::{Bus, Event};
+use crate::frames::Namer;
 use crate::lease::Leases;
 use crate::probation::{Counts, Verdict};
 use crate::stage::Staged;
@@ -35,6 +36,8 @@ pub(crate) struct Services {
     pub probe: bool,
     /// What a plugin calls.
     pub functions: HostRef,
+    /// Finds names for the frames of panics.
+    pub frames: Namer,
     /// Hears what a generation's answers lead to while it is on trial.
     pub alarms: Sender<Alarm>,
     /// Takes what ended.
@@ -189,6 +192,9 @@ impl Generation {
     #[must_use]
     pub(crate) fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
         static KEYS: AtomicU64 = AtomicU64::new(1);
+        let (plugin, number, module, frames) =
+            (identity.plugin.clone(), identity.number, Arc::clone(code.module()), services.frames.clone());
+        code.census().tell_to(move |panic| frames.tell(&module, plugin.clone(), number, String::new(), panic));
         Arc::new(Self {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             label: Bytes::from(format!("{}={}", identity.plugin, identity.number)),

@@ -8,6 +8,7 @@
 //!
 //! - Linux with glibc on x86_64.
 //! - A library that was opened stays mapped; nothing is unmapped yet.
+//! - Threads, thread-locals and keys of a plugin with a shared std (`-C prefer-dynamic`) can't be counted; `status` says so.
 //! - A plugin that aborts, segfaults or overflows its stack takes the process along once it serves; before that it is tried in a child
 //!   process, see [`probe`].
 //! - A handler that never returns holds its worker; the journey, `status` and signals go on without it.
@@ -22,9 +23,12 @@ pub mod swap;
 
 // From file to code.
 mod candidate;
+#[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
+mod census;
 mod deadline;
 #[expect(unsafe_code, reason = "the only caller of what a plugin exports")]
 mod entry;
+mod frames;
 mod inspect;
 mod layout;
 #[expect(unsafe_code, reason = "the only caller of dlopen")]

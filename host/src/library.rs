@@ -2,25 +2,32 @@
 //!
 //! The only caller of dlopen. A library that was opened is never closed: nothing proves that no pointer leads into it any more.
 
+use std::ffi::{c_int, c_void};
 use std::path::Path;
+use std::sync::Arc;
 
 use abi_stable::library::{AbiHeaderRef, LibHeader};
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use midair_plugin::abi::{ROOT_SYMBOL, RootRef};
 
+use crate::census::Census;
 use crate::error::{Code, Error, Result, Stage};
+use crate::frames::Module;
 use crate::layout;
 
 /// A library that was opened and has a root whose types aren't known yet.
 pub(crate) struct Opened {
     header: &'static LibHeader,
     name: String,
+    module: Module,
 }
 
 /// An opened plugin library whose types at the border are the host's. Dropping it leaves it mapped.
 pub(crate) struct Library {
     root: RootRef,
     address: usize,
+    module: Arc<Module>,
+    census: Arc<Census>,
 }
 
 impl Opened {
@@ -51,16 +58,17 @@ impl Opened {
         let header = header
             .upgrade()
             .map_err(|error| rejected(Code::Sym, "its root isn't one that this host can read").caused_by(error.to_string()))?;
-        Ok(Self { header, name })
+        let module = module(path, header);
+        Ok(Self { header, name, module })
     }
 
-    /// Compares the layout of the root's types with the host's.
+    /// Compares the layout of the root's types with the host's, and has the library counted from here on.
     ///
     /// # Errors
     ///
     /// `E_LAYOUT` naming the type and field that differ.
     pub(crate) fn check(self) -> Result<Library> {
-        let Self { header, name } = self;
+        let Self { header, name, module } = self;
         let rejected = |code, reason: String| Error::rejected(code, Stage::Check, name.clone(), reason);
         layout::check(header).map_err(|difference| {
             rejected(Code::Layout, difference).help("build plugin and host against the same version of midair-plugin")
@@ -68,7 +76,8 @@ impl Opened {
         // SAFETY: the layout was compared just above and is that of `RootRef`.
         let root = unsafe { header.unchecked_layout::<RootRef>() }
             .map_err(|error| rejected(Code::Sym, "its root can't be made".to_owned()).caused_by(error.to_string()))?;
-        Ok(Library { root, address: std::ptr::from_ref(header) as usize })
+        let census = Census::attach(root);
+        Ok(Library { root, address: std::ptr::from_ref(header) as usize, module: Arc::new(module), census })
     }
 }
 
@@ -84,4 +93,51 @@ impl Library {
     pub(crate) fn address(&self) -> usize {
         self.address
     }
+
+    /// Its file, and where that lies in memory.
+    #[must_use]
+    pub(crate) fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    /// What it has in the process.
+    #[must_use]
+    pub(crate) fn census(&self) -> &Arc<Census> {
+        &self.census
+    }
+}
+
+impl Drop for Library {
+    /// Everything that could call it was dropped before, so what waits for that may go.
+    fn drop(&mut self) {
+        self.census.close();
+    }
+}
+
+/// Where the library lies that has this header. It takes the loader's lock, so it is asked once, here, where that was taken anyway.
+fn module(path: &Path, header: &LibHeader) -> Module {
+    struct Search {
+        address: u64,
+        /// What is added to the file's addresses, and where its memory ends.
+        found: Option<(u64, u64)>,
+    }
+    unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
+        // SAFETY: the loader describes one library, valid during this call.
+        let info = unsafe { &*info };
+        // SAFETY: what is passed below, borrowed by nobody else meanwhile.
+        let search = unsafe { &mut *search.cast::<Search>() };
+        // SAFETY: the loader says how many there are.
+        let segments = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+        let loaded = segments.iter().filter(|segment| segment.p_type == libc::PT_LOAD);
+        let end = loaded.map(|segment| segment.p_vaddr + segment.p_memsz).max().unwrap_or_default() + info.dlpi_addr;
+        if (info.dlpi_addr..end).contains(&search.address) {
+            search.found = Some((info.dlpi_addr, end));
+        }
+        search.found.is_some().into()
+    }
+    let mut search = Search { address: std::ptr::from_ref(header) as u64, found: None };
+    // SAFETY: the data outlives the call and is of the type that `look` reads.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    let (start, end) = search.found.unwrap_or_default();
+    Module::new(path.to_owned(), start..end)
 }

@@ -234,7 +234,7 @@ pub struct Outcome {
     kind: u32,
     /// The HTTP status of a response or an error; of a refusal by the store the place of the operation.
     status: u32,
-    /// The response's headers; of a panic its `location`.
+    /// The response's headers; of a panic its `location` and `frames`.
     headers: Many<Pair>,
     /// The response's body; of an error or panic its text.
     body: Span,
@@ -384,7 +384,8 @@ impl Outcome {
     /// A panic as a value.
     #[must_use]
     pub fn panicked(panic: wall::Panic) -> Self {
-        Self::told(Self::PANIC, 500, panic.message, &[("location", panic.location)])
+        let frames: Vec<String> = panic.frames.iter().map(|frame| format!("{frame:x}")).collect();
+        Self::told(Self::PANIC, 500, panic.message, &[("location", panic.location), ("frames", frames.join(" "))])
     }
 
     /// The headers, or the details of a panic.
@@ -409,8 +410,12 @@ impl Outcome {
     /// The panic that it tells of.
     #[must_use]
     pub fn panic(&self) -> wall::Panic {
-        let location = self.pairs().find(|(name, _)| *name == "location").map(|(_, value)| value);
-        wall::Panic { message: self.text(), location: String::from_utf8_lossy(location.unwrap_or_default()).into_owned() }
+        let detail = |wanted: &str| {
+            let value = self.pairs().find(|(name, _)| *name == wanted).map(|(_, value)| value);
+            String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+        };
+        let frames = detail("frames").split(' ').filter_map(|frame| u64::from_str_radix(frame, 16).ok()).collect();
+        wall::Panic { message: self.text(), location: detail("location"), frames }
     }
 }
 
@@ -803,6 +808,49 @@ impl Built {
     }
 }
 
+/// Who counts what a library leaves in the process; see [`census`](crate::census). It stays as long as the library is mapped.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Census {
+    /// What the functions get.
+    pub data: *const c_void,
+    /// `pthread_create`.
+    pub thread: unsafe extern "C" fn(
+        data: *const c_void,
+        id: *mut c_void,
+        attributes: *const c_void,
+        start: Address,
+        argument: *mut c_void,
+    ) -> i32,
+    /// Keeps a destructor of this thread's with its object.
+    pub destructor: unsafe extern "C" fn(data: *const c_void, destructor: Address, object: *mut c_void) -> i32,
+    /// This thread has values under keys with destructors: they are to be swept.
+    pub values: unsafe extern "C" fn(data: *const c_void),
+    /// So many keys more.
+    pub keys: unsafe extern "C" fn(data: *const c_void, more: i64),
+    /// A panic outside of any call of the host's, or in a `Drop` that it set off.
+    pub panicked: unsafe extern "C" fn(data: *const c_void, panic: Outcome),
+}
+
+// SAFETY: the host's functions may be called with its data from any thread.
+unsafe impl Send for Census {}
+// SAFETY: as above.
+unsafe impl Sync for Census {}
+
+/// How a library answers to the [`Census`].
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Enrolled {
+    /// Not 0 if std's calls go past the census, so that its counts are false.
+    pub is_blind: u32,
+    /// How many threads, destructors and keys were made before: nobody counts them.
+    pub early: u32,
+    /// Runs a destructor that was kept.
+    pub destroy: unsafe extern "C" fn(destructor: Address, object: *mut c_void),
+    /// Destroys this thread's values, one round; how many there were.
+    pub sweep: unsafe extern "C" fn() -> u32,
+}
+
 /// What a plugin exports. Fields may be appended at the end.
 #[repr(C)]
 #[derive(StableAbi)]
@@ -814,8 +862,10 @@ pub struct Root {
     /// Runs the plugin's constructor function.
     pub build: extern "C" fn() -> Built,
     /// Runs the plugin's `init` hook, if it has one, to its end. The context is given to the callee.
-    #[sabi(last_prefix_field)]
     pub init: unsafe extern "C" fn(plugin: *const c_void, context: Context) -> Outcome,
+    /// Lets the host count what the library leaves in the process. The first function that is called, and once.
+    #[sabi(last_prefix_field)]
+    pub attach: unsafe extern "C" fn(census: Census) -> Enrolled,
 }
 
 impl RootModule for RootRef {

@@ -2,8 +2,8 @@
 
 /// Makes the crate a plugin: `export!(plugin)` with a function `fn plugin() -> Plugin`.
 ///
-/// Write it once, at the top of a crate with `crate-type = ["cdylib"]`. It emits the exported root, which the host finds by name, and the
-/// manifest, which the host reads before it runs anything.
+/// Write it once, at the top of a crate with `crate-type = ["cdylib"]`. It emits the exported root, which the host finds by name, the
+/// manifest, which the host reads before it runs anything, and the hidden names by which the host knows of the plugin's threads.
 ///
 /// ```
 /// use midair_plugin::Plugin;
@@ -19,6 +19,11 @@
 macro_rules! export {
     ($plugin:path) => {
         const _: () = {
+            // Assembly is an item, and in a block only a module holds those.
+            mod census {
+                $crate::census!();
+            }
+
             #[used]
             #[unsafe(link_section = ".note.midair")]
             static NOTE: $crate::manifest::Note = $crate::manifest::Note::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));

@@ -20,8 +20,11 @@
 //!
 //! # Limitations
 //!
-//! - A panic in a handler is a 500 for that request. An abort, a segmentation fault or a stack overflow there ends the host; while the code
-//!   is opened and started it ends the probe, and the code before serves on.
+//! - A panic in a handler is a 500 for that request. An abort, a segmentation fault, a stack overflow, a panic while another one unwinds, or
+//!   one in the `Drop` of a `thread_local!` ends the host: std aborts there. While the code is opened and started it ends the probe, and the
+//!   code before serves on.
+//! - Threads of a plugin's own outlive a swap. What a `thread_local!` holds is dropped on its own thread: when that ends, or, on one of the
+//!   host's, some time after the code was replaced and its last request ended.
 //! - [`init`](Plugin::init) runs twice: in the probe, where new code is tried, and in the host.
 //! - `static` variables start anew with each swap: what must survive belongs into [`Ctx::table`], [`Ctx::cell`] or [`Ctx::counter`].
 //! - A blocking handler blocks one of the host's workers.
@@ -46,6 +49,9 @@ mod operation;
 #[expect(unsafe_code, reason = "the border's types: spans, owners, function tables")]
 pub mod abi;
 #[doc(hidden)]
+#[expect(unsafe_code, reason = "stands in for the system's functions of threads and thread-locals")]
+pub mod census;
+#[doc(hidden)]
 pub mod manifest;
 #[doc(hidden)]
 #[expect(unsafe_code, reason = "abi_stable's header and root")]
@@ -59,6 +65,7 @@ pub mod store;
 #[expect(unsafe_code, reason = "futures and wakers across the border")]
 pub mod task;
 #[doc(hidden)]
+#[expect(unsafe_code, reason = "walks the stack of a panic")]
 pub mod wall;
 
 pub use bytes::Bytes;

@@ -3,6 +3,9 @@
 //! A note in the section `.note.midair`: lines of `key=value`. Being a note it has a program header, so it is found in a stripped library
 //! too. The host reads it from the file; [`Manifest::parse`] turns the text into fields.
 
+/// Where this crate's own sources lie as it is compiled: what lies there isn't the plugin's.
+pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
+
 /// The owner's name in the note.
 pub const NOTE_OWNER: &[u8] = b"midair";
 /// The note's type.

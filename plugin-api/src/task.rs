@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 
 use crate::abi::{self, Outcome, Owner};
-use crate::wall;
+use crate::{census, wall};
 
 /// What must stay alive as long as a waker from the other side does.
 pub type Keep = Arc<dyn Any + Send + Sync>;
@@ -31,7 +31,11 @@ pub unsafe fn give(future: Pin<Box<dyn Future<Output = Outcome> + Send>>, keep: 
     let mut given = Given { future, keep };
     // SAFETY: passed on to the caller.
     match unsafe { given.poll(waker) } {
-        Some(outcome) => outcome,
+        Some(outcome) => {
+            // Nobody drops it for us: the future's own `Drop` may panic even now.
+            wall::guard_drop(given);
+            outcome
+        }
         None => pack(given),
     }
 }
@@ -106,7 +110,8 @@ pub fn lend<R>(waker: &Waker, call: impl FnOnce(&abi::Waker) -> R) -> R {
     unsafe extern "C" fn clone(data: *const c_void) -> *const c_void {
         // SAFETY: data is a lent or cloned `Waker` that its holder has not released.
         let waker = unsafe { &*data.cast::<Waker>() };
-        wall::guard(|| Box::into_raw(Box::new(waker.clone())).cast_const().cast()).unwrap_or_else(|_| {
+        wall::guard(|| Box::into_raw(Box::new(waker.clone())).cast_const().cast()).unwrap_or_else(|panic| {
+            census::tell(panic);
             // A waker that can't be cloned is replaced by one that does nothing: its task is lost, the host is not.
             Box::into_raw(Box::new(Waker::noop().clone())).cast_const().cast()
         })
@@ -115,7 +120,7 @@ pub fn lend<R>(waker: &Waker, call: impl FnOnce(&abi::Waker) -> R) -> R {
     unsafe extern "C" fn wake_by_ref(data: *const c_void) {
         // SAFETY: as in `clone`.
         let waker = unsafe { &*data.cast::<Waker>() };
-        let _ = wall::guard(|| waker.wake_by_ref());
+        wall::guard_told(|| waker.wake_by_ref());
     }
 
     unsafe extern "C" fn release(data: *const c_void) {

@@ -5,8 +5,11 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
+
+use crate::census;
 
 /// A panic that was caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct Panic {
     pub message: String,
     /// `file:line:column`, or empty where the hook wasn't installed.
     pub location: String,
+    /// Return addresses from where it was raised outwards, in this process; empty where the hook wasn't installed.
+    pub frames: Vec<u64>,
 }
 
 /// Where the thread's last panic was raised. Fixed in size and without `Drop`: a thread-local that needs a destructor would tie the
@@ -25,10 +30,16 @@ struct Site {
     len: usize,
     line: u32,
     column: u32,
+    frames: [usize; DEEPEST],
+    depth: usize,
 }
 
+/// How many frames of a panic are kept, the innermost first: the way from a plugin's function to the panic is shorter.
+const DEEPEST: usize = 48;
+
 thread_local! {
-    static GUARDS: Cell<u32> = const { Cell::new(0) };
+    /// How many guards are around, and whether the innermost panic that they would catch has left its place in `SITE`.
+    static GUARDS: Cell<(u32, bool)> = const { Cell::new((0, false)) };
     static SITE: Cell<Option<Site>> = const { Cell::new(None) };
 }
 
@@ -38,21 +49,39 @@ thread_local! {
 ///
 /// The panic, with its location if [`install_hook`] was called before.
 pub fn guard<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
-    GUARDS.set(GUARDS.get() + 1);
-    let result = catch_unwind(AssertUnwindSafe(call));
-    GUARDS.set(GUARDS.get() - 1);
-    result.map_err(|payload| {
-        let location = SITE.take().map(Site::text).unwrap_or_default();
-        Panic { message: message(payload), location }
-    })
+    let (depth, is_raised) = GUARDS.get();
+    // A guard inside a `Drop` while an outer panic unwinds must not lose the outer one's place. What the outermost finds is of another call.
+    let outer = if depth > 0 && is_raised { SITE.get() } else { None };
+    GUARDS.set((depth + 1, outer.is_some()));
+    let result = catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let site = SITE.get().filter(|_| GUARDS.get().1);
+        // The payload's `Drop` may panic in its turn, still guarded.
+        let message = message(payload);
+        SITE.set(outer);
+        GUARDS.set((depth + 1, outer.is_some()));
+        match site {
+            Some(site) => Panic { message, location: site.text(), frames: site.frames() },
+            None => Panic { message, location: String::new(), frames: Vec::new() },
+        }
+    });
+    GUARDS.set((depth, GUARDS.get().1));
+    result
 }
 
-/// Drops `value`; a panic in its `Drop` ends here, and what it left is leaked.
+/// Drops `value`; a panic in its `Drop` ends here and is told to the host that counts, and what it left is leaked.
 pub fn guard_drop<T>(value: T) {
-    let _ = guard(|| drop(value));
+    guard_told(|| drop(value));
 }
 
-/// Lets panics inside a [`guard`] keep their location and stay silent, since they are reported as values. Others are handled as before.
+/// Runs `call` where no answer could tell of a panic: it ends here and is told to the host that counts.
+pub(crate) fn guard_told(call: impl FnOnce()) {
+    if let Err(panic) = guard(call) {
+        census::tell(panic);
+    }
+}
+
+/// Lets panics inside a [`guard`] keep their place and stay silent, since they are reported as values. Others are handled as before and
+/// told to the host that counts.
 ///
 /// Once per copy of std; a plugin's shims do so when it is built.
 pub fn install_hook() {
@@ -60,10 +89,16 @@ pub fn install_hook() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if GUARDS.get() == 0 {
-                return before(info);
+            let site = info.location().map(|location| Site::of(location.file(), location.line(), location.column()));
+            let (depth, _) = GUARDS.get();
+            if depth > 0 {
+                SITE.set(site);
+                return GUARDS.set((depth, site.is_some()));
             }
-            SITE.set(info.location().map(|location| Site::of(location.file(), location.line(), location.column())));
+            before(info);
+            let (location, frames) = site.map(|site| (site.text(), site.frames())).unwrap_or_default();
+            let message = info.payload_as_str().unwrap_or(NO_TEXT).to_owned();
+            census::tell(Panic { message, location, frames });
         }));
     });
 }
@@ -75,19 +110,55 @@ impl Site {
         let bytes = path.as_bytes();
         let tail = &bytes[bytes.len().saturating_sub(file.len())..];
         file[..tail.len()].copy_from_slice(tail);
-        Self { file, len: tail.len(), line, column }
+        let (frames, depth) = walk();
+        Self { file, len: tail.len(), line, column, frames, depth }
     }
 
-    fn text(self) -> String {
+    fn frames(&self) -> Vec<u64> {
+        self.frames[..self.depth].iter().map(|frame| *frame as u64).collect()
+    }
+
+    fn text(&self) -> String {
         format!("{}:{}:{}", String::from_utf8_lossy(&self.file[..self.len]), self.line, self.column)
     }
 }
+
+/// The return addresses of this thread's stack. Names are for whoever has the file: looking them up here would fill this copy of std with
+/// debug information.
+fn walk() -> ([usize; DEEPEST], usize) {
+    if cfg!(miri) {
+        // It has no unwinder to ask.
+        return ([0; DEEPEST], 0);
+    }
+    type Context = *mut c_void;
+    unsafe extern "C" {
+        fn _Unwind_Backtrace(visit: extern "C" fn(Context, *mut c_void) -> c_int, data: *mut c_void) -> c_int;
+        fn _Unwind_GetIP(context: Context) -> usize;
+    }
+    const GO_ON: c_int = 0;
+    const STOP: c_int = 5;
+    extern "C" fn visit(context: Context, data: *mut c_void) -> c_int {
+        // SAFETY: what `walk` passes below, borrowed by nobody else meanwhile.
+        let (frames, depth) = unsafe { &mut *data.cast::<([usize; DEEPEST], usize)>() };
+        let Some(place) = frames.get_mut(*depth) else { return STOP };
+        // SAFETY: the context is the unwinder's own, valid during this call.
+        *place = unsafe { _Unwind_GetIP(context) };
+        *depth += 1;
+        GO_ON
+    }
+    let mut found = ([0; DEEPEST], 0);
+    // SAFETY: the data outlives the call and is of the type that `visit` reads.
+    unsafe { _Unwind_Backtrace(visit, (&raw mut found).cast()) };
+    found
+}
+
+const NO_TEXT: &str = "a payload that is no text";
 
 fn message(payload: Box<dyn Any + Send>) -> String {
     let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (None, Some(text)) => text.clone(),
-        (None, None) => "a payload that is no text".to_owned(),
+        (None, None) => NO_TEXT.to_owned(),
     };
     // What a payload's `Drop` throws may panic when dropped as well; that second payload is leaked.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
@@ -130,5 +201,30 @@ mod tests {
         install_hook();
         let panic = guard(|| panic!("here")).expect_err("it panics");
         assert!(panic.location.contains("wall.rs:"), "{}", panic.location);
+        assert!(panic.frames.len() > 3 || cfg!(miri), "{:x?}", panic.frames);
+    }
+
+    #[test]
+    fn a_panic_keeps_its_place_over_guards_in_drops_and_none_takes_that_of_another() {
+        struct Guarded;
+        impl Drop for Guarded {
+            fn drop(&mut self) {
+                assert_eq!(guard(|| 1), Ok(1));
+                assert_eq!(told(|| panic!("inner")), "inner");
+            }
+        }
+        install_hook();
+        let line = line!() + 3;
+        let panic = guard(|| {
+            let _guarded = Guarded;
+            panic!("outer")
+        });
+        let panic = panic.expect_err("it panics");
+        assert!(panic.message == "outer" && panic.location.contains(&format!("wall.rs:{line}:")), "{panic:?}");
+        let caught = guard(|| drop(catch_unwind(|| panic!("caught by the plugin itself"))));
+        assert_eq!(caught, Ok(()));
+        let resumed = guard(|| std::panic::resume_unwind(Box::new("no hook was called")));
+        let resumed = resumed.expect_err("it panics");
+        assert_eq!((resumed.message.as_str(), resumed.location.as_str()), ("no hook was called", ""));
     }
 }

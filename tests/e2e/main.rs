@@ -4,6 +4,7 @@
 
 mod artifact;
 mod bad_input;
+mod census;
 mod clients;
 mod dev;
 mod ending;
@@ -11,6 +12,7 @@ mod fifty_edits;
 mod foreign;
 mod http;
 mod load;
+mod panics;
 mod probe;
 mod rollback;
 mod run;

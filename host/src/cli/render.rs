@@ -12,6 +12,9 @@ use crate::error::{Error, Stage};
 use crate::event::{Event, Phases};
 use crate::marks::By;
 
+/// How many of a panic's functions are shown, the innermost first; the event has all of them.
+const SHOWN: usize = 6;
+
 /// Whether to use colours on something that is a terminal, or isn't: see no-color.org.
 #[must_use]
 pub fn color_wanted(terminal: bool) -> bool {
@@ -75,9 +78,20 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         Event::Retired { plugin, generation, leases } if *leases > 0 => {
             format!("{plugin} {generation} retired, {} still on it", count(*leases, "request"))
         }
-        Event::Panicked { plugin, generation, handler, message, location } => {
-            let head = format!("{} {handler} of {plugin} {generation} panicked, its request got a 500", paint.bad("error:"));
-            story(&head, &[message, &format!("panic at {location}")], None)
+        Event::Panicked { plugin, generation, handler, message, location, frames } => {
+            let what = if handler.is_empty() {
+                format!("{plugin} {generation} panicked outside of a request")
+            } else {
+                format!("{handler} of {plugin} {generation} panicked, its request got a 500")
+            };
+            let mut place = format!("panic at {location}");
+            for frame in frames.iter().take(SHOWN) {
+                let _ = write!(place, "\nin {frame}");
+            }
+            if frames.len() > SHOWN {
+                let _ = write!(place, "\nand {} more", count(frames.len() - SHOWN, "function"));
+            }
+            story(&format!("{} {what}", paint.bad("error:")), &[message, &place], None)
         }
         Event::Failed { plugin, generation, handler, error } => {
             let head = format!("{} {handler} of {plugin} {generation} failed, its request got an error", paint.bad("error:"));
@@ -286,6 +300,20 @@ mod tests {
                     error: GET / of shop 7 panicked, its request got a 500
                       caused by: boom
                       caused by: panic at src/lib.rs:3:5"#]],
+            ),
+            (
+                r#"{"event":"panicked","plugin":"shop","generation":7,"handler":"","message":"boom","location":"src/lib.rs:3:5","frames":["shop::a (src/lib.rs:3)","b","c","d","e","f","g","h"]}"#,
+                expect![[r#"
+                    error: shop 7 panicked outside of a request
+                      caused by: boom
+                      caused by: panic at src/lib.rs:3:5
+                        in shop::a (src/lib.rs:3)
+                        in b
+                        in c
+                        in d
+                        in e
+                        in f
+                        and 2 functions more"#]],
             ),
             (
                 r#"{"event":"failed","plugin":"shop","generation":7,"handler":"GET /","error":"no such cart"}"#,

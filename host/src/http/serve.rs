@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 
 use crate::answer::{Answered, admit, own, without_body};
+use crate::census;
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
 use crate::swap::Host;
@@ -123,7 +124,7 @@ impl Server {
         }
         let failed =
             |error: std::io::Error| Error::fatal(Code::Io, "the request workers", "they can't be started").caused_by(error);
-        let runtime = builder.thread_name("midair-worker").enable_all().build().map_err(failed)?;
+        let runtime = builder.thread_name("midair-worker").on_thread_park(census::visit).enable_all().build().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
         let (alive, ended) = channel();
         let in_flight = Arc::new(AtomicUsize::new(0));

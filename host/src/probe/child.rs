@@ -30,6 +30,7 @@ use crate::candidate;
 use crate::entry::{Plugin, Smoke, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
+use crate::frames::Namer;
 use crate::generation::{Generation, Identity, Services, go_live};
 use crate::lease::Leases;
 use crate::library::Opened;
@@ -120,6 +121,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let ((reaper, _ended), (alarms, _rings)) = (channel(), channel());
     let services = Arc::new(Services {
         store: Memory::default(),
+        frames: Namer::without_names(bus.clone()),
         bus,
         leases: Leases::new(),
         dev: order.dev,

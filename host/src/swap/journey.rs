@@ -214,6 +214,9 @@ impl Journey {
         let generation = made?;
         prepared.candidates.push(Candidate { generation: Arc::clone(&generation), staged, artifact });
         self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
+        if let Some(code) = generation.code() {
+            self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
+        }
         attempt.time(Stage::Init, || candidate::init(&generation, self.shared.options.deadline))
     }
 

@@ -28,9 +28,12 @@ pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Record};
 use crate::candidate::Maker;
+pub use crate::census::Counts;
+use crate::census::Roll;
 use crate::deadline::{Overrun, within};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
+use crate::frames::Namer;
 use crate::generation::{Ended, Generation, Services};
 use crate::inspect::{code, loaded};
 use crate::lease::Leases;
@@ -146,6 +149,7 @@ struct Shared {
     known: Mutex<BTreeMap<u64, Weak<Generation>>>,
     /// Libraries opened so far, by plugin; none is ever closed.
     opened: Mutex<BTreeMap<String, usize>>,
+    roll: Roll,
 }
 
 impl Host {
@@ -176,6 +180,7 @@ impl Host {
             probe: false,
             reaper,
             alarms,
+            frames: Namer::start(bus.clone())?,
             functions: services::functions(),
         });
         let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
@@ -191,6 +196,7 @@ impl Host {
             ending: AtomicBool::new(false),
             known: Mutex::default(),
             opened: Mutex::default(),
+            roll: Roll::default(),
             options,
         });
         let (jobs, orders) = channel();

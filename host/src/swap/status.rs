@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Host, Shared};
 use crate::attempt::Record;
+use crate::census::Counts;
 use crate::generation::Generation;
 use crate::lease::Facts;
 use crate::marks::Held;
@@ -62,6 +63,8 @@ pub struct PluginStatus {
     pub panics: u64,
     /// Libraries of this plugin that are mapped and don't serve.
     pub retained: usize,
+    /// What all its libraries have in the process beside requests.
+    pub census: Counts,
 }
 
 /// A call in flight.
@@ -99,6 +102,8 @@ pub struct GenerationStatus {
     pub phase: &'static str,
     /// blake3 of its artifact, in hex.
     pub digest: String,
+    /// What it has in the process beside calls.
+    pub census: Counts,
     /// Calls that run on it.
     pub leases: Vec<LeaseStatus>,
     /// Calls, of any plugin, that were admitted while it served and hold it, though it doesn't serve any more.
@@ -178,6 +183,7 @@ impl Host {
                 errors: counts.errors.load(Relaxed),
                 panics: counts.panics.load(Relaxed),
                 retained: opened.get(&name).map_or(0, |opened| opened.saturating_sub(1)),
+                census: shared.roll.counts(&name),
                 plugin: name,
             }
         };
@@ -216,6 +222,7 @@ impl Host {
                 generation: generation.number(),
                 phase: word(phase),
                 digest: generation.digest().to_owned(),
+                census: generation.code().map(|code| code.census().counts()).unwrap_or_default(),
                 leases: in_flight
                     .iter()
                     .filter(|lease| lease.facts.generation == generation.key())
