@@ -232,6 +232,12 @@ impl Census {
         }
     }
 
+    /// Whether it is closed and nothing of it is left.
+    fn is_over(&self) -> bool {
+        let Counts { threads, destructors, .. } = self.counts();
+        self.is_closed.load(Ordering::Acquire) && threads == 0 && destructors == 0
+    }
+
     fn destroy(&self, destructor: Address, object: *mut c_void) {
         match self.library.get() {
             // SAFETY: registered by this library with this object, taken out to be run once, on the thread that registered it.
@@ -259,20 +265,17 @@ pub(crate) struct Roll(Mutex<Vec<(String, Arc<Census>)>>);
 impl Roll {
     /// One library more.
     pub(crate) fn enter(&self, plugin: &str, census: Arc<Census>) {
-        let is_over = |census: &Census| {
-            let Counts { threads, destructors, .. } = census.counts();
-            census.is_closed.load(Ordering::Acquire) && threads == 0 && destructors == 0
-        };
         let mut all = self.0.lock();
-        all.retain(|(_, census)| !is_over(census));
+        all.retain(|(_, census)| !census.is_over());
         all.push((plugin.to_owned(), census));
     }
 
-    /// What all libraries of `plugin` have, those included that don't serve any more.
+    /// What all libraries of `plugin` have, those included that don't serve any more but left something.
     #[must_use]
     pub(crate) fn counts(&self, plugin: &str) -> Counts {
         let of_plugin = |all: &[(String, Arc<Census>)]| -> Vec<Counts> {
-            all.iter().filter(|(name, _)| name == plugin).map(|(_, census)| census.counts()).collect()
+            let left = all.iter().filter(|(name, census)| name == plugin && !census.is_over());
+            left.map(|(_, census)| census.counts()).collect()
         };
         of_plugin(&self.0.lock()).into_iter().fold(Counts::default(), |all, one| Counts {
             threads: all.threads + one.threads,

@@ -278,4 +278,22 @@ mod tests {
         assert!(matches!(polled, Poll::Ready(outcome) if outcome.kind() == Outcome::PANIC && outcome.text() == "in poll"));
         drop(taken);
     }
+    #[test]
+    fn a_future_that_was_ready_at_once_may_panic_in_its_drop() {
+        struct Ready;
+        impl Future for Ready {
+            type Output = Outcome;
+            fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Outcome> {
+                Poll::Ready(Outcome::done())
+            }
+        }
+        impl Drop for Ready {
+            fn drop(&mut self) {
+                panic!("in drop")
+            }
+        }
+        // SAFETY: the waker is lent for this call.
+        let outcome = lend(Waker::noop(), |waker| unsafe { give(Box::pin(Ready), None, waker) });
+        assert_eq!(outcome.kind(), Outcome::DONE);
+    }
 }

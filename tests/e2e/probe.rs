@@ -228,8 +228,8 @@ fn a_self_test_sees_what_init_wrote_and_its_own_routes_and_nothing_of_it_stays()
     }";
     let mut served = Served::one_with(&[]);
     project::save(&served.path(), with(more, later));
-    let published = served.midair.published();
-    assert!(published["phases_us"]["probe"].is_u64(), "{published}");
+    let published = served.midair.outcome();
+    assert!(published["event"] == "published" && published["phases_us"]["probe"].is_u64(), "{published}");
     assert_eq!(served.midair.get("/inits").body, "1", "the state of the host is untouched");
     assert_eq!(served.midair.all("log"), Vec::<Value>::new(), "what passed says nothing");
 }

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -94,7 +95,8 @@ enum End {
 /// A child that is listened to. Dropped, it and its process group are ended.
 struct Trial<'a> {
     order: &'a Order,
-    process: Child,
+    /// Taken by `Drop` alone.
+    process: Option<Child>,
     group: Option<Pid>,
     /// Readable once the process has ended, where the system has such.
     ended: Option<OwnedFd>,
@@ -129,7 +131,7 @@ impl<'a> Trial<'a> {
         let ended = group.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(Self {
             order,
-            process,
+            process: Some(process),
             group,
             ended,
             wire: Some(wire),
@@ -171,7 +173,7 @@ impl<'a> Trial<'a> {
         let _ = poll(&mut polled, timeout.as_ref());
         match &self.ended {
             Some(_) => polled.first().is_some_and(|ended| !ended.revents().is_empty()),
-            None => self.process.try_wait().is_ok_and(|status| status.is_some()),
+            None => self.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|status| status.is_some())),
         }
     }
 
@@ -263,7 +265,7 @@ impl<'a> Trial<'a> {
     fn post_mortem(&mut self) -> Error {
         self.end_group();
         self.drain();
-        let status = self.process.wait();
+        let status = self.process.as_mut().map_or_else(|| Err(ErrorKind::NotFound.into()), Child::wait);
         let last = self.printed(3).join(" / ");
         let last = if last.is_empty() { last } else { format!("; its last words: {last}") };
         let how = status.map_or_else(|error| format!("in a way that isn't known ({error})"), told);
@@ -299,9 +301,13 @@ impl<'a> Trial<'a> {
 }
 
 impl Drop for Trial<'_> {
+    /// The verdict is there: nobody waits until the system has taken the process apart. Where no thread can be had for that, the process
+    /// stays in the system's table until the host ends.
     fn drop(&mut self) {
         self.end_group();
-        let _ = self.process.wait();
+        let Some(mut process) = self.process.take() else { return };
+        let bury = move || process.wait();
+        let _ = thread::Builder::new().name("midair-burial".to_owned()).spawn(bury);
     }
 }
 
