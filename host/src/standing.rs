@@ -15,9 +15,6 @@ use crate::probation::Rules;
 use crate::route::Clash;
 use crate::snapshot::{Member, Snapshot};
 
-/// How many committed generations of a plugin are kept besides the one that serves, to go back to by hand.
-const KEPT: usize = 4;
-
 /// All plugins' standing.
 pub(crate) struct Standing {
     epoch: u64,
@@ -25,6 +22,8 @@ pub(crate) struct Standing {
     trials: Vec<Trial>,
     /// The plugins of the last publish.
     last: Vec<String>,
+    /// How many committed generations of a plugin are kept besides the last one, to go back to by hand.
+    keep: usize,
 }
 
 /// One plugin's.
@@ -35,6 +34,8 @@ struct Place {
     committed: Option<Arc<Generation>>,
     /// Those committed before, the newest first.
     earlier: Vec<Arc<Generation>>,
+    /// How many of these.
+    keep: usize,
 }
 
 /// What was published by one attempt and isn't committed yet.
@@ -105,10 +106,10 @@ pub(crate) enum Phase {
 }
 
 impl Standing {
-    /// Nothing serves yet.
+    /// Nothing serves yet; `keep` committed generations of a plugin are kept besides the last one.
     #[must_use]
-    pub(crate) fn new() -> Self {
-        Self { epoch: 0, places: BTreeMap::new(), trials: Vec::new(), last: Vec::new() }
+    pub(crate) fn new(keep: usize) -> Self {
+        Self { epoch: 0, places: BTreeMap::new(), trials: Vec::new(), last: Vec::new(), keep }
     }
 
     /// Decides a publish: the snapshot to store. The candidates go on trial, or are committed at once where a breach leads to nothing.
@@ -130,7 +131,12 @@ impl Standing {
             let live = Member::anew(Arc::clone(candidate));
             match places.get_mut(candidate.plugin()) {
                 Some(place) => place.live = live,
-                None => drop(places.insert(candidate.plugin().to_owned(), Place { live, committed: None, earlier: Vec::new() })),
+                None => {
+                    drop(places.insert(
+                        candidate.plugin().to_owned(),
+                        Place { live, committed: None, earlier: Vec::new(), keep: self.keep },
+                    ))
+                }
             }
         }
         if !rules.acts || settles {
@@ -140,7 +146,7 @@ impl Standing {
         if rules.acts {
             trials.push(Trial { id, plugins: names.clone(), since: now, settles, back: None });
         }
-        let next = Standing { epoch: self.epoch + 1, places, trials, last: names.iter().cloned().collect() };
+        let next = Standing { epoch: self.epoch + 1, places, trials, last: names.iter().cloned().collect(), keep: self.keep };
         let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(Refusal::Clash)?);
         let next = next.with_ways_back()?;
         for name in &names {
@@ -252,7 +258,7 @@ impl Standing {
             place.go_back(target);
         }
         let trials = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
-        let next = Standing { epoch: self.epoch + 1, places, trials, last: self.last.clone() };
+        let next = Standing { epoch: self.epoch + 1, places, trials, last: self.last.clone(), keep: self.keep };
         let clash = |clash: Clash| NoWay::Clash(clash.to_string());
         let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(clash)?);
         let next = next.with_ways_back().map_err(|refusal| NoWay::Clash(refusal.to_string()))?;
@@ -338,7 +344,7 @@ impl Place {
         let live = Arc::clone(&self.live.generation);
         if self.on_trial() {
             self.earlier.splice(0..0, self.committed.replace(live));
-            self.earlier.truncate(KEPT);
+            self.earlier.truncate(self.keep);
         }
     }
 
@@ -369,7 +375,7 @@ impl Place {
         let was = self.committed.replace(Arc::clone(&target));
         self.earlier.splice(0..0, was);
         self.earlier.retain(|kept| kept.key() != target.key());
-        self.earlier.truncate(KEPT);
+        self.earlier.truncate(self.keep);
         self.live = Member::anew(target);
     }
 }

@@ -144,7 +144,7 @@ fn the_host_defines_none_of_the_names_that_a_plugin_s_library_does() {
 fn fault_26_g3_threads_and_thread_locals_outlive_their_generation_and_end_where_they_belong() {
     const THREADS: u64 = 1_000;
     let project = Project::plugin("outlives", SOURCE);
-    let mut midair = Launch::dev(&[project.root()]).arg("--workers").arg("2").start();
+    let mut midair = Launch::dev(&[project.root()]).arg("--workers").arg("2").arg("--keep").arg("0").start();
     midair.published();
     let before = wait_for_census(&midair, "outlives", "nothing used yet", |census| census["threads"] == 0);
     assert_eq!((&before["leaked"], &before["blind"]), (&json!(0), &json!(0)), "{before}");
@@ -203,7 +203,8 @@ fn a_generation_that_was_retired_but_is_in_use_keeps_its_thread_locals() {
     let release = tempfile::tempdir().expect("a folder");
     let until = release.path().join("now");
     let path = until.display().to_string();
-    let mut midair = Launch::dev(&[project.root()]).arg("--workers").arg("1").env("RELEASE", Some(&path)).start();
+    let mut midair =
+        Launch::dev(&[project.root()]).arg("--workers").arg("1").env("RELEASE", Some(&path)).arg("--keep").arg("0").start();
     midair.published();
     let http = midair.http();
     let waits = std::thread::spawn(move || http.get("/wait"));

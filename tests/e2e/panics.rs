@@ -184,7 +184,7 @@ fn fault_18_g10_a_panic_of_any_kind_costs_a_500_and_its_frames_name_the_plugin_s
 #[test]
 fn fault_18_g10_a_panic_that_no_request_waits_for_is_told_too() {
     let project = Project::plugin("aside", SOURCE);
-    let mut midair = Launch::dev(&[project.root()]).arg("--request-timeout").arg("0.2").start();
+    let mut midair = Launch::dev(&[project.root()]).arg("--request-timeout").arg("0.2").arg("--keep").arg("0").start();
     midair.published();
     let told = |midair: &mut Midair, message: &str, mark: &str| {
         let event = panicked(midair);

@@ -193,6 +193,9 @@ pub struct Probation {
     /// How many failed answers in a row are too many; 0 for any number
     #[arg(long, value_name = "N", default_value = "5")]
     pub breach_in_a_row: u64,
+    /// How many committed generations of a plugin are kept besides the last one, to go back to by hand
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub keep: usize,
     /// What a breach leads to: the code before comes back, or it is told [default: rollback for run, report for dev]
     #[arg(long, value_name = "WHAT")]
     pub on_breach: Option<OnBreach>,
@@ -346,7 +349,7 @@ mod tests {
 
     /// Left out of what is shown below.
     const DEFAULT_PROBATION: &str = ", probation: Probation { probation: 30s, probation_requests: 50, breach_errors: 1.0, breach_latency: 3.0, \
-                                     breach_in_a_row: 5, on_breach: None }";
+                                     breach_in_a_row: 5, keep: 4, on_breach: None }";
 
     #[test]
     fn the_rules_of_probation_are_those_of_the_design_unless_told() {

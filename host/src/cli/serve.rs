@@ -119,7 +119,15 @@ fn host(
     let rules = serve.probation.rules(mode.options.rules);
     let probe = if serve.no_probe { Probe::Off } else { Probe::On };
     let deadline = serve.step_timeout;
-    let host = Host::new(swap::Options { data: data_path, artifact_limit, rules, probe, deadline, ..mode.options })?;
+    let host = Host::new(swap::Options {
+        data: data_path,
+        artifact_limit,
+        rules,
+        probe,
+        deadline,
+        keep: serve.probation.keep,
+        ..mode.options
+    })?;
     host.expect(plugins);
     outlet.listen(host.events());
 

@@ -70,6 +70,8 @@ pub struct Options {
     /// Whether private copies are whole from the start and, once their code serves, on the disk whatever happens to the machine. Else
     /// what the loader doesn't read is copied when the new code serves.
     pub durable: bool,
+    /// How many committed generations of a plugin are kept besides the last one, to go back to by hand.
+    pub keep: usize,
     /// When new code is committed, and when the code before it comes back.
     pub rules: Rules,
     /// Whether a run that died is remembered: the next one then starts with what was committed last, and doesn't take again by itself what
@@ -92,6 +94,7 @@ impl Options {
             run_paths: false,
             allow_libraries: None,
             durable: true,
+            keep: 4,
             rules: Rules::PRODUCTION,
             recovers: true,
         }
@@ -188,7 +191,7 @@ impl Host {
             run: run_id(),
             services,
             slot: Slot::new(Arc::new(nothing)),
-            standing: Mutex::new(Standing::new()),
+            standing: Mutex::new(Standing::new(options.keep)),
             marks,
             journal: Journal::default(),
             staging,
