@@ -34,7 +34,7 @@ fn serving(name: &str, source: &str) -> (Project, Midair) {
 }
 
 #[test]
-fn editors_save_in_many_ways_and_each_goes_live() {
+fn fault_37_editors_save_in_many_ways_and_each_goes_live() {
     let (project, mut midair) = serving_one("editors");
     let lib = "src/lib.rs";
     type Save = fn(&Project, &str);
@@ -66,6 +66,56 @@ fn editors_save_in_many_ways_and_each_goes_live() {
         assert_eq!(midair.get("/").body, text, "{way}\n{}", midair.story());
     }
     assert!(project.read(lib).contains("way 5"));
+}
+
+/// What a process takes of memory, in kB.
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says so");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn fault_37_a_storm_of_events_and_a_checkout_of_five_thousand_files_end_in_their_last_content() {
+    const FILES: usize = 5_000;
+    const WRITES: usize = 100_000;
+    let (project, mut midair) = serving_one("storm");
+    let before = resident(midair.pid());
+    // A file that is written over and over, as fast as this thread can.
+    let noise = project.path("src/noise.rs");
+    for number in 0..WRITES {
+        fs::write(&noise, number.to_string()).expect("it can be written");
+    }
+    // Another branch is checked out: folders and files come by the thousand, and some go again.
+    for number in 0..FILES {
+        let folder = project.path(&format!("src/part{}", number % 50));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(format!("file{number}.rs")), format!("// {number}\n")).expect("a file");
+    }
+    for part in 0..25 {
+        fs::remove_dir_all(project.path(&format!("src/part{part}"))).expect("it can be removed");
+    }
+    project.save("src/lib.rs", &saying("the last content"));
+    midair.wait_for("the last content", |event| event["event"] == "published");
+    while midair.get("/").body != "the last content" {
+        midair.published();
+    }
+    // One build at a time, whatever came meanwhile.
+    let mut running = 0;
+    for event in midair.all_events() {
+        match event["event"].as_str() {
+            Some("building") => running += 1,
+            Some("published" | "unchanged" | "rejected" | "superseded") => running = 0,
+            _ => {}
+        }
+        assert!(running <= 1, "{}", midair.story());
+    }
+    let grown = resident(midair.pid()).saturating_sub(before);
+    assert!(grown < 200_000, "it grew by {grown} kB");
+    // It still sees what comes.
+    project.save("src/lib.rs", &saying("one more"));
+    midair.wait_for("one more", |event| event["event"] == "published");
+    assert_eq!(midair.get("/").body, "one more");
 }
 
 #[test]

@@ -322,6 +322,12 @@ impl Midair {
         self.story.told().events.iter().filter(|event| event["event"] == kind).cloned().collect()
     }
 
+    /// All events so far.
+    #[must_use]
+    pub fn all_events(&self) -> Vec<Value> {
+        self.story.told().events.clone()
+    }
+
     /// The events that the test hasn't gone past, without going past them.
     #[must_use]
     pub fn unread(&self) -> Vec<Value> {
