@@ -14,6 +14,8 @@ mod load;
 mod probe;
 mod rollback;
 mod run;
+mod soak;
 mod state;
 mod structure;
 mod stuck;
+mod swapping;
