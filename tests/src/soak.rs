@@ -8,9 +8,11 @@
 //! in its header. What the process takes is read from `/proc`; how many keys of pthread are free is asked of libc itself, by a handler.
 //! The process is weighed while nobody asks, before and after: then what it has more is what the swaps left behind.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -193,6 +195,8 @@ pub struct Weight {
     pub threads: u64,
     /// Mapped areas.
     pub maps: u64,
+    /// What of private copies is on the disk, in KiB: also of those that have no name any more and are still mapped.
+    pub copies_kib: u64,
     /// Keys of pthread that can still be made.
     pub free_keys: u64,
 }
@@ -418,8 +422,9 @@ impl Run {
         if let (Ok(before), Ok(after)) = (before, after) {
             let each = |now: u64, was: u64| (now as f64 - was as f64) / swaps.max(1) as f64;
             line(format!(
-                "a swap: {:+.1} KiB of RSS, {:+.2} maps, {:+.2} free keys",
+                "a swap: {:+.1} KiB of RSS, {:+.1} KiB of disk, {:+.2} maps, {:+.2} free keys",
                 each(after.rss_kib, before.rss_kib),
+                each(after.copies_kib, before.copies_kib),
                 each(after.maps, before.maps),
                 each(after.free_keys, before.free_keys),
             ));
@@ -435,11 +440,11 @@ impl Run {
 }
 
 impl Weight {
-    const HEAD: &str = "     swaps    RSS KiB  descriptors  threads     maps  free keys";
+    const HEAD: &str = "     swaps    RSS KiB  descriptors  threads     maps  copies KiB  free keys";
 
     fn line(&self, moment: &str) -> String {
-        let Self { rss_kib, descriptors, threads, maps, free_keys } = self;
-        format!("{moment:>10} {rss_kib:>10} {descriptors:>12} {threads:>8} {maps:>8} {free_keys:>10}")
+        let Self { rss_kib, descriptors, threads, maps, copies_kib, free_keys } = self;
+        format!("{moment:>10} {rss_kib:>10} {descriptors:>12} {threads:>8} {maps:>8} {copies_kib:>11} {free_keys:>10}")
     }
 
     /// What the system says of this process.
@@ -452,11 +457,21 @@ impl Weight {
         let entries = |name: &str| fs::read_dir(process.join(name)).map(|entries| entries.count() as u64);
         let status = fs::read_to_string(process.join("status"))?;
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+        let maps = fs::read_to_string(process.join("maps"))?;
+        // The file behind a mapping is found also when its name is gone.
+        let of_copy = |line: &str| {
+            let (range, rest) = line.split_once(' ')?;
+            let inode = rest.split_ascii_whitespace().nth(3)?;
+            let blocks = || fs::metadata(process.join("map_files").join(range)).map(|file| file.blocks()).unwrap_or_default();
+            line.contains("/staged/").then(|| (inode.to_owned(), blocks()))
+        };
+        let copies: BTreeMap<String, u64> = maps.lines().filter_map(of_copy).collect();
         Ok(Self {
             rss_kib: rss.unwrap_or_default(),
             descriptors: entries("fd")?,
             threads: entries("task")?,
-            maps: fs::read_to_string(process.join("maps"))?.lines().count() as u64,
+            maps: maps.lines().count() as u64,
+            copies_kib: copies.values().sum::<u64>() / 2,
             free_keys,
         })
     }
