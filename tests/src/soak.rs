@@ -21,6 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::PATIENCE;
 use crate::asker::{Asker, Whole};
@@ -233,7 +234,9 @@ pub fn soak(midair: &Path, plan: &Plan, say: &mut dyn FnMut(&str)) -> Report {
     let launch = Launch::of(Command::new(midair), "run", &[&path]).arg("--generation-header");
     let mut midair = plan.args.iter().fold(launch, |launch, arg| launch.arg(arg)).start();
     midair.published();
-    let mut run = Run { midair, path, variants, ledger: Arc::default(), swaps: 0, swap_us: Vec::new(), wrong: Vec::new() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (asker, ledger) = (Asker::new(midair.http().0), Arc::default());
+    let mut run = Run { midair, runtime, asker, path, variants, ledger, swaps: 0, swap_us: Vec::new(), wrong: Vec::new() };
     run.go(plan, say)
 }
 
@@ -249,6 +252,8 @@ fn variants() -> Vec<Vec<u8>> {
 
 struct Run {
     midair: Midair,
+    runtime: Runtime,
+    asker: Asker,
     path: PathBuf,
     variants: Vec<Vec<u8>>,
     ledger: Arc<Ledger>,
@@ -321,17 +326,17 @@ impl Run {
     }
 
     /// Has what serves use all that it uses.
-    fn touch(&self) {
-        let address = self.midair.http().0;
-        let touched = asking(async {
-            let mut asker = Asker::new(address);
-            for path in ["/work/1", "/thread", "/panic"] {
-                asker.get(path).await?;
-            }
-            Ok(())
-        });
-        // If that fails, so does the weighing that follows.
-        drop(touched);
+    fn touch(&mut self) {
+        for path in ["/work/1", "/thread", "/panic"] {
+            // If that fails, so does the weighing that follows.
+            let _ = self.get(path);
+        }
+    }
+
+    /// Asks over a connection of our own, kept so that it is always the same descriptor.
+    fn get(&mut self, path: &str) -> Result<Whole, String> {
+        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.asker.get(path)).await });
+        answer.map_err(|late| late.to_string())?.map_err(|lost| format!("{path}: {lost}"))
     }
 
     fn clients(&self, plan: &Plan) -> JoinHandle<()> {
@@ -339,22 +344,18 @@ impl Run {
         thread::spawn(move || drive(&ledger, &plan, address))
     }
 
-    fn weigh(&self) -> Result<Weight, String> {
-        let address = self.midair.http().0;
-        let keys = asking(async {
-            let mut asker = Asker::new(address);
-            // What serves may be new: it is to have its own keys before it takes all the others.
-            asker.get("/work/1").await?;
-            asker.get("/thread").await?;
-            let answer = asker.get("/keys").await?;
-            Ok(std::str::from_utf8(&answer.body)?.parse()?)
-        });
-        let free_keys = keys.map_err(|error| format!("the keys can't be counted: {error}"))?;
+    fn weigh(&mut self) -> Result<Weight, String> {
+        // What serves may be new: it is to have its own keys before it takes all the others.
+        self.get("/work/1")?;
+        self.get("/thread")?;
+        let body = self.get("/keys")?.body;
+        let keys = String::from_utf8_lossy(&body);
+        let free_keys = keys.parse().map_err(|_| format!("the keys can't be counted: {keys}"))?;
         Weight::of(self.midair.pid(), free_keys).map_err(|error| format!("the process can't be weighed: {error}"))
     }
 
     /// Waits until the process has no more descriptors and threads than `before`, and, if that doesn't come, no longer than that.
-    fn weigh_at_rest(&self, before: Option<&Weight>) -> Result<Weight, String> {
+    fn weigh_at_rest(&mut self, before: Option<&Weight>) -> Result<Weight, String> {
         let until = Instant::now() + PATIENCE / 6;
         let mut last = self.weigh()?;
         let mut seen = Instant::now();
@@ -486,11 +487,6 @@ fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let first = lines.first().copied().unwrap_or_default();
     format!("{first} ..\n{}", lines[lines.len().saturating_sub(8)..].join("\n"))
-}
-
-fn asking<T>(what: impl Future<Output = Result<T, crate::asker::Lost>>) -> Result<T, crate::asker::Lost> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, what).await? })
 }
 
 /// Asks over kept connections, each at its own beat, until the ledger is over.
