@@ -1,6 +1,9 @@
 //! What holds while many swaps are asked for at once, while code goes back and forth, and when the disk, the descriptors or the process
 //! itself give out in the middle of one?
 
+#[path = "../benches/rollback/in_process.rs"]
+mod in_process;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +21,7 @@ use midair::swap::{Artifact, Host, Options, Which};
 use midair_tests::asker::Asker;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
-use midair_tests::{PATIENCE, cargo, repository};
+use midair_tests::{PATIENCE, cargo, repository, rollback_time};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -335,6 +338,119 @@ async fn ask_on(host: &Host, swing: &Arc<Swing>) {
     }
 }
 
+// Refused, and not yet at its end.
+
+/// A plugin that counts its starts. Its own `init`, unlike the probe's, writes, starts a thread that goes on to try all that can be asked
+/// for once the file `late` is in `folder`, and comes to the end that `end` is.
+fn late(folder: &Path, end: &str) -> String {
+    format!(
+        "
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use midair_plugin::{{Ctx, Plugin, Request, Result}};
+use serde_json::json;
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {{
+    Plugin::new().init(init).get(\"/state\", state).post(\"/touch\", touch)
+}}
+
+fn init(ctx: Ctx) -> Result<()> {{
+    if ctx.is_probe() {{
+        return Ok(());
+    }}
+    ctx.counter(\"starts\").add(1).wait()?;
+    ctx.cell::<u32>(\"of\").set(&1).wait()?;
+    {end}
+}}
+
+#[allow(dead_code)]
+fn go_on(ctx: &Ctx) {{
+    let ctx = ctx.clone();
+    std::thread::spawn(move || {{
+        while !Path::new({folder:?}).join(\"late\").exists() {{
+            std::thread::yield_now();
+        }}
+        let call = Request::build(\"POST\", \"/touch\").finish().map(|request| ctx.call(request).wait().err());
+        let tried = [
+            (\"add\", ctx.counter(\"starts\").add(100).wait().err()),
+            (\"read\", ctx.counter(\"starts\").get().wait().err()),
+            (\"set\", ctx.cell::<u32>(\"of\").set(&100).wait().err()),
+            (\"put\", ctx.table::<u32>(\"table\").put(\"late\", &100).wait().err()),
+            (\"sleep\", ctx.sleep(Duration::from_millis(1)).wait().err()),
+            (\"call\", call.unwrap_or_else(Some)),
+        ];
+        let told: Vec<_> = tried.iter().map(|(what, error)| (what, error.as_ref().map(|error| error.to_string()))).collect();
+        fs::write(Path::new({folder:?}).join(\"tried.new\"), json!(told).to_string()).expect(\"a file\");
+        fs::rename(Path::new({folder:?}).join(\"tried.new\"), Path::new({folder:?}).join(\"tried\")).expect(\"a file\");
+    }});
+}}
+
+fn state(_: Request, ctx: Ctx) -> Result<String> {{
+    let (starts, touched) = (ctx.counter(\"starts\").get().wait()?, ctx.counter(\"touched\").get().wait()?);
+    Ok(json!([starts, ctx.cell::<u32>(\"of\").get().wait()?, ctx.table::<u32>(\"table\").get(\"late\").wait()?, touched]).to_string())
+}}
+
+fn touch(_: Request, ctx: Ctx) -> Result<()> {{
+    ctx.counter(\"touched\").add(1).wait()?;
+    Ok(())
+}}
+"
+    )
+}
+
+#[test]
+fn fault_43_g6_g14_of_a_start_that_was_refused_nothing_happens_then_or_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let hangs = format!(
+        "ctx.cell::<u32>(\"of\").set(&2).wait()?; go_on(&ctx); while !Path::new({:?}).exists() {{ std::thread::yield_now(); }} Ok(())",
+        file("end")
+    );
+    let fails =
+        "ctx.cell::<u32>(\"of\").set(&3).wait()?; go_on(&ctx); Err(midair_plugin::Error::internal(\"no stock\"))".to_owned();
+    let panics = "ctx.cell::<u32>(\"of\").set(&4).wait()?; go_on(&ctx); panic!(\"at the start\")".to_owned();
+    let ends = ["Ok(())".to_owned(), hangs, fails, panics, "ctx.cell::<u32>(\"of\").set(&5).wait()?; Ok(())".to_owned()];
+    let artifacts = built("late-start", &ends.map(|end| late(folder.path(), &end)));
+    let path = file("liblate.so");
+    project::save(&path, &artifacts[0]);
+    let mut midair = Launch::run(&[&path]).arg("--step-timeout").arg("1").start();
+    midair.published();
+    let untouched = json!([1, 1, null, 0]);
+    assert_eq!(midair.get("/state").json(), untouched);
+    for (artifact, code) in [(1, "E_TIMEOUT"), (2, "E_INIT"), (3, "E_INIT")] {
+        project::save(&path, &artifacts[artifact]);
+        let rejected = midair.rejected(code);
+        assert_eq!(rejected["stage"], "init", "{rejected}");
+        assert_eq!(midair.get("/state").json(), untouched, "{code}");
+        // Now its thread tries, long after the verdict; and the `init` that was given up comes to an end of its own.
+        fs::write(file("late"), "").expect("a file");
+        fs::write(file("end"), "").expect("a file");
+        until("what was tried late", || file("tried").exists());
+        let tried: Value = serde_json::from_slice(&fs::read(file("tried")).expect("a file")).expect("JSON");
+        for what in tried.as_array().expect("a list") {
+            assert!(what[1].as_str().is_some_and(|error| error.contains("rejected")), "{code}: {what}");
+        }
+        assert_eq!(tried.as_array().map(Vec::len), Some(6));
+        assert_eq!(midair.get("/state").json(), untouched, "{code}, late");
+        for name in ["late", "end", "tried"] {
+            fs::remove_file(file(name)).expect("it is there");
+        }
+    }
+    // The next good one has the next number, as if they had never been.
+    project::save(&path, &artifacts[4]);
+    assert_eq!(midair.published()["generation"], 2);
+    assert_eq!(midair.get("/state").json(), json!([2, 5, null, 0]));
+    until("what was refused, and what was replaced, to be gone", || {
+        let generations = midair.admin().get("/generations").json();
+        let numbers = generations["generations"].as_array().map(|all| all.iter().map(|one| one["generation"].clone()).collect());
+        numbers == Some(vec![json!(2)])
+    });
+}
+
 // No room, no descriptors.
 
 /// A host whose data folder lies on a small file system of its own, in memory.
@@ -648,4 +764,10 @@ fn fault_36_g17_g20_killed_at_thirty_moments_of_a_burst_of_swaps_a_host_always_c
         kill(midair);
         midair = site.comes_up(&format!("round {round}, {} renames", which - round));
     }
+}
+
+#[test]
+fn the_bench_of_rollback_still_runs() {
+    let report = format!("{}{}", in_process::measure(4), rollback_time::measure(cargo::midair(), 2));
+    assert!(["Host::roll_back", "by hand", "by breach"].iter().all(|line| report.contains(line)), "{report}");
 }

@@ -15,6 +15,7 @@
 //! | [`soak`] | what is lost, mixed or leaked over many swaps? |
 //! | [`edit_to_live`] | how long does a user wait, and how long would cargo alone take? |
 //! | [`probe_cost`] | what does the trial in a child process add to a swap? |
+//! | [`rollback_time`] | how long does going back take, as its clients see it? |
 //! | [`statistics`] | what do measured times say? |
 //!
 //! # Limitations
@@ -29,6 +30,7 @@ pub mod host;
 pub mod probe_cost;
 pub mod project;
 pub mod repository;
+pub mod rollback_time;
 pub mod soak;
 pub mod statistics;
 
