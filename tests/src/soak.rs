@@ -157,6 +157,8 @@ pub struct Plan {
     pub late: Duration,
     /// After so many swaps the process is weighed.
     pub weigh_each: u64,
+    /// Whether fewer free keys of pthread than before are a fault.
+    pub keys_count: bool,
     /// More arguments for `midair run`.
     pub args: Vec<String>,
 }
@@ -166,7 +168,16 @@ impl Plan {
     #[must_use]
     pub fn new(swaps: u64, rate: u64) -> Self {
         let weigh_each = swaps.div_ceil(20).max(1);
-        Self { swaps, rate, time: None, connections: 64, late: Duration::from_millis(250), weigh_each, args: Vec::new() }
+        Self {
+            swaps,
+            rate,
+            time: None,
+            connections: 64,
+            late: Duration::from_millis(250),
+            weigh_each,
+            keys_count: false,
+            args: Vec::new(),
+        }
     }
 }
 
@@ -299,7 +310,7 @@ impl Run {
         let swaps = self.swaps - warmed_up;
         let after = self.weigh_at_rest(before.as_ref().ok());
         note("at rest", &after);
-        self.judge(&before, &after);
+        self.judge(plan, &before, &after);
         self.report(plan, swaps, time, text, &before, &after)
     }
 
@@ -374,12 +385,15 @@ impl Run {
         }
     }
 
-    fn judge(&mut self, before: &Result<Weight, String>, after: &Result<Weight, String>) {
+    fn judge(&mut self, plan: &Plan, before: &Result<Weight, String>, after: &Result<Weight, String>) {
         match (before, after) {
             (Ok(before), Ok(after)) if !after.is_flat_since(before) => self.wrong.push(format!(
                 "descriptors and threads aren't flat: {} and {} before, {} and {} after",
                 before.descriptors, before.threads, after.descriptors, after.threads
             )),
+            (Ok(before), Ok(after)) if plan.keys_count && after.free_keys < before.free_keys => {
+                self.wrong.push(format!("of {} free keys {} are left", before.free_keys, after.free_keys));
+            }
             (Err(reason), _) | (_, Err(reason)) => self.wrong.push(reason.clone()),
             _ => {}
         }

@@ -9,6 +9,7 @@
 //! | `--connections N` | how many connections ask [64] |
 //! | `--late MS` | an answer is late that takes longer [250] |
 //! | `--weigh K` | the process is weighed each K swaps [twenty times in all] |
+//! | `--keys` | fewer free keys of pthread than before are a fault |
 //! | `--debug` | the midair that tests use, not a released one |
 //! | `-- ARGS` | for `midair run` |
 //!
