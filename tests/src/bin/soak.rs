@@ -42,8 +42,12 @@ fn main() -> ExitCode {
 fn plan(mut args: Vec<String>) -> Result<(bool, Plan), String> {
     let more = args.iter().position(|arg| arg == "--").map_or_else(Vec::new, |at| args.split_off(at)[1..].to_vec());
     let is_debug = args.iter().position(|arg| arg == "--debug").map(|at| args.remove(at)).is_some();
-    let mut plan =
-        Plan { args: more, ..Plan::new(number(&mut args, "--swaps")?.unwrap_or(200), number(&mut args, "--rps")?.unwrap_or(1000)) };
+    let keys_count = args.iter().position(|arg| arg == "--keys").map(|at| args.remove(at)).is_some();
+    let mut plan = Plan {
+        args: more,
+        keys_count,
+        ..Plan::new(number(&mut args, "--swaps")?.unwrap_or(200), number(&mut args, "--rps")?.unwrap_or(1000))
+    };
     plan.time = number(&mut args, "--seconds")?.map(Duration::from_secs);
     plan.connections = number(&mut args, "--connections")?.unwrap_or(plan.connections).max(1);
     plan.late = number(&mut args, "--late")?.map_or(plan.late, Duration::from_millis);
