@@ -14,6 +14,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::PATIENCE;
 use crate::asker::{Asker, Lost};
 use crate::host::{Launch, Midair};
 use crate::project::{self, Project};
@@ -120,9 +121,15 @@ impl Bench {
 
 /// The moment of the first answer of generation 1.
 async fn first(asker: &mut Asker) -> Result<Instant, Lost> {
+    let until = Instant::now() + PATIENCE;
     loop {
-        if asker.get("/").await?.generation == Some(1) {
-            return Ok(Instant::now());
+        let answer = asker.get("/").await?;
+        let now = Instant::now();
+        if answer.generation == Some(1) {
+            return Ok(now);
+        }
+        if now >= until {
+            return Err(format!("it never went back: {answer:?}").into());
         }
     }
 }
