@@ -752,7 +752,9 @@ fn fault_36_g17_g20_killed_at_thirty_moments_of_a_burst_of_swaps_a_host_always_c
     // Marsaglia's xorshift64: the same moments each time, as far as the machine goes along.
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..30 {
-        (seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17);
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
         let moment = Instant::now() + Duration::from_micros(seed % 400_000);
         let mut which = round;
         while Instant::now() < moment {
