@@ -14,11 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
 use midair_tests::PATIENCE;
+use midair_tests::asker::Asker;
 use midair_tests::host::Launch;
 use midair_tests::project::{Kind, Project};
 use serde_json::Value;
@@ -170,20 +167,20 @@ async fn drive(ledger: &Arc<Ledger>, address: SocketAddr) {
     for _ in 0..SLEEPERS {
         let ledger = ledger.clone();
         clients.spawn(async move {
-            let mut connection = None;
+            let mut asker = Asker::new(address);
             while !ledger.over.load(Relaxed) {
-                ledger.ask(address, &mut connection, &format!("/slow/{SLEEP_MS}")).await;
+                ledger.ask(&mut asker, &format!("/slow/{SLEEP_MS}")).await;
             }
         });
     }
     for _ in 0..ASKERS {
         let ledger = ledger.clone();
         clients.spawn(async move {
-            let mut connection = None;
+            let mut asker = Asker::new(address);
             let mut beat = tokio::time::interval(Duration::from_micros(1_000_000 * ASKERS / QUESTIONS_A_SECOND));
             while !ledger.over.load(Relaxed) {
                 beat.tick().await;
-                ledger.ask(address, &mut connection, "/pair").await;
+                ledger.ask(&mut asker, "/pair").await;
             }
         });
     }
@@ -194,20 +191,19 @@ async fn drive(ledger: &Arc<Ledger>, address: SocketAddr) {
 
 impl Ledger {
     /// One request and what is to be said of its answer. A connection that fails is counted and replaced.
-    async fn ask(&self, address: SocketAddr, connection: &mut Option<SendRequest<Empty<Bytes>>>, path: &str) {
-        let answer = exchange(address, connection, path).await;
+    async fn ask(&self, asker: &mut Asker, path: &str) {
+        let answer = asker.get(path).await;
         self.requests.fetch_add(1, Relaxed);
         self.slow.fetch_add(u64::from(path.starts_with("/slow")), Relaxed);
-        let Ok((status, body)) = answer else {
-            *connection = None;
+        let Ok(answer) = answer else {
             self.transport_errors.fetch_add(1, Relaxed);
             return;
         };
-        if status != 200 {
+        if answer.status != 200 {
             self.unexpected_statuses.fetch_add(1, Relaxed);
             return;
         }
-        let Some((generation, variant)) = one_version(&body) else {
+        let Some((generation, variant)) = one_version(&answer.body) else {
             self.mixed.fetch_add(1, Relaxed);
             return;
         };
@@ -233,28 +229,6 @@ impl Ledger {
             count(&self.mixed),
         )
     }
-}
-
-async fn exchange(
-    address: SocketAddr,
-    connection: &mut Option<SendRequest<Empty<Bytes>>>,
-    path: &str,
-) -> Result<(u16, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let sender = match connection {
-        Some(sender) => sender,
-        None => {
-            let stream = tokio::net::TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            let (sender, work) = handshake(TokioIo::new(stream)).await?;
-            tokio::spawn(work);
-            connection.insert(sender)
-        }
-    };
-    sender.ready().await?;
-    let request = hyper::Request::get(path).header("host", address.to_string()).body(Empty::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status().as_u16();
-    Ok((status, response.into_body().collect().await?.to_bytes()))
 }
 
 /// The generation of a and the variant that answered, if all stamps agree.

@@ -16,6 +16,8 @@ mod panics;
 mod probe;
 mod rollback;
 mod run;
+mod soak;
 mod state;
 mod structure;
 mod stuck;
+mod swapping;

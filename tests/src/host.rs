@@ -257,6 +257,15 @@ impl Midair {
     /// If none comes in time, the process ends, or something that is no event stands on stdout; with the whole story.
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.comes(what, fits).unwrap_or_else(|text| panic!("{text}"))
+    }
+
+    /// The same for who has to go on when nothing comes.
+    ///
+    /// # Errors
+    ///
+    /// Why it doesn't come, with the whole story.
+    pub fn comes(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value, String> {
         let until = Instant::now() + PATIENCE;
         let mut told = self.story.told();
         loop {
@@ -265,14 +274,12 @@ impl Midair {
                 && told.noise.is_empty()
             {
                 self.read = place + 1;
-                return event.clone();
+                return Ok(event.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
             if told.over || left.is_zero() || !told.noise.is_empty() {
                 let end = if told.over { "it ended" } else { "none came" };
-                let text = told.text(self.read);
-                drop(told);
-                panic!("waited for {what}: {end}\n{text}");
+                return Err(format!("waited for {what}: {end}\n{}", told.text(self.read)));
             }
             told = self.story.more.wait_timeout(told, left).unwrap_or_else(PoisonError::into_inner).0;
         }

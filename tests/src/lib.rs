@@ -11,14 +11,18 @@
 //! | [`project`] | what does a user edit? |
 //! | [`host`] | what does a running midair say? |
 //! | [`client`] | what does it answer? |
+//! | [`asker`] | what does somebody get who keeps asking? |
+//! | [`soak`] | what is lost, mixed or leaked over many swaps? |
 //! | [`edit_to_live`] | how long does a user wait, and how long would cargo alone take? |
 //! | [`probe_cost`] | what does the trial in a child process add to a swap? |
+//! | [`rollback_time`] | how long does going back take, as its clients see it? |
 //! | [`statistics`] | what do measured times say? |
 //!
 //! # Limitations
 //!
 //! All waiting is for an event, with [`PATIENCE`] as the end of it: that is no promise about time.
 
+pub mod asker;
 pub mod cargo;
 pub mod client;
 pub mod edit_to_live;
@@ -26,6 +30,8 @@ pub mod host;
 pub mod probe_cost;
 pub mod project;
 pub mod repository;
+pub mod rollback_time;
+pub mod soak;
 pub mod statistics;
 
 use std::time::Duration;

@@ -18,15 +18,17 @@ pub fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The folder into which this very test was built.
+/// The folder into which this very test, or program, was built.
 ///
 /// # Panics
 ///
-/// If the test's own executable can't be found.
+/// If its own executable can't be found.
 #[must_use]
 pub fn target() -> PathBuf {
-    let own = std::env::current_exe().expect("the test's own executable");
-    own.ancestors().nth(3).expect("it lies in `target/<profile>/deps`").to_owned()
+    let own = std::env::current_exe().expect("its own executable");
+    let folder = own.parent().expect("an executable is in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    profile.and_then(Path::parent).expect("a test lies in `target/<profile>/deps`, a program in `target/<profile>`").to_owned()
 }
 
 /// Where all test projects are built, so that what they depend on is compiled once. `midair dev` builds into `midair` below it.

@@ -1,0 +1,135 @@
+//! How long does going back take, as its clients see it?
+//!
+//! A host serves one artifact, committed, and gets another one, on trial. Each round that one is taken anew, and sent back: by hand, while
+//! a client asks without a pause, or by a breach, by the fifth failed answer in a row. The clock runs from the moment at which the call,
+//! or the request that is one too many, is sent, to the first answer of the generation before. It runs in the client: the way there and
+//! back is in it. What the host says of itself stands beside it: from the call or that answer to the store.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::PATIENCE;
+use crate::asker::{Asker, Lost};
+use crate::host::{Launch, Midair};
+use crate::project::{self, Project};
+use crate::statistics::interval;
+
+const SOURCE: &str = "
+midair_plugin::export!(plugin);
+
+fn plugin() -> midair_plugin::Plugin {
+    midair_plugin::Plugin::new().get(\"/\", |_, _| \"before\").get(\"/fail\", |_, _| -> midair_plugin::Result<()> {
+        Err(midair_plugin::Error::internal(\"always\"))
+    })
+}
+";
+
+/// The fifth failed answer in a row is one too many.
+const IN_A_ROW: u32 = 5;
+/// The first generation is committed after so many answers; the others never get so far.
+const REQUESTS: u32 = 50;
+
+/// Goes back so many times each way and words what came out.
+///
+/// # Panics
+///
+/// If something doesn't build, serve, or go back.
+#[must_use]
+pub fn measure(midair: &Path, rounds: usize) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let project = Project::plugin("bench-rollback", SOURCE);
+    let path = project.build_to(folder.path()).remove(0);
+    project.save("src/lib.rs", &SOURCE.replace("\"before\"", "\"after\""));
+    let after = fs::read(&project.build_to(&folder.path().join("after"))[0]).expect("it was built");
+    let launch = Launch::of(Command::new(midair), "run", &[&path]).arg("--generation-header").arg("--probation").arg("0");
+    let mut midair = launch.arg("--probation-requests").arg(REQUESTS.to_string()).start();
+    midair.published();
+    (0..REQUESTS).for_each(|_| assert_eq!(midair.get("/").status, 200));
+    midair.wait_for("committed", |event| event["event"] == "committed");
+    project::save(&path, after);
+    midair.published();
+    let (asker, admin) = (Asker::new(midair.http().0), Asker::new(midair.admin().0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut bench = Bench { midair, runtime, asker, admin };
+    let mut report = format!("{rounds} rounds, medians [95 %]\n");
+    for (what, way) in [("by hand, POST /rollback", Way::Hand), ("by breach, the fifth failure", Way::Breach)] {
+        let (mut seen, mut told) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let (ms, event) = bench.round(way);
+            seen.push(ms);
+            told.push(event["after_us"].as_f64().expect("microseconds") / 1_000.0);
+        }
+        for (what, values) in [(what, &seen), ("  as the host says, to the store", &told)] {
+            let [middle, low, high] = interval(values);
+            let worst = values.iter().copied().fold(0.0, f64::max);
+            writeln!(report, "{what:<34} {middle:7.3} ms [{low:.3}, {high:.3}], at most {worst:.3}").expect("a string takes it");
+        }
+    }
+    report
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Hand,
+    Breach,
+}
+
+struct Bench {
+    midair: Midair,
+    runtime: Runtime,
+    asker: Asker,
+    admin: Asker,
+}
+
+impl Bench {
+    /// Goes back out of a trial; milliseconds to the first answer of generation 1, and the event. Then the trial begins anew.
+    fn round(&mut self, way: Way) -> (f64, Value) {
+        let Self { midair, runtime, asker, admin } = self;
+        let back = async {
+            // Both connections are there before the clock runs.
+            assert_ne!(asker.get("/").await?.generation, Some(1), "on trial");
+            assert_eq!(admin.get("/healthz").await?.status, 200);
+            let start;
+            if way == Way::Hand {
+                start = Instant::now();
+                let (called, seen) = tokio::join!(admin.post("/rollback"), first(asker));
+                assert_eq!(called?.status, 200);
+                return Ok::<_, Lost>(seen? - start);
+            }
+            for _ in 1..IN_A_ROW {
+                assert_eq!(asker.get("/fail").await?.status, 500);
+            }
+            start = Instant::now();
+            assert_eq!(asker.get("/fail").await?.status, 500);
+            Ok(first(asker).await? - start)
+        };
+        let took = runtime.block_on(back).unwrap_or_else(|lost| panic!("{lost}\n{}", midair.story()));
+        let event = midair.wait_for("rolled_back", |event| event["event"] == "rolled_back");
+        assert_eq!((&event["to"], &event["by"]), (&1.into(), &Value::from(if way == Way::Hand { "hand" } else { "breach" })));
+        let forced = runtime.block_on(admin.post("/reload?force")).unwrap_or_else(|lost| panic!("{lost}\n{}", midair.story()));
+        assert_eq!(forced.status, 202);
+        midair.published();
+        (took.as_secs_f64() * 1_000.0, event)
+    }
+}
+
+/// The moment of the first answer of generation 1.
+async fn first(asker: &mut Asker) -> Result<Instant, Lost> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = asker.get("/").await?;
+        let now = Instant::now();
+        if answer.generation == Some(1) {
+            return Ok(now);
+        }
+        if now >= until {
+            return Err(format!("it never went back: {answer:?}").into());
+        }
+    }
+}
