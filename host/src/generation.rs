@@ -19,6 +19,7 @@ use crate::entry::{HandlerInfo, Plugin};
 use crate::event::{Bus, Event};
 use crate::lease::Leases;
 use crate::probation::{Counts, Verdict};
+use crate::seed::{self, Bug};
 use crate::stage::Staged;
 
 /// What the host offers to every generation.
@@ -278,6 +279,10 @@ impl Generation {
         if let Some((_, to)) = self.served.lock().0.last_mut() {
             to.get_or_insert(epoch);
         }
+        #[cfg(midair_seeded)]
+        if seed::is(Bug::UnmapsAtRetire) {
+            self.code.as_ref().into_iter().for_each(Plugin::unmap);
+        }
     }
 
     /// Microseconds since it was published first.
@@ -329,7 +334,7 @@ impl Generation {
     ///
     /// The store's refusal, or [`Refusal::Revoked`] after a rejection.
     pub(crate) fn apply(&self, ops: &[Op<'_>]) -> Answer {
-        if self.phase.load(Ordering::Acquire) == LIVE {
+        if self.phase.load(Ordering::Acquire) == LIVE || seed::is(Bug::WritesUnqueued) {
             return self.services.store.apply(ops);
         }
         let mut door = self.door.lock();

@@ -69,6 +69,9 @@ mod exit;
 #[cfg(feature = "http")]
 pub mod http;
 
+// Nobody's but a test's.
+mod seed;
+
 // Nobody's but a fuzzer's.
 #[cfg(any(test, midair_fuzz))]
 #[doc(hidden)]

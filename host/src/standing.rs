@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::generation::Generation;
 use crate::probation::Rules;
 use crate::route::Clash;
+use crate::seed::{self, Bug};
 use crate::snapshot::{Member, Snapshot};
 
 /// How many committed generations of a plugin are kept besides the one that serves, to go back to by hand.
@@ -180,6 +181,9 @@ impl Standing {
     /// The plugins of a trial that have something to go back to.
     fn with_way_back(&self, trial: &Trial) -> BTreeSet<String> {
         let has = |name: &&String| self.places.get(*name).is_some_and(|place| place.on_trial() && place.committed.is_some());
+        if seed::is(Bug::RollbackTakesOthers) {
+            return self.places.keys().filter(has).cloned().collect();
+        }
         trial.plugins.iter().filter(has).cloned().collect()
     }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client};
-use crate::{PATIENCE, cargo, repository};
+use crate::{cargo, patience, repository};
 
 /// A midair that is about to be started.
 pub struct Launch {
@@ -257,7 +257,7 @@ impl Midair {
     /// If none comes in time, the process ends, or something that is no event stands on stdout; with the whole story.
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         let mut told = self.story.told();
         loop {
             let found = told.events.iter().enumerate().skip(self.read).find(|(_, event)| fits(event));
@@ -341,7 +341,7 @@ impl Midair {
     /// If they don't come.
     #[track_caller]
     pub fn wait_for_stderr(&self, words: &str) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         let mut told = self.story.told();
         while !told.stderr.contains(words) {
             let left = until.saturating_duration_since(Instant::now());
@@ -383,7 +383,7 @@ impl Midair {
     #[must_use]
     #[track_caller]
     pub fn ended(mut self, what: &str) -> Ended {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         let mut told = self.story.told();
         while !told.over {
             let left = until.saturating_duration_since(Instant::now());
