@@ -33,6 +33,7 @@ mod stage;
 
 // What serves.
 mod answer;
+pub mod budget;
 mod call;
 mod generation;
 mod lease;

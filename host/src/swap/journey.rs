@@ -145,6 +145,7 @@ impl Journey {
             return Err(Error::rejected(Code::Held, Stage::Stage, name.as_str(), format!("these bytes are held: {}", held.reason))
                 .help("put other bytes in their place, or have these taken again with `midair reload --force`"));
         }
+        self.fits(&changed)?;
         for judged in &changed {
             self.probe(attempt, judged)?;
         }
@@ -173,6 +174,18 @@ impl Journey {
             return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
         }
         Ok(Judged { artifact: artifact.clone(), staged, manifest })
+    }
+
+    /// Whether there is room for these, before anything of them is opened anywhere.
+    fn fits(&self, changed: &[Judged]) -> Result<()> {
+        let names: Vec<&str> = changed.iter().map(|judged| judged.manifest.name.as_str()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(over) = self.shared.budget().over(names.len() as u64) else { return Ok(()) };
+        let reason = format!("there is no room for one more generation: {over}");
+        Err(Error::rejected(Code::Budget, Stage::Load, names.join(", "), reason)
+            .help(over.help(self.shared.oldest_blocker().as_deref())))
     }
 
     /// Tries new bytes in a child process, before anything of them is opened here.
