@@ -189,12 +189,23 @@ impl Generation {
     /// A candidate.
     #[must_use]
     pub(crate) fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
+        Self::of(identity, Some(code), services)
+    }
+
+    /// One without code, for tests of what becomes of generations.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn without_code(identity: Identity, services: Arc<Services>) -> Arc<Self> {
+        Self::of(identity, None, services)
+    }
+
+    fn of(identity: Identity, code: Option<Plugin>, services: Arc<Services>) -> Arc<Self> {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             label: Bytes::from(format!("{}={}", identity.plugin, identity.number)),
             identity,
-            code: Some(code),
+            code,
             services,
             counts: Counts::default(),
             served: Mutex::default(),
@@ -310,7 +321,7 @@ impl Generation {
         &self.services
     }
 
-    /// The code. `None` never, as only `Drop` takes it.
+    /// The code. `None` in tests alone, as only `Drop` takes it.
     #[must_use]
     pub(crate) fn code(&self) -> Option<&Plugin> {
         self.code.as_ref()
