@@ -93,6 +93,15 @@ impl Mark {
         }
     }
 
+    /// What [`parse`](Self::parse) reads.
+    ///
+    /// # Errors
+    ///
+    /// A path that isn't UTF-8.
+    pub(crate) fn text(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
     /// Why these bytes are held, if they are.
     #[must_use]
     pub(crate) fn held(&self, digest: &str) -> Option<&Held> {
@@ -285,7 +294,7 @@ impl Marks {
 fn write(folder: &Path, plugin: &str, mark: &Mark) -> io::Result<()> {
     let (path, draft) = (folder.join(format!("{plugin}.json")), folder.join(format!("{plugin}.new")));
     let mut file = File::create(&draft)?;
-    file.write_all(&serde_json::to_vec_pretty(mark)?)?;
+    file.write_all(&mark.text()?)?;
     file.sync_all()?;
     fs::rename(&draft, &path)?;
     sync(folder)
