@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::contents::{Contents, Print};
-use super::pending::{Hint, Pending, Taken};
+use super::pending::{Hint, Pending, Sight, Taken};
 
 /// How many files there are.
 const FILES: usize = 4;
@@ -23,6 +23,10 @@ struct Story {
     late: VecDeque<(usize, Hint)>,
     pending: Pending,
     contents: Contents,
+    /// Those that the system said are being written, and nothing since.
+    writing: [bool; FILES],
+    /// Events were lost, and no look was taken since: what is told meanwhile is worth nothing.
+    lost: bool,
     /// Whether the loop was woken since its last look, and when it looks even if it isn't.
     woken: bool,
     due: Option<Instant>,
@@ -40,6 +44,8 @@ impl Story {
             late: VecDeque::new(),
             pending: Pending::new(quiet),
             contents: Contents::default(),
+            writing: [false; FILES],
+            lost: false,
             woken: false,
             due: None,
             seen: [None; FILES],
@@ -80,6 +86,7 @@ impl Story {
             8 => {
                 // What was not told yet never will be.
                 self.late.clear();
+                (self.writing, self.lost) = ([false; FILES], true);
                 self.woken |= self.pending.note_lost();
             }
             9 => self.woken |= self.pending.note_all(),
@@ -105,6 +112,8 @@ impl Story {
     fn hear(&mut self, events: usize) {
         for (file, hint) in self.late.drain(..events.min(self.late.len())) {
             self.woken |= self.pending.note(path(file), hint, self.now);
+            let ends = matches!(hint, Hint::Done | Hint::Gone);
+            self.writing[file] = !self.lost && (hint == Hint::Writing || self.writing[file] && !ends);
         }
     }
 
@@ -113,9 +122,14 @@ impl Story {
         if !self.woken && self.due.is_none_or(|due| due > self.now) {
             return;
         }
-        self.woken = false;
+        (self.woken, self.lost) = (false, false);
         let Taken { all, paths } = self.pending.take(self.now);
         for file in 0..FILES {
+            match paths.get(&path(file)) {
+                Some(Sight::Stands) => assert!(!self.writing[file], "what is being written doesn't stand"),
+                Some(Sight::Quiet) => self.writing[file] = false,
+                Some(Sight::Unsure) | None => {}
+            }
             if all || paths.contains_key(&path(file)) {
                 self.contents.observe(&path(file), print(self.disk[file]));
                 self.seen[file] = self.disk[file];
