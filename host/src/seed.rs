@@ -31,6 +31,8 @@ pub(crate) enum Bug {
     AlwaysUnchanged,
     /// A generation gets the number of the one before.
     NumbersReused,
+    /// There is always room for one more.
+    BudgetIgnored,
     /// Whatever new code does on trial, it does well.
     BreachUnjudged,
     /// A panic is an answer like others.
@@ -68,7 +70,7 @@ mod seeded {
     use super::Bug;
 
     /// By the names that a test chooses by; the test reads them here.
-    const NAMES: [(&str, Bug); 21] = [
+    const NAMES: [(&str, Bug); 22] = [
         ("pointer-per-handler", Bug::PointerPerHandler),
         ("lease-not-held", Bug::LeaseNotHeld),
         ("unmaps-at-retire", Bug::UnmapsAtRetire),
@@ -81,6 +83,7 @@ mod seeded {
         ("probe-ignored", Bug::ProbeIgnored),
         ("always-unchanged", Bug::AlwaysUnchanged),
         ("numbers-reused", Bug::NumbersReused),
+        ("budget-ignored", Bug::BudgetIgnored),
         ("breach-unjudged", Bug::BreachUnjudged),
         ("panic-uncounted", Bug::PanicUncounted),
         ("rollback-unstored", Bug::RollbackUnstored),

@@ -38,10 +38,8 @@ impl<S> Slot<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(midair_loom)))]
 mod tests {
-    #![cfg(not(midair_loom))]
-
     use std::collections::VecDeque;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::thread;

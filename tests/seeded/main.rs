@@ -17,6 +17,7 @@ const DIGEST: &str = "artifact::g7_the_digest_beside_an_artifact_must_match_and_
 const ONLY_HERE: &str = "probe::fault_16_g6_what_works_in_the_probe_and_fails_in_the_host_is_refused_and_nothing_happened";
 const INIT_WROTE: &str = "probe::a_self_test_sees_what_init_wrote_and_its_own_routes_and_nothing_of_it_stays";
 const SELF_TEST: &str = "probe::fault_15_g6_a_self_test_or_smoke_that_fails_is_refused_with_its_own_words";
+const BUDGET: &str = "budget::fault_25_g4_over_the_budget_a_swap_is_refused_and_nobody_is_killed";
 const BY_HAND: &str = "rollback::fault_42_what_was_rolled_back_by_hand_stays_away_until_other_bytes_come_or_it_is_forced";
 const PANICS: &str = "rollback::fault_19_g12_one_panic_in_fifty_on_trial_brings_the_committed_generation_back_by_itself";
 const IN_A_ROW: &str = "rollback::failures_in_a_row_break_the_circuit_and_where_nothing_was_before_they_are_told";
@@ -25,7 +26,7 @@ const CRASH: &str = "rollback::fault_21_g11_g20_a_crash_on_trial_starts_what_was
 const BEHIND: &str = "dev::fault_40_an_edit_of_what_the_running_build_has_read_already_is_built_after_it";
 
 /// Each bug with the tests that may catch it, the likeliest first.
-const BUGS: [(&str, &[&str]); 21] = [
+const BUGS: [(&str, &[&str]); 22] = [
     ("pointer-per-handler", &[LONG]),
     ("lease-not-held", &[LONG]),
     ("unmaps-at-retire", &[LONG]),
@@ -38,6 +39,7 @@ const BUGS: [(&str, &[&str]); 21] = [
     ("probe-ignored", &[SELF_TEST]),
     ("always-unchanged", &[RENAME]),
     ("numbers-reused", &[RENAME]),
+    ("budget-ignored", &[BUDGET]),
     ("breach-unjudged", &[IN_A_ROW]),
     ("panic-uncounted", &[PANICS]),
     ("rollback-unstored", &[BY_HAND]),

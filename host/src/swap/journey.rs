@@ -179,7 +179,7 @@ impl Journey {
     /// Whether there is room for these, before anything of them is opened anywhere.
     fn fits(&self, changed: &[Judged]) -> Result<()> {
         let names: Vec<&str> = changed.iter().map(|judged| judged.manifest.name.as_str()).collect();
-        if names.is_empty() {
+        if names.is_empty() || seed::is(Bug::BudgetIgnored) {
             return Ok(());
         }
         let Some(over) = self.shared.budget().over(names.len() as u64) else { return Ok(()) };
