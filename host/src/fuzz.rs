@@ -3,6 +3,10 @@
 //! The bodies that a fuzzer runs, and that the tests run over the same corpus and some thousands of changes to it. Not part of any build
 //! that is used: `cfg(midair_fuzz)` or a test.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 use midair_plugin::manifest::Manifest;
 
 use crate::error::Code;
@@ -58,6 +62,8 @@ pub fn manifest(bytes: &[u8]) {
 pub fn marks(bytes: &[u8]) {
     let Ok(mut mark) = Mark::parse(bytes) else { return };
     let is_known = |mark: &Mark| mark.text().map(|text| Mark::parse(&text)).is_ok_and(|again| again.as_ref() == Ok(mark));
+    assert!(is_known(&mark), "{mark:?}");
+    mark.source = PathBuf::from(OsStr::from_bytes(bytes));
     assert!(is_known(&mark), "{mark:?}");
     for death in 0.. {
         let before = mark.clone();

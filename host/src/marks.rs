@@ -48,7 +48,7 @@ pub struct Held {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mark {
     /// The artifact's path as the operator gave it: another run may serve others.
-    #[serde(default)]
+    #[serde(default, with = "any_path")]
     pub source: PathBuf,
     /// blake3 of the bytes that were committed last, in hex.
     #[serde(default)]
@@ -62,6 +62,36 @@ pub(crate) struct Mark {
     /// What is held.
     #[serde(default)]
     pub held: Vec<Held>,
+}
+
+/// A path as text where it is text, else as its bytes: file names needn't be UTF-8.
+mod any_path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(PathBuf),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => text.serialize(to),
+            None => path.as_os_str().as_bytes().serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(match Written::deserialize(from)? {
+            Written::Text(path) => path,
+            Written::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
 }
 
 /// What an earlier run's death means for a plugin.
@@ -97,7 +127,7 @@ impl Mark {
     ///
     /// # Errors
     ///
-    /// A path that isn't UTF-8.
+    /// None that is known.
     pub(crate) fn text(&self) -> io::Result<Vec<u8>> {
         Ok(serde_json::to_vec_pretty(self)?)
     }
@@ -376,6 +406,19 @@ mod tests {
         }
         let kept = fs::read_to_string(file.with_extension("damaged")).expect("it is kept");
         assert_eq!(kept, "{\"what\":1}");
+    }
+
+    #[test]
+    fn an_artifact_may_have_any_name() {
+        use std::os::unix::ffi::OsStrExt;
+        let data = tempfile::tempdir().expect("a folder");
+        for name in [&b"/srv/libsh\xffp.so"[..], b"/srv/libshop.so", b""] {
+            let source = PathBuf::from(std::ffi::OsStr::from_bytes(name));
+            let (marks, _) = Marks::open(data.path()).expect("marks");
+            marks.change("shop", |mark| mark.source.clone_from(&source)).expect("written");
+            let (marks, damaged) = Marks::open(data.path()).expect("marks");
+            assert_eq!((marks.of("shop").source, damaged.len()), (source, 0));
+        }
     }
 
     #[test]
