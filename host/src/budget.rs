@@ -9,8 +9,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What a library takes, at most, besides its bytes: one area for each of its segments and for what is relocated, and the stacks of the
-/// threads that start it.
+/// Mapped areas that one more library may take: four or five for itself, and for a moment the stacks of the threads that start it and the
+/// memory that they ask for.
 const MAPS: u64 = 12;
 
 /// What a swap has open at its height: the artifact, its copy, the wires to a probe.
