@@ -19,6 +19,7 @@ use crate::event::Event;
 use crate::generation::Generation;
 use crate::lease::{Lease, Named};
 use crate::route::Found;
+use crate::seed::{self, Bug};
 use crate::snapshot::{Snapshot, Target};
 
 /// How deep calls of routes by handlers may nest.
@@ -43,7 +44,8 @@ impl Call {
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.services().leases, named);
-        Arc::new(Self { lease: Some(lease), depth: 0, handler: target.handler, generation })
+        let lease = (!seed::is(Bug::LeaseNotHeld)).then_some(lease);
+        Arc::new(Self { lease, depth: 0, handler: target.handler, generation })
     }
 
     /// A candidate's way to the host while its `init` runs.
@@ -98,14 +100,16 @@ impl Call {
             let text = format!("calls nest deeper than {DEEPEST}: does a route call itself?");
             return Err(Outcome::told(Outcome::ERROR, 508, text, &[]));
         }
-        let (target, params) = match lease.snapshot().find(request.method(), request.path()) {
+        let anew = if seed::is(Bug::PointerPerHandler) { Snapshot::last_begun() } else { None };
+        let snapshot = anew.as_deref().unwrap_or_else(|| lease.snapshot());
+        let (target, params) = match snapshot.find(request.method(), request.path()) {
             Found::Handler(target, params) => (target, params),
             Found::OtherMethods(allow) => return refuse(405, format!("{} takes {allow}", request.path())),
             Found::Nothing => return refuse(404, format!("nothing answers {}", request.path())),
         };
         let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
-        let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
-        let lease = lease.nest(&generation.services().leases, named(lease.snapshot(), &generation, target));
+        let generation = Arc::clone(&snapshot.generations()[target.generation]);
+        let lease = lease.nest(&generation.services().leases, named(snapshot, &generation, target));
         let call = Arc::new(Self { lease: Some(lease), depth: self.depth + 1, handler: target.handler, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -253,6 +257,7 @@ impl Call {
     fn answer(self: &Arc<Self>, outcome: Outcome, took: Duration) -> Answer {
         let (kind, status) = (outcome.kind(), outcome.status());
         let has_failed = kind != Outcome::DONE || !(200..500).contains(&status);
+        let has_failed = has_failed && !(kind == Outcome::PANIC && seed::is(Bug::PanicUncounted));
         if kind == Outcome::PANIC {
             self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
         }

@@ -23,6 +23,7 @@ use crate::command::{Bell, Commands, Core, Told, broken, said_by};
 use crate::debt::Groups;
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::Event;
+use crate::seed::{self, Bug};
 use crate::swap::{Artifact, Host};
 use crate::watch::{Scope, Take, Watcher};
 
@@ -355,6 +356,9 @@ impl<C: Core> Loop<'_, C> {
         patience.note(matches!(built, Built::Superseded));
         watcher.look(Instant::now());
         locks.iter().for_each(|lock| watcher.take_one(lock));
+        if seed::is(Bug::EditsLostInBuild) {
+            watcher.take();
+        }
         built
     }
 

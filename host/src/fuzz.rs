@@ -3,10 +3,15 @@
 //! The bodies that a fuzzer runs, and that the tests run over the same corpus and some thousands of changes to it. Not part of any build
 //! that is used: `cfg(midair_fuzz)` or a test.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
 use midair_plugin::manifest::Manifest;
 
 use crate::error::Code;
 use crate::inspect::{Rules, digest, judge, loaded};
+use crate::marks::Mark;
 
 /// Judges any bytes: that ends, without a panic, in a manifest that names a plugin plainly, or in a code that inspecting has.
 ///
@@ -46,6 +51,45 @@ pub fn manifest(bytes: &[u8]) {
     if let Ok(manifest) = Manifest::parse(bytes) {
         is_coherent(&manifest);
     }
+}
+
+/// Reads any bytes as what a host left for its next start: what is read is written and read back the same, and whatever it says, a host that
+/// dies each time is soon not started with it any more, and nothing that was held is let go by a death.
+///
+/// # Panics
+///
+/// If it isn't so.
+pub fn marks(bytes: &[u8]) {
+    let Ok(mut mark) = Mark::parse(bytes) else { return };
+    let is_known = |mark: &Mark| mark.text().map(|text| Mark::parse(&text)).is_ok_and(|again| again.as_ref() == Ok(mark));
+    assert!(is_known(&mark), "{mark:?}");
+    mark.source = PathBuf::from(OsStr::from_bytes(bytes));
+    assert!(is_known(&mark), "{mark:?}");
+    for death in 0.. {
+        let before = mark.clone();
+        let told = mark.after_death();
+        assert_eq!(told.as_ref().map(|death| &death.digest), before.pending.as_ref(), "who served is who is blamed");
+        assert_eq!((&mark.committed, &mark.pending, &mark.source), (&before.committed, &None, &before.source));
+        assert!(before.held.iter().all(|held| mark.held(&held.digest).is_some()), "{before:?} became {mark:?}");
+        assert!(told.is_none_or(|told| told.is_held == mark.held(&told.digest).is_some() || before.held(&told.digest).is_some()));
+        assert!(mark.deaths >= before.deaths && is_known(&mark), "{mark:?}");
+        // The next start, as a host does it.
+        match mark.committed.clone().filter(|committed| mark.held(committed).is_none()) {
+            Some(committed) => mark.pending = Some(committed),
+            None => break,
+        }
+        assert!(death < 5, "a loop of crashes: {mark:?}");
+    }
+}
+
+/// Tells any bytes as a story of files, events and looks: in the end every change is found, and none that isn't there.
+///
+/// # Panics
+///
+/// If it isn't so.
+#[cfg(feature = "dev")]
+pub fn watcher(bytes: &[u8]) {
+    crate::watch::model::tell(bytes);
 }
 
 fn is_coherent(manifest: &Manifest) {
@@ -117,6 +161,23 @@ mod tests {
     #[test]
     fn inspecting_ends_whatever_the_bytes_are() {
         over("inspect", 20_000, super::inspect);
+    }
+
+    #[test]
+    fn what_is_known_is_read_back_and_no_death_lets_go_of_what_is_held() {
+        over("marks", 20_000, super::marks);
+    }
+
+    #[test]
+    #[cfg(feature = "dev")]
+    fn g16_every_change_is_found_whatever_the_system_says_of_it() {
+        over("watcher", 50_000, super::watcher);
+        let mut random = Random(0x7363_656e_6573);
+        for _ in 0..50_000 {
+            let story: Vec<u8> = (0..random.below(120)).map(|_| random.below(256) as u8).collect();
+            let ran = std::panic::catch_unwind(|| super::watcher(&story));
+            assert!(ran.is_ok(), "{story:?}");
+        }
     }
 
     #[test]

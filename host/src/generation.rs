@@ -20,6 +20,7 @@ use crate::event::{Bus, Event};
 use crate::frames::Namer;
 use crate::lease::Leases;
 use crate::probation::{Counts, Verdict};
+use crate::seed::{self, Bug};
 use crate::stage::Staged;
 
 /// What the host offers to every generation.
@@ -191,15 +192,26 @@ impl Generation {
     /// A candidate.
     #[must_use]
     pub(crate) fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
-        static KEYS: AtomicU64 = AtomicU64::new(1);
         let (plugin, number, module, frames) =
             (identity.plugin.clone(), identity.number, Arc::clone(code.module()), services.frames.clone());
         code.census().tell_to(move |panic| frames.tell(&module, plugin.clone(), number, String::new(), panic));
+        Self::of(identity, Some(code), services)
+    }
+
+    /// One without code, for tests of what becomes of generations.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn without_code(identity: Identity, services: Arc<Services>) -> Arc<Self> {
+        Self::of(identity, None, services)
+    }
+
+    fn of(identity: Identity, code: Option<Plugin>, services: Arc<Services>) -> Arc<Self> {
+        static KEYS: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             label: Bytes::from(format!("{}={}", identity.plugin, identity.number)),
             identity,
-            code: Some(code),
+            code,
             services,
             counts: Counts::default(),
             served: Mutex::default(),
@@ -284,6 +296,10 @@ impl Generation {
         if let Some((_, to)) = self.served.lock().0.last_mut() {
             to.get_or_insert(epoch);
         }
+        #[cfg(midair_seeded)]
+        if seed::is(Bug::UnmapsAtRetire) {
+            self.code.as_ref().into_iter().for_each(Plugin::unmap);
+        }
     }
 
     /// Microseconds since it was published first.
@@ -311,7 +327,7 @@ impl Generation {
         &self.services
     }
 
-    /// The code. `None` never, as only `Drop` takes it.
+    /// The code. `None` in tests alone, as only `Drop` takes it.
     #[must_use]
     pub(crate) fn code(&self) -> Option<&Plugin> {
         self.code.as_ref()
@@ -335,7 +351,7 @@ impl Generation {
     ///
     /// The store's refusal, or [`Refusal::Revoked`] after a rejection.
     pub(crate) fn apply(&self, ops: &[Op<'_>]) -> Answer {
-        if self.phase.load(Ordering::Acquire) == LIVE {
+        if self.phase.load(Ordering::Acquire) == LIVE || seed::is(Bug::WritesUnqueued) {
             return self.services.store.apply(ops);
         }
         let mut door = self.door.lock();

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Guard, Ordering, fence, thread_local};
 
 #[cfg(not(midair_loom))]
 const PLACES: usize = 64;
@@ -237,12 +237,12 @@ pub(crate) struct Lease<S> {
 }
 
 enum Hold<S> {
-    Guard(arc_swap::Guard<Arc<S>>),
+    Guard(Guard<S>),
     Pinned(Arc<S>),
 }
 
 impl<S> Lease<S> {
-    pub(crate) fn new(guard: arc_swap::Guard<Arc<S>>) -> Self {
+    pub(crate) fn new(guard: Guard<S>) -> Self {
         Self { record: None, hold: Hold::Guard(guard) }
     }
 
@@ -259,7 +259,7 @@ impl<S> Lease<S> {
     #[must_use]
     pub(crate) fn pin(self, leases: &Arc<Leases>, call: Named) -> Self {
         let snapshot = match self.hold {
-            Hold::Guard(guard) => arc_swap::Guard::into_inner(guard),
+            Hold::Guard(guard) => Guard::into_inner(guard),
             Hold::Pinned(snapshot) => snapshot,
         };
         Self { record: leases.record(call), hold: Hold::Pinned(snapshot) }

@@ -37,6 +37,7 @@ mod stage;
 
 // What serves.
 mod answer;
+pub mod budget;
 mod call;
 mod generation;
 mod lease;
@@ -72,6 +73,9 @@ pub mod cli;
 mod exit;
 #[cfg(feature = "http")]
 pub mod http;
+
+// Nobody's but a test's.
+mod seed;
 
 // Nobody's but a fuzzer's.
 #[cfg(any(test, midair_fuzz))]

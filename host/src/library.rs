@@ -15,6 +15,9 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::frames::Module;
 use crate::layout;
 
+#[cfg(midair_seeded)]
+static HANDLES: parking_lot::Mutex<Vec<(usize, Handle)>> = parking_lot::Mutex::new(Vec::new());
+
 /// A library that was opened and has a root whose types aren't known yet.
 pub(crate) struct Opened {
     header: &'static LibHeader,
@@ -58,6 +61,8 @@ impl Opened {
         let header = header
             .upgrade()
             .map_err(|error| rejected(Code::Sym, "its root isn't one that this host can read").caused_by(error.to_string()))?;
+        #[cfg(midair_seeded)]
+        HANDLES.lock().push((std::ptr::from_ref(header) as usize, std::mem::ManuallyDrop::into_inner(handle)));
         let module = module(path, header);
         Ok(Self { header, name, module })
     }
@@ -86,6 +91,12 @@ impl Library {
     #[must_use]
     pub(crate) fn root(&self) -> RootRef {
         self.root
+    }
+
+    /// Closes it, for a bug that does so.
+    #[cfg(midair_seeded)]
+    pub(crate) fn unmap(&self) {
+        HANDLES.lock().retain(|(address, _)| *address != self.address);
     }
 
     /// Where it lies; a second library at an address that was seen before would be the loader's cached old one.

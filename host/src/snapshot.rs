@@ -34,6 +34,9 @@ impl Member {
     }
 }
 
+#[cfg(midair_seeded)]
+static LAST_BEGUN: parking_lot::Mutex<std::sync::Weak<Snapshot>> = parking_lot::Mutex::new(std::sync::Weak::new());
+
 /// All that serves at one moment.
 pub(crate) struct Snapshot {
     epoch: u64,
@@ -65,8 +68,19 @@ impl Snapshot {
     }
 
     /// It is about to be live: from now on the end of its terms is told.
-    pub(crate) fn begin(&self) {
+    pub(crate) fn begin(self: &Arc<Self>) {
+        #[cfg(midair_seeded)]
+        LAST_BEGUN.lock().clone_from(&Arc::downgrade(self));
         self.terms.iter().for_each(|term| term.begin());
+    }
+
+    /// The one that began last in this process, for a bug that looks there.
+    #[must_use]
+    pub(crate) fn last_begun() -> Option<Arc<Self>> {
+        #[cfg(midair_seeded)]
+        return LAST_BEGUN.lock().upgrade();
+        #[cfg(not(midair_seeded))]
+        None
     }
 
     /// Counts publishes.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::generation::Generation;
 use crate::probation::Rules;
 use crate::route::Clash;
+use crate::seed::{self, Bug};
 use crate::snapshot::{Member, Snapshot};
 
 /// All plugins' standing.
@@ -186,6 +187,9 @@ impl Standing {
     /// The plugins of a trial that have something to go back to.
     fn with_way_back(&self, trial: &Trial) -> BTreeSet<String> {
         let has = |name: &&String| self.places.get(*name).is_some_and(|place| place.on_trial() && place.committed.is_some());
+        if seed::is(Bug::RollbackTakesOthers) {
+            return self.places.keys().filter(has).cloned().collect();
+        }
         trial.plugins.iter().filter(has).cloned().collect()
     }
 
@@ -405,5 +409,163 @@ impl std::fmt::Display for NoWay {
             Self::Never => f.write_str("nothing was published yet"),
             Self::Clash(clash) => f.write_str(clash),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use midair_plugin::store::Memory;
+
+    use super::*;
+    use crate::event::Bus;
+    use crate::generation::{Ended, Identity, Services};
+    use crate::lease::Leases;
+
+    /// A host's services, and what its reaper would hear.
+    pub(super) fn services() -> (Arc<Services>, Receiver<Ended>) {
+        let ((reaper, ended), (alarms, _)) = (channel(), channel());
+        let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
+        let frames = crate::frames::Namer::without_names(bus.clone());
+        (Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper }), ended)
+    }
+
+    pub(super) fn generation(plugin: &str, number: u64, services: &Arc<Services>) -> Arc<Generation> {
+        let (digest, code) = (format!("{plugin}{number}"), String::new());
+        let identity = Identity { plugin: plugin.to_owned(), number, digest, code, file: "".into() };
+        Generation::without_code(identity, Arc::clone(services))
+    }
+
+    /// Of a snapshot: `a=1 b=2`.
+    pub(super) fn shown(snapshot: &Snapshot) -> String {
+        snapshot.generations().iter().map(|generation| generation.to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(super) fn ended(ended: &Receiver<Ended>) -> Vec<String> {
+        let told = ended.try_iter().filter_map(|ended| match ended {
+            Ended::Term { plugin, number } => Some(format!("{plugin}={number}")),
+            Ended::Use { .. } => None,
+        });
+        told.collect()
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn fault_41_a_breach_takes_its_own_trial_back_and_no_other() {
+        let (services, heard) = services();
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(4);
+        let publish = |standing: &mut Standing, id, candidates: &[Arc<Generation>]| {
+            let next = standing.publish(id, candidates, false, &rules, now).expect("no routes, no clash");
+            next.begin();
+            next
+        };
+        publish(&mut standing, 1, &[generation("a", 1, &services), generation("b", 1, &services)]);
+        assert_eq!(standing.commit(&rules, now).concat().len(), 2);
+        publish(&mut standing, 2, &[generation("a", 2, &services)]);
+        let both = publish(&mut standing, 3, &[generation("b", 2, &services)]);
+        assert_eq!(shown(&both), "a=2 b=2");
+        let back = standing.breach(2).expect("a way back");
+        back.snapshot.begin();
+        standing.renew();
+        assert_eq!((shown(&back.snapshot), back.snapshot.epoch()), ("a=1 b=2".to_owned(), 4));
+        assert_eq!((standing.trial_of(both.generations()[0].key()), standing.breach(2).is_none()), (None, true));
+        drop((both, back));
+        // b is on trial still, and its own way back knows that a went back.
+        let back = standing.breach(3).expect("a way back");
+        assert_eq!(shown(&back.snapshot), "a=1 b=1");
+        drop(standing);
+        // Of what serves no more, each term has ended once; a way back that wasn't taken never began.
+        let mut told = ended(&heard);
+        told.sort();
+        assert_eq!(told, ["a=1", "a=2", "b=1", "b=2"]);
+    }
+}
+
+#[cfg(all(test, midair_loom))]
+mod model {
+    use loom::sync::Mutex;
+    use loom::thread;
+
+    use super::tests::{ended, generation, services, shown};
+    use super::*;
+    use crate::lease::{Lease, Leases, Named};
+    use crate::slot::Slot;
+
+    /// What was said to be drained so far, by whoever looks.
+    struct Told {
+        heard: std::sync::mpsc::Receiver<crate::generation::Ended>,
+        all: Vec<String>,
+    }
+
+    fn times(told: &Mutex<Told>, generation: &str) -> usize {
+        let mut told = told.lock().expect("a model breaks where it panics");
+        let new = ended(&told.heard);
+        told.all.extend(new);
+        told.all.iter().filter(|ended| *ended == generation).count()
+    }
+
+    /// What a lease on each epoch sees, and how often the term of that generation may have ended by then: in epoch 3 generation 1 serves
+    /// its second term.
+    fn is_one_snapshot(lease: &Lease<Snapshot>, told: &Mutex<Told>) {
+        let (epoch, serves) = (lease.snapshot().epoch(), shown(lease.snapshot()));
+        let most = match (epoch, serves.as_str()) {
+            (1, "a=1 b=1") | (2, "a=2 b=1") => 0,
+            (3, "a=1 b=1") => 1,
+            other => panic!("no such moment: {other:?}"),
+        };
+        let ended = [times(told, &serves[..3]), times(told, "b=1")];
+        assert!(ended[0] <= most && ended[1] == 0, "{serves} drained {ended:?} while epoch {epoch} is held");
+    }
+
+    fn call(slot: &Slot, leases: &Arc<Leases>, told: &Mutex<Told>) {
+        let lease = slot.admit();
+        is_one_snapshot(&lease, told);
+        let named = Named { generation: 1, epoch: lease.snapshot().epoch(), handler: 0 };
+        let lease = lease.pin(leases, named);
+        let nested = lease.nest(leases, named);
+        assert_eq!(lease.snapshot().epoch(), nested.snapshot().epoch());
+        drop(lease);
+        is_one_snapshot(&nested, told);
+    }
+
+    /// A publish of one of two plugins and the rollback of it, while calls are admitted: each call holds one snapshot to its end, no generation is said to be
+    /// drained while a call is held that was admitted to that term of it, and each term ends once.
+    #[test]
+    fn a_call_keeps_the_terms_that_it_was_admitted_to_through_publish_and_rollback() {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(|| {
+            let (services, heard) = services();
+            let told = Arc::new(Mutex::new(Told { heard, all: Vec::new() }));
+            let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+            let mut standing = Standing::new(4);
+            let both = [generation("a", 1, &services), generation("b", 1, &services)];
+            let first = standing.publish(1, &both, false, &rules, now).expect("no routes");
+            first.begin();
+            let slot = Arc::new(Slot::new(first));
+            standing.commit(&rules, now);
+            let calls: Vec<_> = (0..2)
+                .map(|_| {
+                    let (slot, leases, told) = (Arc::clone(&slot), Arc::clone(&services.leases), Arc::clone(&told));
+                    thread::spawn(move || call(&slot, &leases, &told))
+                })
+                .collect();
+            // As the journey does, and the probation's thread.
+            let next = standing.publish(2, &[generation("a", 2, &services)], false, &rules, now).expect("no routes");
+            next.begin();
+            drop(slot.publish(next));
+            let back = standing.breach(2).expect("a way back");
+            back.snapshot.begin();
+            drop(slot.publish(Arc::clone(&back.snapshot)));
+            drop(back);
+            standing.renew();
+            calls.into_iter().for_each(|call| call.join().expect("a call"));
+            let all = || ["a=1", "a=2", "b=1"].map(|generation| times(&told, generation));
+            assert_eq!(all(), [1, 1, 0], "what was replaced is drained, once, and what wasn't is not");
+            drop((slot, standing));
+            assert_eq!(all(), [2, 1, 1]);
+        });
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{Project, save};
-use midair_tests::{PATIENCE, cargo, repository};
+use midair_tests::{cargo, patience, repository};
 use serde_json::{Value, json};
 
 /// What stands in for the system's functions in a plugin, and must not in a host.
@@ -24,7 +24,7 @@ const NAMES: [&str; 6] = [
 /// Asks until the census of `plugin` is as wished; each request is a visit of a worker's.
 #[track_caller]
 fn wait_for_census(midair: &Midair, plugin: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience();
     loop {
         let status = midair.status();
         let of_plugin = status["plugins"].as_array().and_then(|all| all.iter().find(|one| one["plugin"] == plugin));

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use midair_tests::PATIENCE;
 use midair_tests::host::{Launch, Midair};
+use midair_tests::patience;
 use midair_tests::project::{Kind, Project};
 use midair_tests::repository;
 use serde_json::{Value, json};
@@ -304,7 +304,7 @@ fn main() {{
     let text = |number: usize| format!("text-{number}");
     // Some of these builds are cancelled, some are let finish; what they had not read must be built in any case.
     for number in 0..8 {
-        while reaches.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{} is lost\n{}", text(number), midair.story()))
+        while reaches.recv_timeout(patience()).unwrap_or_else(|_| panic!("{} is lost\n{}", text(number), midair.story()))
             != text(number)
         {}
         if number < 7 {

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use midair_tests::PATIENCE;
 use midair_tests::asker::Asker;
 use midair_tests::host::Launch;
+use midair_tests::patience;
 use midair_tests::project::{Kind, Project};
 use serde_json::Value;
 
@@ -118,7 +118,7 @@ fn g1_g2_load_over_two_hundred_swaps_loses_no_request_and_mixes_no_versions() {
         if requests >= REQUESTS && flips >= FLIPS && start.elapsed() >= LENGTH {
             break;
         }
-        assert!(start.elapsed() < PATIENCE, "too slow: {}\n{}", ledger.text(flips, start.elapsed()), midair.stderr());
+        assert!(start.elapsed() < patience(), "too slow: {}\n{}", ledger.text(flips, start.elapsed()), midair.stderr());
         if flips == MOST_FLIPS || requests < answers + ANSWERS_A_FLIP {
             // Not in step with the host: this only gives the processor to the clients.
             thread::yield_now();

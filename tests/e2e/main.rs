@@ -4,6 +4,7 @@
 
 mod artifact;
 mod bad_input;
+mod budget;
 mod census;
 mod clients;
 mod dev;

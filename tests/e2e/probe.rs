@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use midair_tests::host::Midair;
-use midair_tests::{PATIENCE, cargo, probe_cost, project};
+use midair_tests::{cargo, patience, probe_cost, project};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
@@ -268,7 +268,7 @@ fn processes_that_a_plugin_starts_in_the_probe_are_no_probes_and_end_with_it() {
     let sleeper =
         logged.iter().find_map(|event| event["message"].as_str()?.strip_prefix("in the probe: sleeper ").map(str::to_owned));
     let stat = PathBuf::from(format!("/proc/{}/stat", sleeper.expect("it said so")));
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience();
     // Gone, or dead and not yet taken note of.
     while fs::read_to_string(&stat).is_ok_and(|stat| stat.contains("(sleep)") && !stat.contains(") Z ")) {
         assert!(Instant::now() < until, "it sleeps on");

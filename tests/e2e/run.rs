@@ -382,7 +382,8 @@ async fn end(_: Request, ctx: Ctx) -> Result<String> {{
     let mut long = midair.http().connect();
     long.write_all(b"GET /long HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
     midair.wait_for("the begin of the long request", |event| event["message"] == "has begun");
-    for swap in 1..=20 {
+    // Twenty, and one more, so that what is live in the end says something else.
+    for swap in 1..=21 {
         project::save(&path, &artifacts[swap % 2]);
         midair.published();
         assert_eq!(midair.get("/").generation(), swap as u64 + 1);

@@ -21,7 +21,7 @@ use midair::swap::{Artifact, Host, Options, Which};
 use midair_tests::asker::Asker;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
-use midair_tests::{PATIENCE, cargo, repository, rollback_time};
+use midair_tests::{cargo, patience, repository, rollback_time};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -44,7 +44,7 @@ fn built(name: &str, sources: &[String]) -> Vec<Vec<u8>> {
 /// Waits until `is` is so.
 #[track_caller]
 fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience();
     while !is() {
         assert!(Instant::now() < end, "waited for {what}");
         thread::yield_now();
@@ -172,7 +172,7 @@ fn fault_29_g5_g22_of_a_hundred_attempts_at_once_each_has_one_record_and_those_o
     let gate = Gate::new("gated-host", &["first", "newest"]);
     gate.put(0);
     let data = tempfile::tempdir().expect("a folder");
-    let options = Options { probe: Probe::Off, deadline: PATIENCE, ..Options::new(data.path()) };
+    let options = Options { probe: Probe::Off, deadline: patience(), ..Options::new(data.path()) };
     let host = Host::new(options).expect("a host");
     let (barrier, begun) = (Barrier::new(ATTEMPTS), AtomicU64::new(0));
     let swap = || host.swap(host.begin("one of many"), vec![Artifact { plugin: String::new(), path: gate.path() }]);

@@ -58,9 +58,38 @@ fn binary(args: &[&str]) -> PathBuf {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(repository::root()).args(["build", "-p", "midair", "--bin", "midair"]).args(args);
         cargo.arg("--target-dir").arg(repository::target());
-        let executables = |message: &Value| message["executable"].as_str().map(PathBuf::from);
-        build(&mut cargo).iter().find_map(executables).expect("cargo names the executable")
+        executable(&mut cargo)
     })
+}
+
+/// The binary with the deliberate bugs of `host/src/seed.rs` built in, once a process. It has a target folder of its own: the flag is for all
+/// that is compiled.
+///
+/// # Panics
+///
+/// If it doesn't build.
+pub fn seeded_midair() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(repository::root()).args(["build", "-p", "midair", "--bin", "midair"]);
+        cargo.env("RUSTFLAGS", "--cfg midair_seeded").arg("--target-dir").arg(repository::target().join("seeded"));
+        executable(&mut cargo)
+    })
+}
+
+/// The end-to-end tests, to be run one by one.
+///
+/// # Panics
+///
+/// If they don't build.
+#[must_use]
+pub fn tests(name: &str) -> PathBuf {
+    let mut cargo = Command::new("cargo");
+    // As a whole run of the tests builds them, so that this has nothing to build after one.
+    cargo.current_dir(repository::root()).args(["test", "--workspace", "--no-run", "--test", name]);
+    cargo.arg("--target-dir").arg(repository::target());
+    executable(&mut cargo)
 }
 
 /// An example of this package: a program that only tests start.
@@ -73,8 +102,13 @@ pub fn example(name: &str) -> PathBuf {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(repository::root()).args(["build", "-p", "midair-tests", "--example", name]);
     cargo.arg("--target-dir").arg(repository::target());
+    executable(&mut cargo)
+}
+
+/// Builds what is one executable and says where it is.
+fn executable(cargo: &mut Command) -> PathBuf {
     let executables = |message: &Value| message["executable"].as_str().map(PathBuf::from);
-    build(&mut cargo).iter().find_map(executables).expect("cargo names the executable")
+    build(cargo).iter().find_map(executables).expect("cargo names the executable")
 }
 
 /// Builds the cdylibs of the workspace in `folder` into `target` and says where they are.

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
-use crate::PATIENCE;
+use crate::patience;
 
 /// Asks one listener.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +116,7 @@ impl Client {
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.0).unwrap_or_else(|error| panic!("{}: {error}", self.0));
-        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline can be set");
+        stream.set_read_timeout(Some(patience())).expect("a deadline can be set");
         stream
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client};
-use crate::{PATIENCE, cargo, repository};
+use crate::{cargo, patience, repository};
 
 /// A midair that is about to be started.
 pub struct Launch {
@@ -266,7 +266,7 @@ impl Midair {
     ///
     /// Why it doesn't come, with the whole story.
     pub fn comes(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value, String> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         let mut told = self.story.told();
         loop {
             let found = told.events.iter().enumerate().skip(self.read).find(|(_, event)| fits(event));
@@ -354,7 +354,7 @@ impl Midair {
     /// If they don't come.
     #[track_caller]
     pub fn wait_for_stderr(&self, words: &str) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         let mut told = self.story.told();
         while !told.stderr.contains(words) {
             let left = until.saturating_duration_since(Instant::now());
@@ -396,7 +396,7 @@ impl Midair {
     #[must_use]
     #[track_caller]
     pub fn ended(mut self, what: &str) -> Ended {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         let mut told = self.story.told();
         while !told.over {
             let left = until.saturating_duration_since(Instant::now());

@@ -20,7 +20,7 @@
 //!
 //! # Limitations
 //!
-//! All waiting is for an event, with [`PATIENCE`] as the end of it: that is no promise about time.
+//! All waiting is for an event, with [`patience`] as the end of it: that is no promise about time.
 
 pub mod asker;
 pub mod cargo;
@@ -40,3 +40,10 @@ use std::time::Duration;
 ///
 /// Built with `MIDAIR_IMPATIENT` set, tests fail sooner: for who writes them.
 pub const PATIENCE: Duration = Duration::from_secs(if option_env!("MIDAIR_IMPATIENT").is_some() { 25 } else { 180 });
+
+/// [`PATIENCE`], or the seconds that `MIDAIR_PATIENCE` says: for whoever runs a test to see it fail.
+#[must_use]
+pub fn patience() -> Duration {
+    let said = std::env::var("MIDAIR_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    said.map_or(PATIENCE, Duration::from_secs)
+}

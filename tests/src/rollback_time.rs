@@ -14,9 +14,9 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::PATIENCE;
 use crate::asker::{Asker, Lost};
 use crate::host::{Launch, Midair};
+use crate::patience;
 use crate::project::{self, Project};
 use crate::statistics::interval;
 
@@ -121,7 +121,7 @@ impl Bench {
 
 /// The moment of the first answer of generation 1.
 async fn first(asker: &mut Asker) -> Result<Instant, Lost> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience();
     loop {
         let answer = asker.get("/").await?;
         let now = Instant::now();

@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::PATIENCE;
 use crate::asker::{Asker, Whole};
 use crate::host::{Launch, Midair};
+use crate::patience;
 use crate::project::{self, Project};
 
 const SOURCE: &str = r#"
@@ -346,7 +346,7 @@ impl Run {
 
     /// Asks over a connection of our own, kept so that it is always the same descriptor.
     fn get(&mut self, path: &str) -> Result<Whole, String> {
-        let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.asker.get(path)).await });
+        let answer = self.runtime.block_on(async { tokio::time::timeout(patience(), self.asker.get(path)).await });
         answer.map_err(|late| late.to_string())?.map_err(|lost| format!("{path}: {lost}"))
     }
 
@@ -367,7 +367,7 @@ impl Run {
 
     /// Waits until the process has no more descriptors and threads than `before`, and, if that doesn't come, no longer than that.
     fn weigh_at_rest(&mut self, before: Option<&Weight>) -> Result<Weight, String> {
-        let until = Instant::now() + PATIENCE / 6;
+        let until = Instant::now() + patience() / 6;
         let mut last = self.weigh()?;
         let mut seen = Instant::now();
         loop {
@@ -549,7 +549,7 @@ impl Ledger {
             number => (About::Work, format!("/work/{}", 1 + number % LONGEST_WAIT)),
         };
         let start = Instant::now();
-        let answer = tokio::time::timeout(PATIENCE, asker.get(&path)).await;
+        let answer = tokio::time::timeout(patience(), asker.get(&path)).await;
         let took = start.elapsed();
         self.slowest_us.fetch_max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         self.late.fetch_add(u64::from(took > late), Relaxed);
@@ -558,7 +558,7 @@ impl Ledger {
         let (wrong, what) = match answer {
             Ok(Ok(answer)) => (verdict(about, &answer).err(), format!("{answer:?}")),
             Ok(Err(lost)) => (Some(Wrong::Lost), lost.to_string()),
-            Err(_) => (Some(Wrong::Lost), format!("no answer in {PATIENCE:?}")),
+            Err(_) => (Some(Wrong::Lost), format!("no answer in {:?}", patience())),
         };
         let Some(wrong) = wrong else { return };
         let counter = if wrong == Wrong::Lost { &self.lost } else { &self.mixed };

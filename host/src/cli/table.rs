@@ -39,6 +39,14 @@ pub struct Generations {
     generations: Vec<Generation>,
     #[serde(default)]
     libraries: Libraries,
+    #[serde(default)]
+    budget: BTreeMap<String, Share>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Share {
+    used: u64,
+    limit: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -189,6 +197,15 @@ pub fn generations(told: &Generations) -> String {
     let Libraries { opened, maps, mapped_bytes } = told.libraries;
     let mib = mapped_bytes.div_ceil(1 << 20);
     let mut text = format!("{opened} libraries opened, {maps} maps, {mib} MiB mapped\n");
+    let mebi = |name: &str, number: u64| if name == "bytes" { (number >> 20, " MiB of copies") } else { (number, "") };
+    let shares = told.budget.iter().map(|(name, Share { used, limit })| {
+        let ((used, unit), limit) = (mebi(name, *used), limit.map(|limit| mebi(name, limit).0.to_string()));
+        format!("{used} of {} {}", limit.as_deref().unwrap_or("any number of"), if unit.is_empty() { name } else { unit.trim() })
+    });
+    let shares: Vec<String> = shares.collect();
+    if !shares.is_empty() {
+        let _ = writeln!(text, "in use: {}", shares.join(", "));
+    }
     let rows = told.generations.iter().map(|generation| {
         let oldest = generation.blockers.iter().max_by_key(|blocker| blocker.age_us);
         let held_by =
@@ -295,9 +312,11 @@ mod tests {
              "blockers":[{"lease":3,"call":"shop=6 shop::slow","age_us":61250000},{"lease":9,"call":"cart=1 cart::add","age_us":2000}],
              "file":"","file_bytes":0},
             {"plugin":"shop","generation":7,"phase":"trial","digest":"fedcba9876543210","leases":[],"blockers":[]}],
-            "libraries":{"opened":3,"maps":12,"mapped_bytes":3145729}}"#;
+            "libraries":{"opened":3,"maps":12,"mapped_bytes":3145729},
+            "budget":{"libraries":{"used":3,"limit":null},"maps":{"used":230,"limit":58977},"bytes":{"used":3145728,"limit":10485760}}}"#;
         expect![[r#"
             3 libraries opened, 12 maps, 4 MiB mapped
+            in use: 3 of 10 MiB of copies, 3 of any number of libraries, 230 of 58977 maps
 
             PLUGIN  GENERATION  IS        DIGEST        IN FLIGHT  HELD BY  OLDEST
             shop    6           retired   0123456789ab  1          2        lease 3 shop=6 shop::slow 61.2 s

@@ -31,6 +31,7 @@ pub use trust::Trust;
 
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
+use crate::seed::{self, Bug};
 
 /// How much is hashed and written at a time, in bytes: what was read is still in the processor's cache when it is hashed and written.
 const PIECE: usize = 256 << 10;
@@ -327,7 +328,7 @@ fn verify(digest: &str, artifact: &Path, path: &Path) -> Result<()> {
     let remake = || format!("`b3sum {} > {}` makes it anew, if the artifact is the right one", artifact.display(), path.display());
     match beside::read(path) {
         Ok(None) => Ok(()),
-        Ok(Some(said)) if said == digest => Ok(()),
+        Ok(Some(said)) if said == digest || seed::is(Bug::HashIgnored) => Ok(()),
         Ok(Some(said)) => {
             let reason = format!("its blake3 begins with {}, but {} says {}", &digest[..16], path.display(), &said[..16]);
             let order = "copy both again: the digest first, then the artifact, or both at once by turning a link to their folder";

@@ -19,6 +19,7 @@ use crate::inspect::{self, Inspected, inspect};
 use crate::marks::Held;
 use crate::probation::Verdict;
 use crate::probe::{self, Probe};
+use crate::seed::{self, Bug};
 use crate::snapshot::Snapshot;
 use crate::stage::Staged;
 use crate::standing::Refusal;
@@ -130,7 +131,9 @@ impl Journey {
             }
             if attempt.is_forced() {
                 changed.push(judged);
-            } else if let Some(live) = now.generation(name).filter(|live| live.runs(digest, judged.staged.code())) {
+            } else if let Some(live) =
+                now.generation(name).filter(|live| live.runs(digest, judged.staged.code()) || seed::is(Bug::AlwaysUnchanged))
+            {
                 prepared.unchanged.push(part_of(live));
             } else if let Some(held) = self.shared.marks.of(name).held(digest) {
                 prepared.held.push((name.clone(), held.clone()));
@@ -142,6 +145,7 @@ impl Journey {
             return Err(Error::rejected(Code::Held, Stage::Stage, name.as_str(), format!("these bytes are held: {}", held.reason))
                 .help("put other bytes in their place, or have these taken again with `midair reload --force`"));
         }
+        self.fits(&changed)?;
         for judged in &changed {
             self.probe(attempt, judged)?;
         }
@@ -172,6 +176,18 @@ impl Journey {
         Ok(Judged { artifact: artifact.clone(), staged, manifest })
     }
 
+    /// Whether there is room for these, before anything of them is opened anywhere.
+    fn fits(&self, changed: &[Judged]) -> Result<()> {
+        let names: Vec<&str> = changed.iter().map(|judged| judged.manifest.name.as_str()).collect();
+        if names.is_empty() || seed::is(Bug::BudgetIgnored) {
+            return Ok(());
+        }
+        let Some(over) = self.shared.budget().over(names.len() as u64) else { return Ok(()) };
+        let reason = format!("there is no room for one more generation: {over}");
+        Err(Error::rejected(Code::Budget, Stage::Load, names.join(", "), reason)
+            .help(over.help(self.shared.oldest_blocker().as_deref())))
+    }
+
     /// Tries new bytes in a child process, before anything of them is opened here.
     fn probe(&self, attempt: &mut Attempt, judged: &Judged) -> Result<()> {
         let options = &self.shared.options;
@@ -186,7 +202,8 @@ impl Journey {
             dev: options.dev,
             deadline: options.deadline,
         };
-        attempt.time(Stage::Probe, || probe::try_out(&order, &self.shared.services.bus))
+        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, &self.shared.services.bus));
+        if seed::is(Bug::ProbeIgnored) { Ok(()) } else { tried }
     }
 
     fn next_number(&self, plugin: &str) -> u64 {
@@ -208,6 +225,7 @@ impl Journey {
         let Judged { artifact, staged, manifest } = judged;
         let number = self.next_number(&manifest.name);
         let (digest, code, file) = (staged.digest().to_owned(), staged.code().to_owned(), staged.path().to_owned());
+        let file = if seed::is(Bug::OpensThePath) { artifact.path.clone() } else { file };
         let identity = Identity { plugin: manifest.name, number, digest, code, file };
         let made = self.maker.make(attempt, identity);
         self.shared.opened.lock().clone_from(self.maker.opened());
@@ -217,12 +235,15 @@ impl Journey {
         if let Some(code) = generation.code() {
             self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
         }
+        if seed::is(Bug::StoreBeforeInit) {
+            let _ = self.store(attempt.id(), &[Arc::clone(&generation)], false);
+        }
         attempt.time(Stage::Init, || candidate::init(&generation, self.shared.options.deadline))
     }
 
     /// Writes down what goes on trial, for a next run in case this one dies of it.
     fn mark(&self, candidates: &[Candidate], settles: bool) -> Result<()> {
-        if !self.shared.options.recovers {
+        if !self.shared.options.recovers || seed::is(Bug::TrialUnmarked) {
             return Ok(());
         }
         candidates.iter().try_for_each(|Candidate { generation, artifact, .. }| {
@@ -276,8 +297,9 @@ impl Journey {
         };
         // Read back through the live table: only what really answers is said to be published.
         let live = shared.slot.now();
+        let seen = generations.iter().filter_map(|candidate| live.generation(candidate.plugin()));
         let parts: Vec<Part> =
-            generations.iter().filter_map(|candidate| live.generation(candidate.plugin())).map(part_of).collect();
+            if seed::is(Bug::SaysUnseen) { generations.iter().map(part_of).collect() } else { seen.map(part_of).collect() };
         // The record first: who hears of it finds the record.
         let record = attempt.finish(Outcome::Published, parts, &shared.journal);
         say_others();
@@ -314,11 +336,15 @@ impl Journey {
         for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
             candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()));
         }
-        go_live(&shared.services, candidates.iter());
-        self.numbers.extend(candidates.iter().map(|candidate| (candidate.plugin().to_owned(), candidate.number())));
+        if !seed::is(Bug::WritesForgotten) {
+            go_live(&shared.services, candidates.iter());
+        }
+        if !seed::is(Bug::NumbersReused) {
+            self.numbers.extend(candidates.iter().map(|candidate| (candidate.plugin().to_owned(), candidate.number())));
+        }
         next.begin();
         let epoch = next.epoch();
-        let before = shared.slot.publish(next);
+        let before = if seed::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
         for candidate in candidates {
             before.generation(candidate.plugin()).into_iter().for_each(|old| old.leaves(epoch));
             candidate.enters(epoch);

@@ -74,6 +74,9 @@ pub struct Options {
     pub keep: usize,
     /// When new code is committed, and when the code before it comes back.
     pub rules: Rules,
+    /// How many libraries may be opened in all; `None` for as many as the system has room for. None is closed before the host ends, and a
+    /// swap that would open one more is refused.
+    pub most_libraries: Option<usize>,
     /// Whether a run that died is remembered: the next one then starts with what was committed last, and doesn't take again by itself what
     /// was on trial when it died. It needs [`durable`](Self::durable) copies.
     pub recovers: bool,
@@ -95,6 +98,7 @@ impl Options {
             allow_libraries: None,
             durable: true,
             keep: 4,
+            most_libraries: None,
             rules: Rules::PRODUCTION,
             recovers: true,
         }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Host, Shared};
 use crate::attempt::Record;
+use crate::budget::{Allowed, Budget, Used};
 use crate::census::Counts;
 use crate::generation::Generation;
 use crate::lease::Facts;
@@ -89,6 +90,8 @@ pub struct Generations {
     pub generations: Vec<GenerationStatus>,
     /// What is mapped of all libraries that were ever opened.
     pub libraries: Libraries,
+    /// What swaps use of what they may.
+    pub budget: Budget,
 }
 
 /// A generation that serves, is kept, or can't go yet.
@@ -152,6 +155,39 @@ impl Shared {
             Some(InFlight { facts, status })
         };
         self.services.leases.list().into_iter().filter_map(of).collect()
+    }
+
+    /// What swaps use of what they may, by what the system says now.
+    pub(super) fn budget(&self) -> Budget {
+        let entries = |folder: &str| fs::read_dir(folder).map_or(0, |entries| entries.count() as u64);
+        let lines = |text: String| text.lines().count() as u64;
+        let copies = self.staging.folders();
+        let lengths = copies.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+        let used = Used {
+            libraries: self.opened.lock().values().sum::<usize>() as u64,
+            maps: fs::read_to_string("/proc/self/maps").map_or(0, lines),
+            // The one that counts them isn't there afterwards.
+            descriptors: entries("/proc/self/fd").saturating_sub(1),
+            bytes: lengths.filter_map(|entry| entry.metadata().ok()).map(|copy| copy.len()).sum(),
+        };
+        let disk = copies.first().and_then(|folder| rustix::fs::statvfs(folder).ok());
+        let allowed = Allowed {
+            libraries: self.options.most_libraries.map(|most| most as u64),
+            maps: fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|most| most.trim().parse().ok()),
+            descriptors: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            disk: disk.map(|disk| (disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize))),
+        };
+        Budget::of(used, allowed)
+    }
+
+    /// The call that holds replaced code for the longest time, in words.
+    pub(super) fn oldest_blocker(&self) -> Option<String> {
+        let known = self.known();
+        let holds = |lease: &InFlight| known.values().any(|generation| generation.served().is_held_by(lease.facts.epoch));
+        let oldest = self.in_flight(&known).into_iter().filter(holds).max_by_key(|lease| lease.status.age_us)?;
+        let LeaseStatus { id, plugin, generation, handler, age_us } = oldest.status;
+        let seconds = std::time::Duration::from_micros(age_us).as_secs_f64();
+        Some(format!("{plugin}={generation} {handler}, lease {id}, for {seconds:.1} s"))
     }
 
     fn known(&self) -> BTreeMap<u64, Arc<Generation>> {
@@ -237,7 +273,7 @@ impl Host {
             known.values().filter(|generation| !generation.is_candidate()).map(of).collect();
         generations.sort_by(|a, b| (&a.plugin, a.generation).cmp(&(&b.plugin, b.generation)));
         let opened = shared.opened.lock().values().sum();
-        Generations { generations, libraries: mapped(&shared.staging.folders(), opened) }
+        Generations { generations, libraries: mapped(&shared.staging.folders(), opened), budget: shared.budget() }
     }
 }
 

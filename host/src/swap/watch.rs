@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::generation::{Alarm, Generation};
 use crate::marks::{By, Held};
 use crate::probation::{Breach, Verdict};
+use crate::seed::{self, Bug};
 use crate::snapshot::Snapshot;
 use crate::standing::{Back, Which};
 
@@ -108,7 +109,8 @@ pub(super) fn by_hand(shared: &Shared, which: &Which, asked: Instant) -> Record 
 /// The store; what served before it. The standing is locked.
 fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
     back.snapshot.begin();
-    let before = shared.slot.publish(Arc::clone(&back.snapshot));
+    let now = || shared.slot.publish(Arc::clone(&back.snapshot));
+    let before = if seed::is(Bug::RollbackUnstored) { shared.slot.now() } else { now() };
     let epoch = back.snapshot.epoch();
     for (from, to) in &back.pairs {
         from.leaves(epoch);
@@ -124,7 +126,7 @@ fn rolled_back(shared: &Shared, back: &Back, before: &Snapshot, by: By, reason: 
         let mut written = shared.marks.change(from.plugin(), |mark| {
             // What somebody puts back by its number is no longer held.
             mark.held.retain(|held| held.digest != to.digest());
-            if held.digest != to.digest() {
+            if held.digest != to.digest() && !seed::is(Bug::RolledBackUnheld) {
                 mark.hold(held);
             }
             mark.pending = None;

@@ -12,6 +12,7 @@
 //! | `rest` | has a listed file come to rest? |
 //! | `places` | where on disk are they, and which folders must be listened to? |
 //! | `watcher` | what did the system say? |
+//! | `model` | is every change found? For fuzzers and tests alone |
 //!
 //! The first four do no I/O; time comes in as a parameter.
 //!
@@ -36,6 +37,8 @@
 //! by name are followed through every link. Of files above 4 MiB that nobody listed, only the stamps are compared.
 
 mod contents;
+#[cfg(any(test, midair_fuzz))]
+pub(crate) mod model;
 mod pending;
 mod places;
 mod rest;

@@ -1,0 +1,74 @@
+//! What becomes of a host that has loaded as much as it may?
+
+use std::io::Write;
+
+use midair_tests::host::Launch;
+use midair_tests::project;
+use serde_json::{Value, json};
+
+use crate::run::built;
+
+fn waiting(text: &str) -> Vec<u8> {
+    built(&format!(
+        "
+use midair_plugin::{{Ctx, Plugin, Request, Result}};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {{
+    Plugin::new().get(\"/\", |_, _| {text:?}).get(\"/wait\", wait)
+}}
+
+async fn wait(_: Request, ctx: Ctx) -> Result<&'static str> {{
+    ctx.info(\"waiting\");
+    ctx.sleep(std::time::Duration::from_secs(600)).await?;
+    Ok({text:?})
+}}
+"
+    ))
+}
+
+#[test]
+fn fault_25_g4_over_the_budget_a_swap_is_refused_and_nobody_is_killed() {
+    let artifacts = ["one", "two"].map(waiting);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("libhello.so");
+    project::save(&path, &artifacts[0]);
+    let mut midair = Launch::run(&[&path]).arg("--most-libraries").arg("3").arg("--generation-header").start();
+    midair.published();
+    let mut waits = midair.http().connect();
+    waits.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
+    midair.wait_for("a call", |event| event["event"] == "log" && event["message"] == "waiting");
+    for swap in [1, 0] {
+        project::save(&path, &artifacts[swap]);
+        midair.published();
+    }
+    let told: Value = midair.admin().get("/generations").json();
+    assert_eq!(told["budget"]["libraries"], json!({ "used": 3, "limit": 3 }), "{told}");
+    for share in ["maps", "descriptors", "bytes"] {
+        let share = &told["budget"][share];
+        let (used, limit) = (share["used"].as_u64(), share["limit"].as_u64());
+        assert!(used.is_some_and(|used| used > 0) && used < limit, "{told}");
+    }
+    let table = midair.client(&["generations"]).output().expect("it runs");
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("3 of 3 libraries"), "{table}");
+
+    let maps = told["libraries"]["maps"].clone();
+    project::save(&path, &artifacts[1]);
+    let rejected = midair.rejected("E_BUDGET");
+    assert_eq!((&rejected["stage"], &rejected["subject"]), (&json!("load"), &json!("hello")), "{rejected}");
+    let said = format!("{} {}", rejected["reason"], rejected["help"]);
+    for word in ["3 of at most 3 libraries", "restart the host", "--most-libraries", "hello=1 ", "wait"] {
+        assert!(said.contains(word), "{word} is missing in {said}");
+    }
+    let answer = midair.get("/");
+    assert_eq!((answer.body.as_str(), answer.generation()), ("one", 3));
+    let after: Value = midair.admin().get("/generations").json();
+    assert_eq!(after["libraries"]["maps"], maps, "nothing was opened");
+    let blockers = |told: &Value| told["generations"][0]["blockers"].as_array().map(Vec::len);
+    assert_eq!((blockers(&told), blockers(&after)), (Some(1), Some(1)), "nobody was killed");
+    // What runs already needs no room, nor does going back.
+    project::save(&path, &artifacts[0]);
+    midair.wait_for("unchanged", |event| event["event"] == "unchanged");
+}

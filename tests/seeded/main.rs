@@ -1,0 +1,132 @@
+//! Do the tests bite?
+//!
+//! The host is built once with deliberate bugs, of which the environment wakes one at a time. For each bug at least one end-to-end test that
+//! is named here has to fail, and every one of these tests has to hold with the very same host while its bugs sleep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use midair_tests::{cargo, repository};
+
+const RENAME: &str = "run::an_artifact_that_is_replaced_by_rename_goes_live";
+const CP: &str = "run::fault_6_cp_over_the_file_that_serves_goes_live_and_hurts_nobody";
+const LONG: &str = "run::fault_23_g1_a_request_lives_through_twenty_swaps_and_ends_on_its_own_generation";
+const DIGEST: &str = "artifact::g7_the_digest_beside_an_artifact_must_match_and_may_come_later";
+const ONLY_HERE: &str = "probe::fault_16_g6_what_works_in_the_probe_and_fails_in_the_host_is_refused_and_nothing_happened";
+const INIT_WROTE: &str = "probe::a_self_test_sees_what_init_wrote_and_its_own_routes_and_nothing_of_it_stays";
+const SELF_TEST: &str = "probe::fault_15_g6_a_self_test_or_smoke_that_fails_is_refused_with_its_own_words";
+const BUDGET: &str = "budget::fault_25_g4_over_the_budget_a_swap_is_refused_and_nobody_is_killed";
+const BY_HAND: &str = "rollback::fault_42_what_was_rolled_back_by_hand_stays_away_until_other_bytes_come_or_it_is_forced";
+const PANICS: &str = "rollback::fault_19_g12_one_panic_in_fifty_on_trial_brings_the_committed_generation_back_by_itself";
+const IN_A_ROW: &str = "rollback::failures_in_a_row_break_the_circuit_and_where_nothing_was_before_they_are_told";
+const ALONE: &str = "rollback::fault_41_of_two_plugins_on_trial_the_one_that_breaches_goes_back_alone";
+const CRASH: &str = "rollback::fault_21_g11_g20_a_crash_on_trial_starts_what_was_committed_and_quarantines_the_rest";
+const BEHIND: &str = "dev::fault_40_an_edit_of_what_the_running_build_has_read_already_is_built_after_it";
+
+/// Each bug with the tests that may catch it, the likeliest first.
+const BUGS: [(&str, &[&str]); 22] = [
+    ("pointer-per-handler", &[LONG]),
+    ("lease-not-held", &[LONG]),
+    ("unmaps-at-retire", &[LONG]),
+    ("opens-the-path", &[CP]),
+    ("store-before-init", &[ONLY_HERE]),
+    ("says-unseen", &[RENAME]),
+    ("writes-unqueued", &[ONLY_HERE]),
+    ("writes-forgotten", &[INIT_WROTE]),
+    ("hash-ignored", &[DIGEST]),
+    ("probe-ignored", &[SELF_TEST]),
+    ("always-unchanged", &[RENAME]),
+    ("numbers-reused", &[RENAME]),
+    ("budget-ignored", &[BUDGET]),
+    ("breach-unjudged", &[IN_A_ROW]),
+    ("panic-uncounted", &[PANICS]),
+    ("rollback-unstored", &[BY_HAND]),
+    ("rollback-takes-others", &[ALONE]),
+    ("rolled-back-unheld", &[BY_HAND]),
+    ("trial-unmarked", &[CRASH]),
+    ("commit-unwritten", &[CRASH]),
+    ("quarantine-forgotten", &[CRASH]),
+    ("edits-lost-in-build", &[BEHIND]),
+];
+
+/// How long a test waits for an event that a bug may keep from coming, in seconds.
+const PATIENCE: &str = "10";
+
+/// Runs one end-to-end test; whether it held, and what it said.
+fn holds(tests: &Path, name: &str, bug: Option<&str>) -> (bool, String) {
+    let mut command = Command::new(tests);
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("MIDAIR_BIN", cargo::seeded_midair());
+    match bug {
+        Some(bug) => command.env("MIDAIR_BUG", bug).env("MIDAIR_PATIENCE", PATIENCE),
+        None => command.env_remove("MIDAIR_BUG"),
+    };
+    let output = command.stdin(Stdio::null()).output().expect("the tests run");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("running 1 test"), "there is no test {name}:\n{said}");
+    assert!(!said.contains("left out:") && !said.contains("could not compile"), "{name} can't tell:\n{said}");
+    (output.status.success(), said)
+}
+
+/// What a failed test said first.
+fn complaint(said: &str) -> String {
+    let mut lines = said.lines().skip_while(|line| !line.contains("panicked at"));
+    let first = lines.nth(1).unwrap_or_default();
+    first.chars().take(100).collect()
+}
+
+/// The bugs that the host knows, by its own source.
+fn known() -> BTreeSet<String> {
+    let source = repository::read("host/src/seed.rs");
+    let names = source.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split_once("\", Bug::"));
+    names.map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the table is what somebody runs this for")]
+fn every_seeded_bug_turns_a_named_test_red() {
+    let named: BTreeSet<String> = BUGS.iter().map(|(bug, _)| (*bug).to_owned()).collect();
+    assert_eq!(named, known(), "each bug has its tests, and there is no bug but those");
+    // For whoever works on one of them.
+    let only = std::env::var("MIDAIR_ONLY_BUG").ok();
+    let bugs: Vec<_> = BUGS.iter().filter(|(bug, _)| only.as_ref().is_none_or(|only| only == bug)).collect();
+    let tests = cargo::tests("e2e");
+    let mut seconds = BTreeMap::new();
+    for name in bugs.iter().flat_map(|(_, tests)| *tests).collect::<BTreeSet<_>>() {
+        let start = Instant::now();
+        let (held, said) = holds(&tests, name, None);
+        assert!(held, "{name} has to hold while all bugs sleep:\n{said}");
+        seconds.insert(*name, start.elapsed().as_secs_f64());
+    }
+    let mut survivors = Vec::new();
+    println!("{:<24}{:<7}caught by", "bug", "after");
+    for (bug, names) in bugs {
+        let start = Instant::now();
+        let caught = names.iter().find_map(|name| {
+            let (held, said) = holds(&tests, name, Some(bug));
+            (!held).then(|| (name, complaint(&said)))
+        });
+        let took = start.elapsed().as_secs_f64();
+        match caught {
+            Some((name, complaint)) => println!("{bug:<24}{took:<7.1}{name}\n{:31}{complaint}", ""),
+            None => {
+                println!("{bug:<24}{took:<7.1}nobody");
+                survivors.push(bug);
+            }
+        }
+    }
+    println!("\nwithout a bug:");
+    seconds.iter().for_each(|(name, seconds)| println!("{seconds:<7.1}{name}"));
+    assert!(survivors.is_empty(), "no test found {survivors:?}");
+}
+
+#[test]
+fn what_ships_knows_no_bug_to_choose() {
+    let has = |binary: &Path| {
+        let bytes = std::fs::read(binary).expect("a binary");
+        bytes.windows(b"MIDAIR_BUG".len()).any(|window| window == b"MIDAIR_BUG")
+    };
+    assert!(has(cargo::seeded_midair()), "this is how it would look");
+    assert!(!has(cargo::midair()));
+}
