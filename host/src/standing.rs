@@ -452,6 +452,52 @@ mod tests {
 
     #[cfg(not(midair_loom))]
     #[test]
+    fn what_is_on_trial_is_committed_when_both_time_and_requests_are_there() {
+        let (services, _heard) = services();
+        let (rules, start) = (Rules { requests: 3, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(4);
+        let first = generation("a", 1, &services);
+        first.counts().try_against(rules, None);
+        standing.publish(1, &[Arc::clone(&first)], false, &rules, start).expect("no routes, no clash");
+        assert_eq!(standing.due(&rules, start), Some(rules.time));
+        let answer = |count| (0..count).for_each(|_| drop(first.counts().answered(false, Duration::ZERO)));
+        let committed = |standing: &mut Standing, after: Duration| standing.commit(&rules, start + after).concat().len();
+        answer(2);
+        assert_eq!(committed(&mut standing, rules.time * 2), 0, "too few requests");
+        answer(1);
+        assert_eq!(committed(&mut standing, rules.time - Duration::from_nanos(1)), 0, "too early");
+        assert_eq!(committed(&mut standing, rules.time), 1);
+        assert_eq!((committed(&mut standing, rules.time * 2), standing.due(&rules, start)), (0, None), "once");
+        // What an earlier run committed needs its time alone.
+        let mut standing = Standing::new(4);
+        standing.publish(1, &[generation("a", 1, &services)], true, &rules, start).expect("no routes, no clash");
+        assert_eq!(committed(&mut standing, rules.time / 2), 0);
+        assert_eq!(committed(&mut standing, rules.time), 1);
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn by_hand_one_goes_back_step_by_step_and_forward_by_number() {
+        let (services, _heard) = services();
+        let (rules, now) = (Rules { acts: false, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(2);
+        assert_eq!(standing.back(&Which::Last).err(), Some(NoWay::Never));
+        for number in 1..=5 {
+            standing.publish(number, &[generation("a", number, &services)], false, &rules, now).expect("no routes, no clash");
+        }
+        let back = |standing: &mut Standing, which: &Which| standing.back(which).map(|back| shown(&back.snapshot));
+        let a = || "a".to_owned();
+        assert_eq!(back(&mut standing, &Which::Last), Ok("a=4".to_owned()));
+        assert_eq!(back(&mut standing, &Which::Plugin(a())), Ok("a=3".to_owned()));
+        assert_eq!(back(&mut standing, &Which::Plugin(a())), Err(NoWay::Nothing(a())), "two are kept");
+        assert_eq!(back(&mut standing, &Which::To(a(), 1)), Err(NoWay::Gone(a(), 1, vec![4, 5])));
+        assert_eq!(back(&mut standing, &Which::To(a(), 3)), Err(NoWay::Serves(a(), 3)));
+        assert_eq!(back(&mut standing, &Which::To(a(), 5)), Ok("a=5".to_owned()));
+        assert_eq!(back(&mut standing, &Which::Plugin("b".to_owned())), Err(NoWay::Unknown("b".to_owned())));
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
     fn fault_41_a_breach_takes_its_own_trial_back_and_no_other() {
         let (services, heard) = services();
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
