@@ -150,6 +150,8 @@ struct Shared {
     known: Mutex<BTreeMap<u64, Weak<Generation>>>,
     /// Libraries opened so far, by plugin; none is ever closed.
     opened: Mutex<BTreeMap<String, usize>>,
+    /// How many files the process may have open, by its limit at the start.
+    open_files: Option<u64>,
 }
 
 impl Host {
@@ -195,6 +197,7 @@ impl Host {
             ending: AtomicBool::new(false),
             known: Mutex::default(),
             opened: Mutex::default(),
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             options,
         });
         let (jobs, orders) = channel();
