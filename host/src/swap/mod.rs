@@ -157,6 +157,8 @@ struct Shared {
     /// Libraries opened so far, by plugin; none is ever closed.
     opened: Mutex<BTreeMap<String, usize>>,
     roll: Roll,
+    /// How many files the process may have open, by its limit at the start.
+    open_files: Option<u64>,
 }
 
 impl Host {
@@ -204,6 +206,7 @@ impl Host {
             known: Mutex::default(),
             opened: Mutex::default(),
             roll: Roll::default(),
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             options,
         });
         let (jobs, orders) = channel();
