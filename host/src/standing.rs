@@ -460,7 +460,11 @@ mod tests {
         first.counts().try_against(rules, None);
         standing.publish(1, &[Arc::clone(&first)], false, &rules, start).expect("no routes, no clash");
         assert_eq!(standing.due(&rules, start), Some(rules.time));
-        let answer = |count| (0..count).for_each(|_| drop(first.counts().answered(false, Duration::ZERO)));
+        let answer = |count| {
+            for _ in 0..count {
+                first.counts().answered(false, Duration::ZERO);
+            }
+        };
         let committed = |standing: &mut Standing, after: Duration| standing.commit(&rules, start + after).concat().len();
         answer(2);
         assert_eq!(committed(&mut standing, rules.time * 2), 0, "too few requests");
