@@ -16,9 +16,6 @@ const MAPS: u64 = 12;
 /// What a swap has open at its height: the artifact, its copy, the wires to a probe.
 const DESCRIPTORS: u64 = 16;
 
-/// What is left free on a disk, in bytes, unless it is a small one: others write there, too.
-const LEFT: u64 = 64 << 20;
-
 /// What there is, and what there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Share {
@@ -61,10 +58,10 @@ pub(crate) struct Allowed {
     pub libraries: Option<u64>,
     /// `vm.max_map_count`.
     pub maps: Option<u64>,
-    /// The soft limit of open files.
+    /// The soft limit of open files, as it was at the start.
     pub descriptors: Option<u64>,
-    /// The size of the disk that private copies are on, and what is free of it, in bytes.
-    pub disk: Option<(u64, u64)>,
+    /// What is free of the disk that private copies are on, in bytes.
+    pub disk: Option<u64>,
 }
 
 /// What one swap too many would exceed.
@@ -76,17 +73,14 @@ pub(crate) enum Over {
     Maps(u64, u64),
     /// Descriptors: these, of so many.
     Descriptors(u64, u64),
-    /// Bytes on disk: these, of so many.
-    Bytes(u64, u64),
 }
 
 impl Budget {
-    /// What of `allowed` swaps may use: nine parts in ten of what they share with what serves, and the disk up to its last hundredth or
-    /// [`LEFT`], whichever is less.
+    /// What of `allowed` swaps may use: nine parts in ten of what they share with what serves, and the whole disk.
     #[must_use]
     pub(crate) fn of(used: Used, allowed: Allowed) -> Self {
         let most = |all: u64| all - all / 10;
-        let disk = allowed.disk.map(|(size, free)| used.bytes.saturating_add(free).saturating_sub(LEFT.min(size / 100)));
+        let disk = allowed.disk.map(|free| used.bytes.saturating_add(free));
         Self {
             libraries: Share { used: used.libraries, limit: allowed.libraries },
             maps: Share { used: used.maps, limit: allowed.maps.map(most) },
@@ -95,16 +89,15 @@ impl Budget {
         }
     }
 
-    /// What so many more libraries would exceed. Their copies are on the disk already.
+    /// What so many more libraries would exceed. Their copies are on the disk already: that it is full was said where they were made.
     #[must_use]
     pub(crate) fn over(&self, libraries: u64) -> Option<Over> {
         let exceeds = |share: Share, more: u64| share.limit.filter(|limit| share.used.saturating_add(more) > *limit);
-        let Self { libraries: opened, maps, descriptors, bytes } = *self;
+        let Self { libraries: opened, maps, descriptors, .. } = *self;
         let of_libraries = exceeds(opened, libraries).map(|limit| Over::Libraries(opened.used, libraries, limit));
         let of_maps = || exceeds(maps, libraries.saturating_mul(MAPS)).map(|limit| Over::Maps(maps.used, limit));
         let of_descriptors = || exceeds(descriptors, DESCRIPTORS).map(|limit| Over::Descriptors(descriptors.used, limit));
-        let of_bytes = || exceeds(bytes, 0).map(|limit| Over::Bytes(bytes.used, limit));
-        of_libraries.or_else(of_maps).or_else(of_descriptors).or_else(of_bytes)
+        of_libraries.or_else(of_maps).or_else(of_descriptors)
     }
 }
 
@@ -124,9 +117,6 @@ impl fmt::Display for Over {
                 f,
                 "the process has {used} descriptors open, and swaps may take them to {limit} (nine tenths of the limit of open files)"
             ),
-            Self::Bytes(used, limit) => {
-                write!(f, "private copies have {used} bytes on a disk that has room for {limit} of them and nothing else")
-            }
         }
     }
 }
@@ -139,9 +129,8 @@ impl Over {
             Self::Libraries(..) => "restart the host when it suits, since no library is closed before that, or allow more",
             Self::Maps(..) => "restart the host when it suits, since no library is closed before that, or raise vm.max_map_count",
             Self::Descriptors(..) => {
-                "wait until there are fewer connections, or raise the limit of open files and restart the host"
+                "wait until there are fewer connections, or restart the host with a higher limit of open files"
             }
-            Self::Bytes(..) => "make room on the disk, or choose another folder with --data DIR",
         };
         match blocker {
             Some(blocker) => format!("{first}; what holds replaced code for the longest time is {blocker}"),
@@ -156,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    const ALLOWED: Allowed = Allowed { libraries: Some(3), maps: Some(1000), descriptors: Some(100), disk: Some((10_000, 5_000)) };
+    const ALLOWED: Allowed = Allowed { libraries: Some(3), maps: Some(1000), descriptors: Some(100), disk: Some(5_000) };
 
     fn check(used: Used, more: u64, expected: &Expect) {
         let over = Budget::of(used, ALLOWED).over(more);
@@ -191,21 +180,15 @@ mod tests {
             1,
             &expect![[r#"
                 the process has 75 descriptors open, and swaps may take them to 90 (nine tenths of the limit of open files)
-                wait until there are fewer connections, or raise the limit of open files and restart the host"#]],
+                wait until there are fewer connections, or restart the host with a higher limit of open files"#]],
         );
     }
 
     #[test]
-    fn a_disk_is_full_when_a_hundredth_of_it_is_left() {
-        let left = |free| {
-            let used = Used { bytes: 4_000, ..Used::default() };
-            Budget::of(used, Allowed { disk: Some((10_000, free)), ..Allowed::default() })
-        };
-        assert_eq!((left(100).bytes.limit, left(100).over(1)), (Some(4_000), None));
-        assert_eq!(left(600).bytes.limit, Some(4_500));
-        assert_eq!(left(99).over(1), Some(Over::Bytes(4_000, 3_999)));
-        let large = Allowed { disk: Some((1 << 40, LEFT)), ..Allowed::default() };
-        assert_eq!(Budget::of(Used::default(), large).over(1), None, "a hundredth of a large disk is much");
+    fn a_disk_has_room_for_what_is_there_and_what_is_free() {
+        let used = Used { bytes: 4_000, ..Used::default() };
+        let full = Budget::of(used, Allowed { disk: Some(0), ..Allowed::default() });
+        assert_eq!((full.bytes, full.over(1)), (Share { used: 4_000, limit: Some(4_000) }, None), "the copy is there already");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What becomes of a host that has loaded as much as it may?
 
 use std::io::Write;
+use std::process::Command;
+use std::time::Instant;
 
-use midair_tests::host::Launch;
-use midair_tests::project;
+use midair_tests::host::{Launch, Midair};
+use midair_tests::{cargo, patience, project};
 use serde_json::{Value, json};
 
-use crate::run::built;
+use crate::run::{built, one_and_two};
 
 fn waiting(text: &str) -> Vec<u8> {
     built(&format!(
@@ -71,4 +73,40 @@ fn fault_25_g4_over_the_budget_a_swap_is_refused_and_nobody_is_killed() {
     // What runs already needs no room, nor does going back.
     project::save(&path, &artifacts[0]);
     midair.wait_for("unchanged", |event| event["event"] == "unchanged");
+}
+
+#[test]
+fn fault_35_where_descriptors_get_short_a_swap_is_refused_before_it_takes_the_last() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("libhello.so");
+    project::save(&path, &one_and_two()[0]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 100 && exec \"$0\" \"$@\""]).arg(cargo::midair());
+    let mut midair = Launch::of(limited, "run", &[&path]).arg("--workers").arg("2").start();
+    midair.published();
+    let share = |midair: &Midair| {
+        let told: Value = midair.admin().get("/generations").json();
+        let share = &told["budget"]["descriptors"];
+        (share["used"].as_u64().expect("it is known"), share["limit"].as_u64().expect("it is known"))
+    };
+    assert_eq!(share(&midair).1, 90);
+    let until = Instant::now() + patience();
+    let mut connections = Vec::new();
+    // Sixteen are what a swap takes; each question takes one for a moment.
+    while share(&midair).0 + 16 <= 95 {
+        assert!(Instant::now() < until, "{:?} with {} connections", share(&midair), connections.len());
+        connections.push(midair.http().connect());
+    }
+    project::save(&path, &one_and_two()[1]);
+    let rejected = midair.rejected("E_BUDGET");
+    let said = format!("{} {}", rejected["reason"], rejected["help"]);
+    assert!(said.contains("descriptors open") && said.contains("fewer connections"), "{rejected}");
+    assert_eq!(midair.get("/").body, "one");
+    drop(connections);
+    while share(&midair).0 + 16 > 85 {
+        assert!(Instant::now() < until, "{:?} without connections", share(&midair));
+    }
+    assert_eq!(midair.admin().ask("POST", "/reload", &[], "").status, 202);
+    midair.published();
+    assert_eq!(midair.get("/").body, "two");
 }

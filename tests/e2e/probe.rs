@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +10,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-use midair_tests::host::Midair;
+use midair_tests::host::{Launch, Midair};
 use midair_tests::{cargo, patience, probe_cost, project};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
 use crate::dev::saying;
@@ -325,26 +325,23 @@ fn a_program_whose_main_lacks_the_hook_is_told_the_missing_line_and_a_probe_of_i
 
 #[test]
 fn where_no_process_can_be_started_the_refusal_names_the_option_for_it() {
-    let mut served = Served::one_with(&[]);
-    let pid = i32::try_from(served.midair.pid()).ok().and_then(Pid::from_raw);
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let limit = |files| prlimit(pid, Resource::Nofile, Rlimit { current: Some(files), maximum }).expect("it can be limited");
-    let open: BTreeSet<u64> = fs::read_dir(format!("/proc/{}/fd", served.midair.pid()))
-        .expect("the host is there")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    // Three more files: enough to copy and to read a plugin, too few for a socket and a pipe besides.
-    let third = (0..).filter(|number| !open.contains(number)).nth(2).expect("numbers don't end");
-    let before = limit(third + 1);
-    project::save(&served.path(), &one_and_two()[1]);
-    let rejected = served.midair.rejected("E_PROBE");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (own, path) = (folder.path().join("midair"), folder.path().join("libhello.so"));
+    assert!(Command::new("cp").arg(cargo::midair()).arg(&own).status().expect("cp runs").success());
+    project::save(&path, &one_and_two()[0]);
+    let mut midair = Launch::of(Command::new(&own), "run", &[&path]).start();
+    midair.published();
+    let allow = |mode| fs::set_permissions(&own, fs::Permissions::from_mode(mode)).expect("it is ours");
+    allow(0o600);
+    project::save(&path, &one_and_two()[1]);
+    let rejected = midair.rejected("E_PROBE");
     let said = format!("{} {}", rejected["reason"], rejected["help"]);
     assert!(said.contains("can't start itself once more") && said.contains("--no-probe"), "{rejected}");
-    limit(before.current.expect("there was a limit"));
-    assert_eq!(served.midair.get("/").body, "one");
-    assert_eq!(served.midair.admin().ask("POST", "/reload", &[], "").status, 202);
-    served.midair.published();
-    assert_eq!(served.midair.get("/").body, "two");
+    allow(0o755);
+    assert_eq!(midair.get("/").body, "one");
+    assert_eq!(midair.admin().ask("POST", "/reload", &[], "").status, 202);
+    midair.published();
+    assert_eq!(midair.get("/").body, "two");
 }
 
 #[test]

@@ -137,6 +137,8 @@ pub struct Host {
 struct Shared {
     options: Options,
     run: String,
+    /// How many files the process may have open, by its limit at the start.
+    open_files: Option<u64>,
     services: Arc<Services>,
     slot: Slot,
     /// Changed only together with the slot.
@@ -185,6 +187,7 @@ impl Host {
         let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
         let shared = Arc::new(Shared {
             run: run_id(),
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             services,
             slot: Slot::new(Arc::new(nothing)),
             standing: Mutex::new(Standing::new()),

@@ -169,8 +169,8 @@ impl Shared {
         let allowed = Allowed {
             libraries: self.options.most_libraries.map(|most| most as u64),
             maps: fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|most| most.trim().parse().ok()),
-            descriptors: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
-            disk: disk.map(|disk| (disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize))),
+            descriptors: self.open_files,
+            disk: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
         };
         Budget::of(used, allowed)
     }
