@@ -1,7 +1,7 @@
 //! How does an artifact become what serves, and how does what served before come back?
 //!
-//! The one room that sees both sides: files and libraries, snapshots and events. [`journey`] takes attempts through, on a thread of its
-//! own, one at a time; all that can fail happens before the publish and leaves everything as it was. [`watch`] commits what did well and
+//! The one room that sees both sides: files and libraries, snapshots and events. `journey` takes attempts through, on a thread of its
+//! own, one at a time; all that can fail happens before the publish and leaves everything as it was. `watch` commits what did well and
 //! goes back from what didn't, on another thread, so that no journey is ever waited for. Neither thread runs plugin code.
 //!
 //! Both change the standing under one lock, and store into the slot while they hold it: so there is an order of publishes and rollbacks,
@@ -143,6 +143,8 @@ pub struct Host {
 struct Shared {
     options: Options,
     run: String,
+    /// How many files the process may have open, by its limit at the start.
+    open_files: Option<u64>,
     services: Arc<Services>,
     slot: Slot,
     /// Changed only together with the slot.
@@ -195,6 +197,7 @@ impl Host {
         let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
         let shared = Arc::new(Shared {
             run: run_id(),
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             services,
             slot: Slot::new(Arc::new(nothing)),
             standing: Mutex::new(Standing::new(options.keep)),
