@@ -808,7 +808,7 @@ impl Built {
     }
 }
 
-/// Who counts what a library leaves in the process; see [`census`](crate::census). It stays as long as the library is mapped.
+/// Who counts what a library leaves in the process; see the room `census`. It stays as long as the library is mapped.
 #[repr(C)]
 #[derive(Clone, Copy, StableAbi)]
 pub struct Census {

@@ -159,8 +159,6 @@ struct Shared {
     /// Libraries opened so far, by plugin; none is ever closed.
     opened: Mutex<BTreeMap<String, usize>>,
     roll: Roll,
-    /// How many files the process may have open, by its limit at the start.
-    open_files: Option<u64>,
 }
 
 impl Host {
@@ -209,7 +207,6 @@ impl Host {
             known: Mutex::default(),
             opened: Mutex::default(),
             roll: Roll::default(),
-            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             options,
         });
         let (jobs, orders) = channel();
