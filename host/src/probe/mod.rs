@@ -33,7 +33,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) use self::parent::try_out;
+pub(crate) use self::parent::{Standby, stand_by, try_out};
 pub(crate) use self::wire::Order;
 
 /// Whether new bytes are tried in a child process before the host opens them.

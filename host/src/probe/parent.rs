@@ -40,17 +40,24 @@ const PRINTED: usize = 16 << 10;
 /// The longest line that a child says, in bytes: one that the plugin logs may have 16 Ki characters, each of which may be escaped.
 const LONGEST: usize = 1 << 20;
 
-/// Tries a plugin in a child process. What it logged and printed there is told if it is refused; if it isn't, it will say it again.
+/// Starts a child that waits for its order, while the host is still busy with the artifact. `None` where that isn't possible: why is told
+/// when it is needed. Dropped, it is ended.
+pub(crate) fn stand_by() -> Option<Standby> {
+    HOOKED.load(Ordering::Relaxed).then(Standby::start)?.ok()
+}
+
+/// Tries a plugin in a child process, in the one on standby if there is one. What it logged and printed there is told if it is refused; if it isn't, it will say it again.
 ///
 /// # Errors
 ///
 /// What the step found wrong; `E_PROBE` if the child died, ended or hung, or couldn't be started.
-pub(crate) fn try_out(order: &Order, bus: &Bus) -> Result<()> {
+pub(crate) fn try_out(order: &Order, standby: Option<Standby>, bus: &Bus) -> Result<()> {
     let failed = |reason: String| Error::rejected(Code::Probe, Stage::Probe, &order.plugin, reason);
     if !HOOKED.load(Ordering::Relaxed) {
         return Err(without_hook(order, "this program can't try it"));
     }
-    let mut trial = Trial::start(order).map_err(|error| {
+    let started = standby.map_or_else(Standby::start, Ok).and_then(|child| Trial::of(child, order));
+    let mut trial = started.map_err(|error| {
         failed("the host can't start itself once more to try it".to_owned()).caused_by(error).help(
             "see to the limit of processes and to /proc, or start the host with --no-probe (in a program of your own: Probe::Off)",
         )
@@ -92,9 +99,8 @@ enum End {
     Died,
 }
 
-/// A child that is listened to. Dropped, it and its process group are ended.
-struct Trial<'a> {
-    order: &'a Order,
+/// A child without an order yet. Dropped, it and its process group are ended.
+pub(crate) struct Standby {
     /// Taken by `Drop` alone.
     process: Option<Child>,
     group: Option<Pid>,
@@ -102,8 +108,14 @@ struct Trial<'a> {
     ended: Option<OwnedFd>,
     /// `None` once the child shut it.
     wire: Option<UnixStream>,
-    heard: Vec<u8>,
     output: Option<PipeReader>,
+}
+
+/// A child that is listened to.
+struct Trial<'a> {
+    order: &'a Order,
+    child: Standby,
+    heard: Vec<u8>,
     printed: VecDeque<u8>,
     logged: VecDeque<(String, String)>,
     /// What the child is at, since it said who it is.
@@ -112,12 +124,10 @@ struct Trial<'a> {
     until: Instant,
 }
 
-impl<'a> Trial<'a> {
-    fn start(order: &'a Order) -> io::Result<Self> {
-        let (mut wire, theirs) = UnixStream::pair()?;
+impl Standby {
+    fn start() -> io::Result<Self> {
+        let (wire, theirs) = UnixStream::pair()?;
         let (output, prints) = io::pipe()?;
-        wire.write_all(&line(order))?;
-        wire.set_nonblocking(true)?;
         rustix::io::ioctl_fionbio(&output, true)?;
         let own_name = std::env::args_os().next().unwrap_or_else(|| OsString::from("midair"));
         // The running program itself, whatever lies at its path by now. No `pre_exec`: a big host isn't forked.
@@ -129,14 +139,31 @@ impl<'a> Trial<'a> {
         drop(command);
         let group = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
         let ended = group.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Ok(Self { process: Some(process), group, ended, wire: Some(wire), output: Some(output) })
+    }
+
+    /// Once only: when its process has been waited for, the number may be another's.
+    fn end_group(&mut self) {
+        if let Some(group) = self.group.take() {
+            // It fails where nobody of the group is left.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl<'a> Trial<'a> {
+    fn of(mut child: Standby, order: &'a Order) -> io::Result<Self> {
+        if let Some(wire) = &mut child.wire {
+            // If it is dead already, that is told as any other death.
+            match wire.write_all(&line(order)) {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+                _ => wire.set_nonblocking(true)?,
+            }
+        }
         Ok(Self {
             order,
-            process: Some(process),
-            group,
-            ended,
-            wire: Some(wire),
+            child,
             heard: Vec::new(),
-            output: Some(output),
             printed: VecDeque::new(),
             logged: VecDeque::new(),
             step: None,
@@ -164,16 +191,19 @@ impl<'a> Trial<'a> {
 
     /// Waits until there is something to hear, for at most `left`. Whether the process has ended.
     fn wait(&mut self, left: Duration) -> bool {
-        let left = if self.ended.is_some() { left } else { left.min(LOOK) };
+        let left = if self.child.ended.is_some() { left } else { left.min(LOOK) };
         let timeout = Timespec::try_from(left).ok();
-        let fds =
-            [self.ended.as_ref().map(AsFd::as_fd), self.wire.as_ref().map(AsFd::as_fd), self.output.as_ref().map(AsFd::as_fd)];
+        let fds = [
+            self.child.ended.as_ref().map(AsFd::as_fd),
+            self.child.wire.as_ref().map(AsFd::as_fd),
+            self.child.output.as_ref().map(AsFd::as_fd),
+        ];
         let mut polled: Vec<PollFd<'_>> = fds.into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         // Interrupted or not, what is there is looked at next.
         let _ = poll(&mut polled, timeout.as_ref());
-        match &self.ended {
+        match &self.child.ended {
             Some(_) => polled.first().is_some_and(|ended| !ended.revents().is_empty()),
-            None => self.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|status| status.is_some())),
+            None => self.child.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|status| status.is_some())),
         }
     }
 
@@ -182,9 +212,9 @@ impl<'a> Trial<'a> {
         let mut piece = [0; 16 << 10];
         // More than a pipe holds: who prints without a pause is heard between two looks at the clock.
         for _ in 0..8 {
-            let Some(output) = &mut self.output else { return };
+            let Some(output) = &mut self.child.output else { return };
             match output.read(&mut piece) {
-                Ok(0) => self.output = None,
+                Ok(0) => self.child.output = None,
                 Ok(read) => {
                     self.printed.extend(&piece[..read]);
                     let surplus = self.printed.len().saturating_sub(PRINTED);
@@ -199,9 +229,9 @@ impl<'a> Trial<'a> {
     /// Takes what was said so far; how it ended, if that was among it.
     fn hear(&mut self) -> Option<End> {
         let mut piece = [0; 4096];
-        while let Some(wire) = &mut self.wire {
+        while let Some(wire) = &mut self.child.wire {
             match wire.read(&mut piece) {
-                Ok(0) => self.wire = None,
+                Ok(0) => self.child.wire = None,
                 Ok(read) => {
                     self.heard.extend(&piece[..read]);
                     if self.heard.len() > LONGEST {
@@ -213,7 +243,7 @@ impl<'a> Trial<'a> {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.wire = None,
+                Err(_) => self.child.wire = None,
             }
         }
         None
@@ -263,9 +293,9 @@ impl<'a> Trial<'a> {
 
     /// Why a child ended by itself.
     fn post_mortem(&mut self) -> Error {
-        self.end_group();
+        self.child.end_group();
         self.drain();
-        let status = self.process.as_mut().map_or_else(|| Err(ErrorKind::NotFound.into()), Child::wait);
+        let status = self.child.process.as_mut().map_or_else(|| Err(ErrorKind::NotFound.into()), Child::wait);
         let last = self.printed(3).join(" / ");
         let last = if last.is_empty() { last } else { format!("; its last words: {last}") };
         let how = status.map_or_else(|error| format!("in a way that isn't known ({error})"), told);
@@ -290,17 +320,9 @@ impl<'a> Trial<'a> {
         let longest = |line: &&str| line.chars().take(300).collect();
         all[all.len().saturating_sub(lines)..].iter().map(longest).collect()
     }
-
-    /// Once only: when its process has been waited for, the number may be another's.
-    fn end_group(&mut self) {
-        if let Some(group) = self.group.take() {
-            // It fails where nobody of the group is left.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
 }
 
-impl Drop for Trial<'_> {
+impl Drop for Standby {
     /// The verdict is there: nobody waits until the system has taken the process apart. Where no thread can be had for that, the process
     /// stays in the system's table until the host ends.
     fn drop(&mut self) {

@@ -18,7 +18,7 @@ use crate::generation::{Alarm, Generation, Identity, go_live};
 use crate::inspect::{self, Inspected, inspect};
 use crate::marks::Held;
 use crate::probation::Verdict;
-use crate::probe::{self, Probe};
+use crate::probe::{self, Probe, Standby};
 use crate::seed::{self, Bug};
 use crate::snapshot::Snapshot;
 use crate::stage::Staged;
@@ -118,6 +118,8 @@ impl Journey {
     /// Every step before publish that looks at an artifact. `prepared` has what was made so far, whatever is returned.
     fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], settles: bool, prepared: &mut Prepared) -> Result<()> {
         let now = self.shared.slot.now();
+        // A process takes its time to start, as the disk does.
+        let mut standby = (self.shared.options.probe == Probe::On).then(probe::stand_by).flatten();
         let (mut changed, mut names) = (Vec::new(), BTreeSet::new());
         for artifact in artifacts {
             let judged = self.judge(attempt, artifact)?;
@@ -147,7 +149,7 @@ impl Journey {
         }
         self.fits(&changed)?;
         for judged in &changed {
-            self.probe(attempt, judged)?;
+            self.probe(attempt, judged, standby.take())?;
         }
         for judged in changed {
             self.candidate(attempt, judged, prepared)?;
@@ -189,7 +191,7 @@ impl Journey {
     }
 
     /// Tries new bytes in a child process, before anything of them is opened here.
-    fn probe(&self, attempt: &mut Attempt, judged: &Judged) -> Result<()> {
+    fn probe(&self, attempt: &mut Attempt, judged: &Judged, standby: Option<Standby>) -> Result<()> {
         let options = &self.shared.options;
         if options.probe == Probe::Off {
             return Ok(());
@@ -202,7 +204,7 @@ impl Journey {
             dev: options.dev,
             deadline: options.deadline,
         };
-        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, &self.shared.services.bus));
+        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.bus));
         if seed::is(Bug::ProbeIgnored) { Ok(()) } else { tried }
     }
 
