@@ -152,7 +152,7 @@ pub(crate) fn decode(mut params: Vec<(String, String)>) -> Option<Vec<(String, S
 pub(crate) struct Invocation {
     // Dropped first: a future of the plugin must go before the call that keeps its code.
     work: Work,
-    /// When the handler was called: what came before, such as a slow upload, isn't its own time.
+    /// When the handler was called, if that is wanted: what came before, such as a slow upload, isn't its own time.
     called: Option<Instant>,
     call: Arc<Call>,
 }
@@ -213,7 +213,7 @@ impl Future for Invocation {
             Work::Ready(request) => {
                 let Some(code) = this.call.generation.code() else { return Poll::Ready(Answer::Panic(String::new())) };
                 let handle = this.call.context();
-                this.called = Some(Instant::now());
+                this.called = this.call.generation.counts().wants_time().then(Instant::now);
                 let outcome = lend(context.waker(), |waker| code.call(this.call.handler, handle, *request, waker));
                 match Taken::take(outcome) {
                     // Its first poll is done and has our waker.
@@ -233,7 +233,7 @@ impl Future for Invocation {
             },
             Work::Done => return Poll::Pending,
         };
-        let took = this.called.map_or(Duration::ZERO, |called| called.elapsed());
+        let took = this.called.map(|called| called.elapsed());
         Poll::Ready(this.call.answer(outcome, took))
     }
 }
@@ -243,7 +243,7 @@ impl Call {
     #[cfg(feature = "http")]
     pub(crate) fn failed(&self, error: String) {
         // Its time is the host's limit, not its own: it counts as failed and no more.
-        self.generation.answered(true, Duration::ZERO);
+        self.generation.answered(true, None);
         self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
     }
 
@@ -254,7 +254,7 @@ impl Call {
     }
 
     /// Turns an outcome into an answer, counts it and tells of what went wrong.
-    fn answer(self: &Arc<Self>, outcome: Outcome, took: Duration) -> Answer {
+    fn answer(self: &Arc<Self>, outcome: Outcome, took: Option<Duration>) -> Answer {
         let (kind, status) = (outcome.kind(), outcome.status());
         let has_failed = kind != Outcome::DONE || !(200..500).contains(&status);
         let has_failed = has_failed && !(kind == Outcome::PANIC && seed::is(Bug::PanicUncounted));

@@ -272,7 +272,7 @@ impl Generation {
     }
 
     /// Counts an answer and tells what it leads to, if the generation is on trial. No lock.
-    pub(crate) fn answered(&self, failed: bool, took: Duration) {
+    pub(crate) fn answered(&self, failed: bool, took: Option<Duration>) {
         if let Some(verdict) = self.counts.answered(failed, took) {
             // Without a listener the host has ended.
             let _ = self.services.alarms.send(Alarm { generation: self.key, verdict, at: Instant::now() });

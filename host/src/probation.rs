@@ -111,6 +111,11 @@ pub(crate) struct Counts {
     trial: OnceLock<Trial>,
 }
 
+/// The first so many answers of a generation are timed, and of the others one in so many: reading the clock twice is worth more than that
+/// on the way of a request.
+const ALL_TIMED: u64 = 1_000;
+const TIMED: u64 = 16;
+
 /// What is heard of a trial.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Verdict {
@@ -123,16 +128,23 @@ pub(crate) enum Verdict {
 }
 
 impl Counts {
-    /// Counts an answer; what it leads to if the generation is on trial.
-    pub(crate) fn answered(&self, failed: bool, took: Duration) -> Option<Verdict> {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+    /// Whether the next answer's time is wanted: on trial each, else enough of them to know how the generation fares.
+    #[must_use]
+    pub(crate) fn wants_time(&self) -> bool {
+        let requests = self.requests.load(Relaxed);
+        requests < ALL_TIMED || requests.is_multiple_of(TIMED) || self.trial.get().is_some_and(|trial| !trial.over.load(Relaxed))
+    }
+
+    /// Counts an answer, and its time if it was taken; what it leads to if the generation is on trial.
+    pub(crate) fn answered(&self, failed: bool, took: Option<Duration>) -> Option<Verdict> {
+        let took = took.map(|took| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         self.requests.fetch_add(1, Relaxed);
         if failed {
             self.errors.fetch_add(1, Relaxed);
         }
-        self.times.count(took);
+        took.into_iter().for_each(|took| self.times.count(took));
         let trial = self.trial.get()?;
-        if trial.over.load(Relaxed) { None } else { trial.answered(failed, took) }
+        if trial.over.load(Relaxed) { None } else { trial.answered(failed, took.unwrap_or_default()) }
     }
 
     /// Puts the generation on trial, to be held against `before`. A generation is on trial once.
@@ -188,7 +200,7 @@ impl Trial {
         reason = "saturates as it should"
     )]
     fn new(rules: Rules, before: Option<&Counts>) -> Self {
-        let enough = before.filter(|before| before.requests.load(Relaxed) >= rules.requests.max(1));
+        let enough = before.filter(|before| before.times.all() >= rules.requests.max(1));
         let least = u64::try_from(rules.latency_least.as_nanos()).unwrap_or(u64::MAX);
         let limit = enough.map_or(u64::MAX, |before| (before.times.p99() as f64 * rules.latency_factor) as u64).max(least);
         Self {
@@ -259,6 +271,10 @@ impl Times {
         self.0[place(nanoseconds)].fetch_add(1, Relaxed);
     }
 
+    fn all(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
     /// What 99 of 100 answers took at most, in nanoseconds, rounded up to the place's end.
     fn p99(&self) -> u64 {
         let counts: Vec<u64> = self.0.iter().map(|count| count.load(Relaxed)).collect();
@@ -300,10 +316,10 @@ mod tests {
     fn counts(quick: u64, failed: u64, slow: u64, time: Duration) -> Counts {
         let counts = Counts::default();
         for n in 0..quick {
-            counts.answered(n < failed, QUICK);
+            counts.answered(n < failed, Some(QUICK));
         }
         for _ in 0..slow {
-            counts.answered(false, time);
+            counts.answered(false, Some(time));
         }
         counts
     }
@@ -312,7 +328,8 @@ mod tests {
     fn check(before: Option<&Counts>, story: &str) -> Vec<(usize, Verdict)> {
         let counts = Counts::default();
         counts.try_against(RULES, before);
-        let answers = story.chars().map(|answer| counts.answered(answer == 'x', if answer == 's' { QUICK * 5 } else { QUICK }));
+        let answers =
+            story.chars().map(|answer| counts.answered(answer == 'x', Some(if answer == 's' { QUICK * 5 } else { QUICK })));
         answers.enumerate().filter_map(|(at, verdict)| Some((at + 1, verdict?))).collect()
     }
 
@@ -385,12 +402,12 @@ mod tests {
     fn a_trial_that_is_over_judges_no_more_and_a_breach_is_said_once() {
         let counts = Counts::default();
         counts.try_against(RULES, None);
-        let said = (0..20).filter(|_| counts.answered(true, QUICK).is_some()).count();
+        let said = (0..20).filter(|_| counts.answered(true, Some(QUICK)).is_some()).count();
         assert_eq!((said, counts.judged()), (1, 5));
         let counts = Counts::default();
         counts.try_against(RULES, None);
         counts.end_trial();
-        assert!((0..100).all(|_| counts.answered(true, QUICK).is_none()));
+        assert!((0..100).all(|_| counts.answered(true, Some(QUICK)).is_none()));
         assert_eq!((counts.requests.load(Relaxed), counts.errors.load(Relaxed)), (100, 100));
     }
 }

@@ -462,7 +462,7 @@ mod tests {
         assert_eq!(standing.due(&rules, start), Some(rules.time));
         let answer = |count| {
             for _ in 0..count {
-                first.counts().answered(false, Duration::ZERO);
+                first.counts().answered(false, None);
             }
         };
         let committed = |standing: &mut Standing, after: Duration| standing.commit(&rules, start + after).concat().len();

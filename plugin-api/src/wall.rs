@@ -51,13 +51,14 @@ thread_local! {
 pub fn guard<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
     let (depth, is_raised) = GUARDS.get();
     // A guard inside a `Drop` while an outer panic unwinds must not lose the outer one's place. What the outermost finds is of another call.
-    let outer = if depth > 0 && is_raised { SITE.get() } else { None };
+    // Boxed, as it is large and hardly ever there: guards are on the way of each request.
+    let outer = if depth > 0 && is_raised { SITE.get().map(Box::new) } else { None };
     GUARDS.set((depth + 1, outer.is_some()));
     let result = catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let site = SITE.get().filter(|_| GUARDS.get().1);
         // The payload's `Drop` may panic in its turn, still guarded.
         let message = message(payload);
-        SITE.set(outer);
+        SITE.set(outer.as_deref().copied());
         GUARDS.set((depth + 1, outer.is_some()));
         match site {
             Some(site) => Panic { message, location: site.text(), frames: site.frames() },

@@ -229,7 +229,9 @@ impl Project {
     /// Makes sure that cargo sees these changes, which it judges by time stamps alone. Call it before a build.
     pub fn distrust(&self, changed: &[PathBuf]) {
         let Some(last_build) = self.last_build else { return };
-        for file in changed.iter().filter(|file| staleness::is_doubtful(file, last_build)) {
+        // What the last build read has to be built anew in any case: there its stamps needn't be asked.
+        let is_listed = |file: &PathBuf| self.listed.values().any(|files| files.contains(file));
+        for file in changed.iter().filter(|file| is_listed(file) || staleness::is_doubtful(file, last_build)) {
             for group in &self.groups {
                 let is_rust = file.extension().is_some_and(|extension| extension == "rs");
                 match group.package_of(file).filter(|_| is_rust) {
