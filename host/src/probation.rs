@@ -160,6 +160,12 @@ impl Counts {
         }
     }
 
+    /// Whether it was on trial and isn't any more.
+    #[must_use]
+    pub(crate) fn is_over(&self) -> bool {
+        self.trial.get().is_some_and(|trial| trial.over.load(Relaxed))
+    }
+
     /// How many answers were judged on trial.
     #[must_use]
     pub(crate) fn judged(&self) -> u64 {

@@ -291,15 +291,16 @@ impl Standing {
     }
 
     fn is_due(&self, trial: &Trial, rules: &Rules, now: Instant) -> bool {
-        let judged = |name: &String| self.places.get(name).map_or(0, |place| place.live.generation.counts().judged());
-        let enough = trial.settles || trial.plugins.iter().all(|name| judged(name) >= rules.requests);
+        let counts = || trial.plugins.iter().filter_map(|name| self.places.get(name)).map(|place| place.live.generation.counts());
+        // One that has failed is on its way back, even if that wasn't heard yet.
+        let enough = trial.settles || counts().all(|counts| counts.judged() >= rules.requests && !counts.is_over());
         enough && now.saturating_duration_since(trial.since) >= rules.time
     }
 
     /// When a trial may next be over by time, or has been and lacks requests.
     #[must_use]
     pub(crate) fn due(&self, rules: &Rules, now: Instant) -> Option<Duration> {
-        let left = |trial: &Trial| (trial.since + rules.time).saturating_duration_since(now);
+        let left = |trial: &Trial| rules.time.saturating_sub(now.saturating_duration_since(trial.since));
         self.trials.iter().map(left).filter(|left| !left.is_zero()).min()
     }
 
@@ -472,6 +473,12 @@ mod tests {
         assert_eq!(committed(&mut standing, rules.time - Duration::from_nanos(1)), 0, "too early");
         assert_eq!(committed(&mut standing, rules.time), 1);
         assert_eq!((committed(&mut standing, rules.time * 2), standing.due(&rules, start)), (0, None), "once");
+        let failed = generation("a", 2, &services);
+        failed.counts().try_against(rules, None);
+        standing.publish(2, &[Arc::clone(&failed)], false, &rules, start).expect("no routes, no clash");
+        (0..5).for_each(|_| drop(failed.counts().answered(true, None).map(|verdict| format!("{verdict:?}"))));
+        assert_eq!(committed(&mut standing, rules.time), 0, "it failed, whoever has heard of it");
+        assert_eq!(standing.due(&Rules { time: Duration::MAX, ..rules }, start), Some(Duration::MAX), "no time is too long");
         // What an earlier run committed needs its time alone.
         let mut standing = Standing::new(4);
         standing.publish(1, &[generation("a", 1, &services)], true, &rules, start).expect("no routes, no clash");

@@ -24,13 +24,15 @@ pub(super) fn watch(shared: &Shared, alarms: &Receiver<Alarm>) {
     // Something that is due soon must also be seen if it was published since this began to wait: publishing rings.
     const LONG: Duration = Duration::from_secs(3600);
     loop {
-        let due = shared.standing.lock().due(&shared.options.rules, Instant::now());
+        // One moment for both: what isn't due at it is due later.
+        let now = Instant::now();
+        commit(shared, now);
+        let due = shared.standing.lock().due(&shared.options.rules, now);
         match alarms.recv_timeout(due.unwrap_or(LONG)) {
             Ok(Alarm { generation, verdict: Verdict::Breach(breach), at }) => breached(shared, generation, &breach, at),
             Ok(Alarm { verdict: Verdict::Enough | Verdict::Begun, .. }) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        commit(shared, Instant::now());
     }
 }
 

@@ -3,12 +3,12 @@
 //!
 //! | option | |
 //! |---|---|
-//! | `--swaps N` | how many swaps [200] |
-//! | `--rps R` | how many requests a second [1000] |
-//! | `--seconds S` | over how long the swaps are spread [as fast as they go] |
-//! | `--connections N` | how many connections ask [64] |
-//! | `--late MS` | an answer is late that takes longer [250] |
-//! | `--weigh K` | the process is weighed each K swaps [twenty times in all] |
+//! | `--swaps N` | how many swaps (default: 200) |
+//! | `--rps R` | how many requests a second (default: 1000) |
+//! | `--seconds S` | over how long the swaps are spread (default: as fast as they go) |
+//! | `--connections N` | how many connections ask (default: 64) |
+//! | `--late MS` | an answer is late that takes longer (default: 250) |
+//! | `--weigh K` | the process is weighed each K swaps (default: twenty times in all) |
 //! | `--keys` | fewer free keys of pthread than before are a fault |
 //! | `--debug` | the midair that tests use, not a released one |
 //! | `-- ARGS` | for `midair run` |
