@@ -17,14 +17,13 @@ mod beside;
 mod places;
 mod trust;
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustix::fs::FallocateFlags;
 
 pub(crate) use beside::beside;
 use places::{Places, is_of_the_place};
@@ -36,9 +35,6 @@ use crate::seed::{self, Bug};
 
 /// How much is hashed and written at a time, in bytes: what was read is still in the processor's cache when it is hashed and written.
 const PIECE: usize = 256 << 10;
-
-/// What is mapped ends at a multiple of this, the largest page of the platforms that there are.
-const PAGE: u64 = 64 << 10;
 
 /// What is taken, and what its copies have to withstand.
 #[derive(Clone, Debug)]
@@ -67,8 +63,6 @@ pub(crate) struct Staged {
     code: String,
     durable: bool,
     rest: Option<Rest>,
-    /// Where the part ends that the loader reads.
-    loaded: Option<u64>,
 }
 
 /// What is hashed and not yet written.
@@ -119,23 +113,9 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // If it was opened it stays mapped without its name, and its room isn't free before the process ends: what isn't mapped, most of
-        // a development build, goes now, unless somebody keeps the file by another name. It becomes a hole rather than the file's end:
-        // who reads there, for the names of a panic's frames, finds zeros and isn't killed. Where that fails it costs disk, nothing else.
-        let is_only_ours = fs::metadata(&self.path).is_ok_and(|copy| copy.nlink() == 1);
-        if let Some(loaded) = self.loaded.filter(|_| is_only_ours) {
-            let _ = fs::set_permissions(&self.path, Permissions::from_mode(0o600))
-                .and_then(|()| OpenOptions::new().write(true).open(&self.path))
-                .and_then(|copy| punch(&copy, loaded.next_multiple_of(PAGE)));
-        }
+        // A copy that can't be removed costs disk, nothing else. If it was opened, it stays mapped without its name.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// Gives back the room of all that is behind `from`.
-fn punch(file: &File, from: u64) -> io::Result<()> {
-    let Some(length) = file.metadata()?.len().checked_sub(from).filter(|length| *length > 0) else { return Ok(()) };
-    Ok(rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, from, length)?)
 }
 
 /// The host's private copies.
@@ -279,15 +259,9 @@ impl Staging {
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         // From here on the file goes when this is dropped.
         let draft = folder.join(format!("{attempt}.{number}"));
-        let mut staged = Staged {
-            path: draft,
-            digest: String::new(),
-            code: String::new(),
-            durable: self.rules.durable,
-            rest: None,
-            loaded: None,
-        };
-        let Teed { size, digest, copy, from, loaded } = self.tee(file, &staged.path, &lost)?;
+        let mut staged =
+            Staged { path: draft, digest: String::new(), code: String::new(), durable: self.rules.durable, rest: None };
+        let Teed { size, digest, copy, from } = self.tee(file, &staged.path, &lost)?;
         if size > self.rules.limit {
             let error = rejected(Code::Size, &format!("it has more than {} bytes", self.rules.limit));
             return Err(error.help("raise the limit with --artifact-limit, if it has to be that large").into());
@@ -303,7 +277,6 @@ impl Staging {
         let name = folder.join(format!("{attempt}.{number}-{}.so", &digest[..16]));
         fs::rename(&staged.path, &name).map_err(|error| unwritable(&staged.path, error))?;
         (staged.path, staged.code, staged.digest) = (name, code.unwrap_or_else(|| digest.clone()), digest);
-        staged.loaded = loaded;
         if from < size {
             let source = file.try_clone().map_err(lost)?;
             staged.rest = Some(Rest { source, copy, from, stamp: before });
@@ -315,12 +288,12 @@ impl Staging {
     fn tee(&self, from: &mut File, to: &Path, lost: &dyn Fn(io::Error) -> Failed) -> Result<Teed, Failed> {
         let failed = |error| unwritable(to, error);
         let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o500).open(to).map_err(failed)?;
-        let (mut hasher, mut piece, mut size, mut loaded) = (blake3::Hasher::new(), vec![0; PIECE], 0, None);
+        let (mut hasher, mut piece, mut size, mut end) = (blake3::Hasher::new(), vec![0; PIECE], 0, u64::MAX);
         // Another folder may have been tried before.
         from.rewind().map_err(lost)?;
         if from.metadata().map_err(lost)?.len() > self.rules.limit {
             // Nothing of it is needed.
-            return Ok(Teed { size: u64::MAX, digest: String::new(), copy, from: u64::MAX, loaded: None });
+            return Ok(Teed { size: u64::MAX, digest: String::new(), copy, from: u64::MAX });
         }
         while size <= self.rules.limit {
             let read = match from.read(&mut piece) {
@@ -330,18 +303,16 @@ impl Staging {
                 Err(error) => return Err(lost(error)),
             };
             hasher.update(&piece[..read]);
-            if size == 0 {
-                loaded = (self.format.loaded)(&piece[..read]);
+            if size == 0 && !self.rules.durable {
+                end = (self.format.loaded)(&piece[..read]).unwrap_or(u64::MAX);
             }
-            let end = loaded.filter(|_| !self.rules.durable).unwrap_or(u64::MAX);
             let wanted = usize::try_from(end.saturating_sub(size)).unwrap_or(usize::MAX).min(read);
             copy.write_all(&piece[..wanted]).map_err(failed)?;
             size += read as u64;
         }
         // What isn't written yet reads as zeros, and the file has its length.
         copy.set_len(size).map_err(failed)?;
-        let from = loaded.filter(|_| !self.rules.durable).unwrap_or(u64::MAX).min(size);
-        Ok(Teed { size, digest: hasher.finalize().to_hex().to_string(), copy, from, loaded })
+        Ok(Teed { size, digest: hasher.finalize().to_hex().to_string(), copy, from: end.min(size) })
     }
 
     /// The folders that copies may be in.
@@ -367,13 +338,12 @@ fn verify(digest: &str, artifact: &Path, path: &Path) -> Result<()> {
     }
 }
 
-/// What came of a copy: `copy` has the bytes before `from`, all `size` of them are in the digest, the loader reads those before `loaded`.
+/// What came of a copy: `copy` has the bytes before `from`, all `size` of them are in the digest.
 struct Teed {
     size: u64,
     digest: String,
     copy: File,
     from: u64,
-    loaded: Option<u64>,
 }
 
 /// What moves when a file is written to: its length, and when its content and its inode last changed.
@@ -434,32 +404,6 @@ mod tests {
         assert_eq!(fs::read(one.path()).expect("a file"), fs::read(&artifact).expect("a file"));
         drop((one, two));
         assert_eq!(files(&data.path().join("staged")), 0);
-    }
-
-    #[test]
-    fn a_copy_that_is_still_open_gives_back_the_room_of_what_the_loader_doesnt_read() {
-        let data = tempfile::tempdir().expect("a folder");
-        let artifact = data.path().join("libx.so");
-        fs::write(&artifact, vec![7; 3 * PIECE]).expect("a file");
-        let format = Format { loaded: |_| Some(PAGE + 10), ..FORMAT };
-        for durable in [false, true] {
-            let staging = open(data.path(), Rules { durable, ..rules() }, format);
-            let mut copy = staging.copy(&artifact, 1).expect("a copy");
-            copy.complete();
-            let held = File::open(copy.path()).expect("a file");
-            let room = || held.metadata().expect("a file").blocks() * 512;
-            assert!(room() >= 3 * PIECE as u64);
-            drop(copy);
-            assert!(room() <= 2 * PAGE, "{}", room());
-            assert_eq!(held.metadata().expect("a file").len(), 3 * PIECE as u64);
-            // What was committed has the file by another name, and needs all of it.
-            let (mut copy, other) = (staging.copy(&artifact, 1).expect("a copy"), data.path().join("committed"));
-            copy.complete();
-            fs::hard_link(copy.path(), &other).expect("a link");
-            drop(copy);
-            assert!(fs::metadata(&other).expect("a file").blocks() * 512 >= 3 * PIECE as u64);
-            fs::remove_file(other).expect("a file");
-        }
     }
 
     #[test]
@@ -602,7 +546,7 @@ mod tests {
         let folder = data.path().join("releases");
         fs::create_dir(&folder).expect("a folder");
         fs::write(folder.join("libx.so"), "x").expect("a file");
-        fs::set_permissions(&folder, Permissions::from_mode(0o775)).expect("a mode");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o775)).expect("a mode");
         let strict = Rules { trust: Trust::Strict { owners: Vec::new() }, ..rules() };
         for (rules, code) in [(strict, Some(Code::Perm)), (rules(), None)] {
             let staging = open(data.path(), rules, FORMAT);
