@@ -58,7 +58,7 @@ fn binary(args: &[&str]) -> PathBuf {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(repository::root()).args(["build", "-p", "midair", "--bin", "midair"]).args(args);
         cargo.arg("--target-dir").arg(repository::target());
-        executable(&mut cargo)
+        executable(&mut cargo, "midair")
     })
 }
 
@@ -74,7 +74,7 @@ pub fn seeded_midair() -> &'static Path {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(repository::root()).args(["build", "-p", "midair", "--bin", "midair"]);
         cargo.env("RUSTFLAGS", "--cfg midair_seeded").arg("--target-dir").arg(repository::target().join("seeded"));
-        executable(&mut cargo)
+        executable(&mut cargo, "midair")
     })
 }
 
@@ -89,7 +89,7 @@ pub fn tests(name: &str) -> PathBuf {
     // As a whole run of the tests builds them, so that this has nothing to build after one.
     cargo.current_dir(repository::root()).args(["test", "--workspace", "--no-run", "--test", name]);
     cargo.arg("--target-dir").arg(repository::target());
-    executable(&mut cargo)
+    executable(&mut cargo, name)
 }
 
 /// An example of this package: a program that only tests start.
@@ -102,13 +102,13 @@ pub fn example(name: &str) -> PathBuf {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(repository::root()).args(["build", "-p", "midair-tests", "--example", name]);
     cargo.arg("--target-dir").arg(repository::target());
-    executable(&mut cargo)
+    executable(&mut cargo, name)
 }
 
-/// Builds what is one executable and says where it is.
-fn executable(cargo: &mut Command) -> PathBuf {
-    let executables = |message: &Value| message["executable"].as_str().map(PathBuf::from);
-    build(cargo).iter().find_map(executables).expect("cargo names the executable")
+/// Builds the executable of the target `name` and says where it is. Cargo may build others for it: tests get the package's binaries.
+fn executable(cargo: &mut Command, name: &str) -> PathBuf {
+    let asked = |message: &Value| message["executable"].as_str().filter(|_| message["target"]["name"] == name).map(PathBuf::from);
+    build(cargo).iter().find_map(asked).expect("cargo names the executable")
 }
 
 /// Builds the cdylibs of the workspace in `folder` into `target` and says where they are.
