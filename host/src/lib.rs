@@ -34,6 +34,7 @@ mod layout;
 #[expect(unsafe_code, reason = "the only caller of dlopen")]
 mod library;
 mod stage;
+mod way;
 
 // What serves.
 mod answer;

@@ -4,12 +4,12 @@
 //! to it, decides what the host does. This room walks the way as the kernel does, link by link, and names the first place that somebody
 //! else may change.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+
+use crate::way::Way;
 
 /// Whose files are taken.
 ///
@@ -38,9 +38,6 @@ pub(super) enum Flaw {
     Writable { place: PathBuf, what: &'static str, mode: u32 },
 }
 
-/// More links than this lead nowhere (the kernel's own limit).
-const MOST_LINKS: usize = 40;
-
 const STICKY: u32 = 0o1000;
 const GROUP: u32 = 0o020;
 const OTHERS: u32 = 0o002;
@@ -54,32 +51,14 @@ pub(super) fn walk(path: &Path, owners: &[u32]) -> Result<PathBuf, Flaw> {
     let path = std::path::absolute(path).map_err(Flaw::Io)?;
     let host = rustix::process::geteuid().as_raw();
     let is_trusted = |owner: u32| owner == 0 || owner == host || owners.contains(&owner);
-    let mut rest: VecDeque<OsString> = parts(&path).collect();
-    let (mut at, mut links) = (PathBuf::from("/"), 0);
-    judge(&at, &fs::symlink_metadata(&at).map_err(Flaw::Io)?, &is_trusted)?;
-    while let Some(part) = rest.pop_front() {
-        if part == "/" {
-            at = PathBuf::from("/");
-        } else if part == ".." {
-            at.pop();
-        } else {
-            at.push(part);
-            let about = fs::symlink_metadata(&at).map_err(Flaw::Io)?;
-            judge(&at, &about, &is_trusted)?;
-            if about.is_symlink() {
-                links += 1;
-                if links > MOST_LINKS {
-                    return Err(Flaw::Io(io::Error::other("too many links")));
-                }
-                let target = fs::read_link(&at).map_err(Flaw::Io)?;
-                at.pop();
-                for part in parts(&target).rev() {
-                    rest.push_front(part);
-                }
-            }
-        }
+    let mut way = Way::to(&path);
+    let judge = |place: &Path| judge(place, &fs::symlink_metadata(place).map_err(Flaw::Io)?, &is_trusted);
+    judge(way.here())?;
+    way.by_ref().try_for_each(|place| judge(&place))?;
+    if way.is_lost() {
+        return Err(Flaw::Io(io::Error::other("too many links")));
     }
-    Ok(at)
+    Ok(way.here().to_owned())
 }
 
 fn judge(place: &Path, about: &Metadata, is_trusted: &dyn Fn(u32) -> bool) -> Result<(), Flaw> {
@@ -129,10 +108,6 @@ impl Flaw {
             }
         }
     }
-}
-
-fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
-    path.components().filter(|part| *part != Component::CurDir).map(|part| part.as_os_str().to_owned())
 }
 
 #[cfg(test)]

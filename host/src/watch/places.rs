@@ -2,22 +2,19 @@
 //!
 //! Reads folders and links, and hashes files; listens to nothing itself.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use ignore::{DirEntry, IncrementalIgnore, WalkBuilder};
 
 use super::contents::Print;
 use super::scope::Scope;
+use crate::way::Way;
 
 /// Above this a file that nobody listed by name is compared by its stamps.
 const LARGE: u64 = 4 << 20;
-
-/// More links than this lead nowhere (the kernel's own limit).
-const MOST_LINKS: usize = 40;
 
 #[derive(Default)]
 pub(super) struct Places {
@@ -112,34 +109,12 @@ fn nearest_folder(path: &Path) -> PathBuf {
 /// The names whose change can change what `path` leads to: each link on the way and the end, which need not exist. Each has a parent
 /// without links.
 fn way_to(path: &Path) -> Vec<PathBuf> {
-    let mut rest: VecDeque<OsString> = parts(path).collect();
-    let (mut at, mut stops, mut links) = (PathBuf::from("/"), Vec::new(), 0);
-    while let Some(part) = rest.pop_front() {
-        if part == "/" {
-            at = PathBuf::from("/");
-        } else if part == ".." {
-            at.pop();
-        } else {
-            at.push(part);
-            if let Ok(target) = fs::read_link(&at) {
-                links += 1;
-                if links > MOST_LINKS {
-                    break;
-                }
-                stops.push(at.clone());
-                at.pop();
-                for part in parts(&target).rev() {
-                    rest.push_front(part);
-                }
-            }
-        }
+    let mut way = Way::to(path);
+    let mut stops: Vec<_> = way.by_ref().filter(|place| place.is_symlink()).collect();
+    if !way.is_lost() {
+        stops.push(way.here().to_owned());
     }
-    stops.push(at);
     stops
-}
-
-fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
-    path.components().filter(|part| *part != Component::CurDir).map(|part| part.as_os_str().to_owned())
 }
 
 /// The hash of what is at `path`. Of a listed one anything counts, so that whoever uses it can say what is wrong with a folder or an
@@ -197,6 +172,7 @@ mod tests {
     use super::super::scope::Take;
     use super::super::watcher::tests::{Folder, write};
     use super::*;
+    use crate::way::MOST_LINKS;
 
     fn names(root: &Path, paths: &BTreeSet<PathBuf>) -> Vec<String> {
         let relative = |path: &PathBuf| path.strip_prefix(root).map(|path| path.display().to_string()).ok();
