@@ -37,7 +37,7 @@ pub enum By {
 pub struct Held {
     /// blake3 of the artifact, in hex.
     pub digest: String,
-    /// Since when it doesn't matter what comes of a rescan, a restart or an event.
+    /// Who or what has it held.
     pub by: By,
     /// What happened, in a few words.
     pub reason: String,

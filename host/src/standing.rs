@@ -35,8 +35,6 @@ struct Place {
     committed: Option<Arc<Generation>>,
     /// Those committed before, the newest first.
     earlier: Vec<Arc<Generation>>,
-    /// How many of these.
-    keep: usize,
 }
 
 /// What was published by one attempt and isn't committed yet.
@@ -132,16 +130,11 @@ impl Standing {
             let live = Member::anew(Arc::clone(candidate));
             match places.get_mut(candidate.plugin()) {
                 Some(place) => place.live = live,
-                None => {
-                    drop(places.insert(
-                        candidate.plugin().to_owned(),
-                        Place { live, committed: None, earlier: Vec::new(), keep: self.keep },
-                    ))
-                }
+                None => drop(places.insert(candidate.plugin().to_owned(), Place { live, committed: None, earlier: Vec::new() })),
             }
         }
         if !rules.acts || settles {
-            names.iter().for_each(|name| places.get_mut(name).into_iter().for_each(Place::commit));
+            names.iter().for_each(|name| places.get_mut(name).into_iter().for_each(|place| place.commit(self.keep)));
         }
         let mut trials: Vec<Trial> = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
         if rules.acts {
@@ -259,7 +252,7 @@ impl Standing {
         for (name, target) in targets {
             let Some(place) = places.get_mut(&name) else { continue };
             pairs.push((Arc::clone(&place.live.generation), Arc::clone(&target)));
-            place.go_back(target);
+            place.go_back(target, self.keep);
         }
         let trials = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
         let next = Standing { epoch: self.epoch + 1, places, trials, last: self.last.clone(), keep: self.keep };
@@ -285,7 +278,7 @@ impl Standing {
 
     fn commit_one(&mut self, name: &str) -> Option<Arc<Generation>> {
         let place = self.places.get_mut(name)?;
-        place.commit();
+        place.commit(self.keep);
         place.live.generation.counts().end_trial();
         Some(Arc::clone(&place.live.generation))
     }
@@ -345,11 +338,11 @@ impl Place {
         self.committed.as_ref().is_none_or(|committed| committed.key() != self.live.generation.key())
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self, keep: usize) {
         let live = Arc::clone(&self.live.generation);
         if self.on_trial() {
             self.earlier.splice(0..0, self.committed.replace(live));
-            self.earlier.truncate(self.keep);
+            self.earlier.truncate(keep);
         }
     }
 
@@ -376,11 +369,11 @@ impl Place {
     }
 
     /// What was committed stays kept, so that one may also go forward again by its number.
-    fn go_back(&mut self, target: Arc<Generation>) {
+    fn go_back(&mut self, target: Arc<Generation>, keep: usize) {
         let was = self.committed.replace(Arc::clone(&target));
         self.earlier.splice(0..0, was);
         self.earlier.retain(|kept| kept.key() != target.key());
-        self.earlier.truncate(self.keep);
+        self.earlier.truncate(keep);
         self.live = Member::anew(target);
     }
 }

@@ -258,7 +258,7 @@ impl Journey {
         })
     }
 
-    /// Takes back what [`mark`](Self::mark) wrote: these are pending after all.
+    /// Takes back what [`mark`](Self::mark) wrote: these aren't on trial after all.
     fn unmark(&self, candidates: &[Candidate]) {
         let now = self.shared.slot.now();
         for Candidate { generation, .. } in candidates {
