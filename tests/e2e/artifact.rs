@@ -16,6 +16,7 @@ use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options};
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
+use midair_tests::random::Random;
 use midair_tests::repository;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -86,21 +87,9 @@ fn fault_1_an_artifact_cut_off_at_forty_places_is_refused_before_it_is_opened() 
     }
 }
 
-/// Marsaglia's xorshift: the same places in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end as u64).expect("below a usize")
-    }
-}
-
 /// A thousand places in so many bytes, and a bit at each.
 fn flips(length: usize) -> Vec<(usize, u8)> {
-    let mut random = Random(0x6d69_6461_6972);
+    let mut random = Random::new(0x6d69_6461_6972);
     (0..1000).map(|_| (random.below(length), 1 << random.below(8))).collect()
 }
 

@@ -21,6 +21,7 @@ use midair::swap::{Artifact, Host, Options, Which};
 use midair_tests::asker::Asker;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
+use midair_tests::random::Random;
 use midair_tests::{cargo, patience, repository, rollback_time};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
@@ -749,13 +750,10 @@ fn fault_36_g17_g20_killed_at_thirty_moments_of_a_burst_of_swaps_a_host_always_c
     midair.published();
     assert_eq!(midair.get("/").status, 200);
     midair.wait_for("committed", |event| kind(event, "committed"));
-    // Marsaglia's xorshift64: the same moments each time, as far as the machine goes along.
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    // The same moments each time, as far as the machine goes along.
+    let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     for round in 0..30 {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        let moment = Instant::now() + Duration::from_micros(seed % 400_000);
+        let moment = Instant::now() + Duration::from_micros(random.below(400_000) as u64);
         let mut which = round;
         while Instant::now() < moment {
             site.put(which % 3);

@@ -16,6 +16,7 @@
 //! | [`edit_to_live`] | how long does a user wait, and how long would cargo alone take? |
 //! | [`probe_cost`] | what does the trial in a child process add to a swap? |
 //! | [`rollback_time`] | how long does going back take, as its clients see it? |
+//! | [`random`] | what is drawn at random, and is the same in each run? |
 //! | [`statistics`] | what do measured times say? |
 //!
 //! # Limitations
@@ -29,6 +30,7 @@ pub mod edit_to_live;
 pub mod host;
 pub mod probe_cost;
 pub mod project;
+pub mod random;
 pub mod repository;
 pub mod rollback_time;
 pub mod soak;

@@ -2,6 +2,8 @@
 //!
 //! Medians, and how sure they are. No wall clock here: what goes in are numbers.
 
+use crate::random::Random;
+
 /// The value in the middle.
 #[must_use]
 pub fn median(values: &[f64]) -> f64 {
@@ -18,16 +20,9 @@ pub fn median(values: &[f64]) -> f64 {
 #[must_use]
 pub fn interval(values: &[f64]) -> [f64; 3] {
     const RESAMPLES: usize = 4_000;
-    // Marsaglia's xorshift64: the same resamples each time.
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = |below: usize| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        (seed % below as u64) as usize
-    };
-    let mut medians: Vec<f64> =
-        (0..RESAMPLES).map(|_| median(&values.iter().map(|_| values[next(values.len())]).collect::<Vec<_>>())).collect();
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
+    let mut resample = || values.iter().map(|_| values[random.below(values.len())]).collect::<Vec<_>>();
+    let mut medians: Vec<f64> = (0..RESAMPLES).map(|_| median(&resample())).collect();
     medians.sort_by(f64::total_cmp);
     let at = |share: f64| medians[(share * (RESAMPLES - 1) as f64).round() as usize];
     [median(values), at(0.025), at(0.975)]
