@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
@@ -198,6 +199,9 @@ impl Project {
     /// If they don't build.
     #[track_caller]
     pub fn build_with(&self, cargo: Command, target: &Path, folder: &Path) -> Vec<PathBuf> {
+        // Packages of one name end at one path: each build is copied before the next begins, as cargo's own lock would have it wait anyway.
+        static BUILDS: Mutex<()> = Mutex::new(());
+        let _turn = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
         let built = cargo::cdylibs(cargo, self.root(), target);
         fs::create_dir_all(folder).expect("the folder can be made");
         let wanted = self.packages.iter().map(|package| format!("lib{}.so", package.replace('-', "_")));
