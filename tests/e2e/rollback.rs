@@ -349,6 +349,42 @@ fn fault_22_three_crashes_in_a_row_end_in_a_host_without_that_plugin_that_says_s
 }
 
 #[test]
+fn g20_of_two_plugins_whose_artifacts_are_gone_one_that_is_refused_keeps_no_other_from_starting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b, data) = (folder.path().join("liba.so"), folder.path().join("libb.so"), folder.path().join("data"));
+    let poison = folder.path().join("poison");
+    let init = format!(
+        "if std::path::Path::new({poison:?}).exists() {{ return Err(midair_plugin::Error::internal(\"poisoned\")) }} Ok(())"
+    );
+    let [first, second] = pair(
+        &format!("midair_plugin::Plugin::new().get(\"/a\", |_, _| \"a\").init(|_| {{ {init} }})"),
+        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b\")",
+    );
+    project::save(&a, &first);
+    project::save(&b, &second);
+    let launch = || {
+        let launch = Launch::run(&[&a, &b]).arg("--data").arg(&data);
+        launch.arg("--probation").arg("0").arg("--probation-requests").arg("1").start()
+    };
+    let mut midair = launch();
+    midair.all_published(&["pair-a", "pair-b"]);
+    assert_eq!((midair.get("/a").body.as_str(), midair.get("/b").body.as_str()), ("a", "b"));
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    drop(midair);
+    for path in [&a, &b] {
+        fs::write(path, "no library").expect("a file");
+    }
+    fs::write(&poison, "").expect("a file");
+    let mut midair = launch();
+    // First both, then each by itself.
+    (0..2).for_each(|_| drop(midair.rejected("E_INIT")));
+    let published = midair.published();
+    assert_eq!((&published["plugin"], &published["trigger"]), (&json!("pair-b"), &json!("start: what was committed last")));
+    assert_eq!((midair.get("/a").status, midair.get("/b").body.as_str()), (404, "b"));
+}
+
+#[test]
 fn g20_a_marks_file_that_makes_no_sense_is_put_aside_and_told() {
     let site = Site::with("one");
     let mut midair = site.quick();

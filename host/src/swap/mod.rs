@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use self::journey::{Job, Journey};
 pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, Status};
 use crate::answer;
-use crate::attempt::{Attempt, Journal, Record};
+use crate::attempt::{Attempt, Journal, Outcome, Record};
 use crate::candidate::Maker;
 pub use crate::census::Counts;
 use crate::census::Roll;
@@ -299,13 +299,20 @@ impl Host {
         self.take(attempt, artifacts, false)
     }
 
-    /// Starts with what an earlier run committed of these artifacts' plugins, whatever lies at their paths now. Blocks until it is over.
+    /// Starts with what an earlier run committed of these artifacts' plugins, whatever lies at their paths now: all together, or, if that
+    /// is rejected, each alone. Blocks until it is over; what came of each attempt.
     ///
-    /// If that run died, what was on trial then is quarantined; after three deaths in a row nothing is started. `None` if there is
-    /// nothing to start, or [`Options::recovers`] is off. Plugin code runs inside, on threads of its own.
-    pub fn recover(&self, artifacts: &[Artifact]) -> Option<Record> {
+    /// If that run died, what was on trial then is quarantined; after three deaths in a row nothing is started. No attempt is made if there
+    /// is nothing to start, or [`Options::recovers`] is off. Plugin code runs inside, on threads of its own.
+    pub fn recover(&self, artifacts: &[Artifact]) -> Vec<Record> {
         let committed = self.shared.committed_before(artifacts);
-        (!committed.is_empty()).then(|| self.take(self.begin("start: what was committed last"), committed, true))
+        if committed.is_empty() {
+            return Vec::new();
+        }
+        let start = |committed: Vec<Artifact>| self.take(self.begin("start: what was committed last"), committed, true);
+        let together = start(committed.clone());
+        let alone = if together.outcome == Outcome::Rejected && committed.len() > 1 { committed } else { Vec::new() };
+        std::iter::once(together).chain(alone.into_iter().map(|one| start(vec![one]))).collect()
     }
 
     fn take(&self, attempt: Attempt, artifacts: Vec<Artifact>, settles: bool) -> Record {
