@@ -257,18 +257,18 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
         (
             "a field of another type",
             &[
-                ("abi.rs", "    status: u32,\n    /// The response's headers", "    status: u64,\n    /// The response's headers"),
-                ("abi.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
+                ("abi/outcome.rs", "    status: u32,\n    /// The response's headers", "    status: u64,\n    /// The response's headers"),
+                ("abi/outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
             ][..],
             &["Outcome", "status", "u32", "u64"][..],
         ),
-        ("a field deep below", &[("abi.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
+        ("a field deep below", &[("abi/request.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
         (
             "fields in another order",
             &[
-                ("abi.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
+                ("abi/host.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
                 (
-                    "abi.rs",
+                    "abi/host.rs",
                     "    pub flags: u32,\n}\n\nimpl Identity",
                     "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
                 ),
@@ -285,7 +285,7 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
 #[test]
 fn fault_9_another_version_of_the_border_is_refused_with_both_named() {
     let edits = [
-        ("abi.rs", "ABI_VERSION: u32 = 1", "ABI_VERSION: u32 = 7"),
+        ("abi/mod.rs", "ABI_VERSION: u32 = 1", "ABI_VERSION: u32 = 7"),
         ("manifest.rs", "ABI_VERSION == 1", "ABI_VERSION == 7"),
         ("manifest.rs", "\"abi=1\\nname=\"", "\"abi=7\\nname=\""),
     ];

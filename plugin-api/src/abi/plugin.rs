@@ -1,0 +1,195 @@
+//! What does a plugin give its host?
+
+use std::ffi::c_void;
+
+use abi_stable::StableAbi;
+use abi_stable::library::RootModule;
+use abi_stable::package_version_strings;
+use abi_stable::sabi_types::VersionStrings;
+
+use super::host::Context;
+use super::memory::{Address, Many, Owner, Pair, Span};
+use super::outcome::{Outcome, Waker};
+use super::request::Request;
+
+/// A handler of a plugin.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Handler {
+    /// One of the constants below.
+    pub kind: u32,
+    /// What the kind needs to know: of a route `method` and `path`; `name` of all.
+    pub meta: Many<Pair>,
+    /// What `call` gets; lives as long as the plugin.
+    pub data: Address,
+    /// Calls it. The context is given to the callee, who releases it.
+    pub call: unsafe extern "C" fn(data: Address, context: Context, request: Request, waker: *const Waker) -> Outcome,
+}
+
+impl Handler {
+    /// Answers requests.
+    pub const ROUTE: u32 = 1;
+}
+
+/// A table that a plugin declares.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct TableDecl {
+    /// Its name, text.
+    pub name: Span,
+    /// What `check` gets; lives as long as the plugin.
+    pub data: Address,
+    /// Decodes a value as the plugin would and drops it: `DONE`, `ERROR` with path and expectation, or `PANIC`.
+    pub check: unsafe extern "C" fn(data: Address, bytes: Span) -> Outcome,
+}
+
+/// What a plugin tests about itself before it is published, in the probe alone.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct SelfTest {
+    /// Its name, text.
+    pub name: Span,
+    /// What `run` gets; lives as long as the plugin.
+    pub data: Address,
+    /// Runs it: `DONE`, `ERROR` or `PANIC`. The context is given to the callee.
+    pub run: unsafe extern "C" fn(data: Address, context: Context) -> Outcome,
+}
+
+/// A request that the probe makes, and the status that it has to be answered with.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Smoke {
+    /// `GET`, `POST`, ..; text.
+    pub method: Span,
+    /// The path, with a query if there is one; text.
+    pub target: Span,
+    /// The status.
+    pub status: u32,
+}
+
+/// A plugin, put together.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct Built {
+    /// As [`Outcome`]: `DONE` or `PANIC`.
+    pub(crate) outcome: Outcome,
+    /// Its handlers.
+    pub(crate) handlers: Many<Handler>,
+    /// Its tables.
+    pub(crate) tables: Many<TableDecl>,
+    /// Its self-tests.
+    pub(crate) selftests: Many<SelfTest>,
+    /// Its smokes.
+    pub(crate) smokes: Many<Smoke>,
+    /// Owns the above.
+    pub(crate) owner: Owner,
+}
+
+impl Built {
+    /// Whether it was put together, or why not.
+    #[must_use]
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// What `init` gets.
+    #[must_use]
+    pub fn data(&self) -> *const c_void {
+        self.owner.data()
+    }
+
+    /// The handlers.
+    #[must_use]
+    pub fn handlers(&self) -> &[Handler] {
+        // SAFETY: they live in what `owner` owns, which lives as long as `self`.
+        unsafe { self.handlers.items() }
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> &[TableDecl] {
+        // SAFETY: they live in what `owner` owns, which lives as long as `self`.
+        unsafe { self.tables.items() }
+    }
+
+    /// The self-tests.
+    #[must_use]
+    pub fn selftests(&self) -> &[SelfTest] {
+        // SAFETY: they live in what `owner` owns, which lives as long as `self`.
+        unsafe { self.selftests.items() }
+    }
+
+    /// The smokes.
+    #[must_use]
+    pub fn smokes(&self) -> &[Smoke] {
+        // SAFETY: they live in what `owner` owns, which lives as long as `self`.
+        unsafe { self.smokes.items() }
+    }
+}
+
+/// Who counts what a library leaves in the process; see the room `census`. It stays as long as the library is mapped.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Census {
+    /// What the functions get.
+    pub data: *const c_void,
+    /// `pthread_create`.
+    pub thread: unsafe extern "C" fn(
+        data: *const c_void,
+        id: *mut c_void,
+        attributes: *const c_void,
+        start: Address,
+        argument: *mut c_void,
+    ) -> i32,
+    /// Keeps a destructor of this thread's with its object.
+    pub destructor: unsafe extern "C" fn(data: *const c_void, destructor: Address, object: *mut c_void) -> i32,
+    /// This thread has values under keys with destructors: they are to be swept.
+    pub values: unsafe extern "C" fn(data: *const c_void),
+    /// So many keys more.
+    pub keys: unsafe extern "C" fn(data: *const c_void, more: i64),
+    /// A panic outside of any call of the host's, or in a `Drop` that it set off.
+    pub panicked: unsafe extern "C" fn(data: *const c_void, panic: Outcome),
+}
+
+// SAFETY: the host's functions may be called with its data from any thread.
+unsafe impl Send for Census {}
+// SAFETY: as above.
+unsafe impl Sync for Census {}
+
+/// How a library answers to the [`Census`].
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Enrolled {
+    /// Not 0 if std's calls go past the census, so that its counts are false.
+    pub is_blind: u32,
+    /// How many threads, destructors and keys were made before: nobody counts them.
+    pub early: u32,
+    /// Runs a destructor that was kept.
+    pub destroy: unsafe extern "C" fn(destructor: Address, object: *mut c_void),
+    /// Destroys this thread's values, one round; how many there were.
+    pub sweep: unsafe extern "C" fn() -> u32,
+}
+
+/// What a plugin exports. Fields may be appended at the end.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = RootRef)))]
+#[sabi(missing_field(panic))]
+pub struct Root {
+    /// The note's text; see [`manifest`](crate::manifest).
+    pub manifest: extern "C" fn() -> Span,
+    /// Runs the plugin's constructor function.
+    pub build: extern "C" fn() -> Built,
+    /// Runs the plugin's `init` hook, if it has one, to its end. The context is given to the callee.
+    pub init: unsafe extern "C" fn(plugin: *const c_void, context: Context) -> Outcome,
+    /// Lets the host count what the library leaves in the process. The first function that is called, and once.
+    #[sabi(last_prefix_field)]
+    pub attach: unsafe extern "C" fn(census: Census) -> Enrolled,
+}
+
+impl RootModule for RootRef {
+    abi_stable::declare_root_module_statics! {RootRef}
+    const BASE_NAME: &'static str = "midair";
+    const NAME: &'static str = "midair";
+    const VERSION_STRINGS: VersionStrings = package_version_strings!();
+}

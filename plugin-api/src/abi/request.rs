@@ -1,0 +1,148 @@
+//! What does a handler get?
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use abi_stable::StableAbi;
+
+use super::memory::{Held, Many, Owner, Pair, Span, read_pairs};
+
+/// The other end of the connection.
+#[repr(C)]
+#[derive(Clone, Copy, StableAbi)]
+pub struct Peer {
+    family: u32,
+    port: u32,
+    octets: [u8; 16],
+}
+
+impl From<Option<SocketAddr>> for Peer {
+    fn from(peer: Option<SocketAddr>) -> Self {
+        let mut octets = [0; 16];
+        let family = match peer.map(|peer| peer.ip()) {
+            None => 0,
+            Some(IpAddr::V4(ip)) => {
+                octets[..4].copy_from_slice(&ip.octets());
+                4
+            }
+            Some(IpAddr::V6(ip)) => {
+                octets = ip.octets();
+                6
+            }
+        };
+        Self { family, port: peer.map_or(0, |peer| peer.port().into()), octets }
+    }
+}
+
+impl From<Peer> for Option<SocketAddr> {
+    fn from(peer: Peer) -> Self {
+        let [a, b, c, d, ..] = peer.octets;
+        let ip = match peer.family {
+            4 => IpAddr::from(Ipv4Addr::new(a, b, c, d)),
+            6 => IpAddr::from(Ipv6Addr::from(peer.octets)),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, u16::try_from(peer.port).ok()?))
+    }
+}
+
+/// A request, whole: the body has been read.
+#[repr(C)]
+#[derive(StableAbi)]
+pub struct Request {
+    method: Span,
+    path: Span,
+    query: Span,
+    params: Many<Pair>,
+    headers: Many<Pair>,
+    body: Span,
+    peer: Peer,
+    owner: Owner,
+}
+
+/// What a request is made of; whoever makes one keeps all of it behind [`Request::new`].
+pub struct RequestParts {
+    /// `GET`, `POST`, ..
+    pub method: http::Method,
+    /// The path as it was sent, percent-encoded.
+    pub path: String,
+    /// What follows `?`, percent-encoded.
+    pub query: String,
+    /// The path's parameters by name, decoded.
+    pub params: Vec<(String, String)>,
+    /// All headers.
+    pub headers: http::HeaderMap,
+    /// The body.
+    pub body: bytes::Bytes,
+    /// The other end of the connection.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Request {
+    /// Packs a request for the other side.
+    #[must_use]
+    pub fn new(parts: RequestParts) -> Self {
+        let owner = Owner::of(Held { inner: (parts, Vec::<Pair>::new()), pairs: Vec::new() });
+        // SAFETY: the owner was just made of a value of this very type and nobody else knows of it.
+        let held = unsafe { &mut *owner.data().cast::<Held<(RequestParts, Vec<Pair>)>>() };
+        let Held { inner: (parts, params), pairs: headers } = held;
+        params.extend(parts.params.iter().map(|(name, value)| Pair::of(name, value.as_bytes())));
+        headers.extend(parts.headers.iter().map(|(name, value)| Pair::of(name.as_str(), value.as_bytes())));
+        Self {
+            method: Span::of(parts.method.as_str().as_bytes()),
+            path: Span::of(parts.path.as_bytes()),
+            query: Span::of(parts.query.as_bytes()),
+            params: Many::of(params),
+            headers: Many::of(headers),
+            body: Span::of(&parts.body),
+            peer: parts.peer.into(),
+            owner,
+        }
+    }
+
+    /// `GET`, `POST`, ..
+    #[must_use]
+    pub fn method(&self) -> &str {
+        // SAFETY: all spans of a request live in what `owner` owns.
+        unsafe { self.method.text() }
+    }
+
+    /// The path as it was sent, percent-encoded.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        // SAFETY: all spans of a request live in what `owner` owns.
+        unsafe { self.path.text() }
+    }
+
+    /// What follows `?`, percent-encoded.
+    #[must_use]
+    pub fn query(&self) -> &str {
+        // SAFETY: all spans of a request live in what `owner` owns.
+        unsafe { self.query.text() }
+    }
+
+    /// The path's parameters by name, decoded.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        // SAFETY: all spans of a request live in what `owner` owns.
+        let params = unsafe { read_pairs(self.params) };
+        params.map(|(name, value)| (name, std::str::from_utf8(value).unwrap_or_default()))
+    }
+
+    /// All headers, in the order sent.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        // SAFETY: all spans of a request live in what `owner` owns.
+        unsafe { read_pairs(self.headers) }
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        // SAFETY: all spans of a request live in what `owner` owns.
+        unsafe { self.body.bytes() }
+    }
+
+    /// The other end of the connection.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer.into()
+    }
+}
