@@ -257,7 +257,11 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
         (
             "a field of another type",
             &[
-                ("abi/outcome.rs", "    status: u32,\n    /// The response's headers", "    status: u64,\n    /// The response's headers"),
+                (
+                    "abi/outcome.rs",
+                    "    status: u32,\n    /// The response's headers",
+                    "    status: u64,\n    /// The response's headers",
+                ),
                 ("abi/outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
             ][..],
             &["Outcome", "status", "u32", "u64"][..],
