@@ -294,15 +294,19 @@ fn fault_10_an_unresolved_symbol_is_refused_and_the_host_lives() {
     let source = saying("unresolved")
         + "
 unsafe extern \"C\" {
-    fn defined_nowhere() -> u32;
+    fn defined_nowhere();
 }
 
 #[unsafe(no_mangle)]
-pub extern \"C\" fn uses_it() -> u32 {
-    unsafe { defined_nowhere() }
+pub extern \"C\" fn uses_it() {
+    #[cfg(target_arch = \"x86_64\")]
+    unsafe { std::arch::asm!(\"call {}\", sym defined_nowhere, clobber_abi(\"C\")) };
+    #[cfg(target_arch = \"aarch64\")]
+    unsafe { std::arch::asm!(\"bl {}\", sym defined_nowhere, clobber_abi(\"C\")) };
 }
 ";
-    let bytes = linked(&source, &["-Wl,-z,undefs"]);
+    // Called and linked as C is: left to itself, the loader would look for it at the first call.
+    let bytes = linked(&source, &["-Wl,-z,undefs", "-Wl,-z,lazy"]);
     let folder = folder();
     let path = folder.path().join("libhello.so");
     project::save(&path, &one_and_two()[0]);

@@ -116,28 +116,42 @@ fn free_keys() -> String {
 }
 "#;
 
+/// Which of the names `nm` with these options says to be defined.
+fn defined(options: &[&str], path: &Path) -> Vec<String> {
+    let output = Command::new("nm").args(options).arg(path).output().expect("nm is there");
+    assert!(output.status.success(), "nm: {}", String::from_utf8_lossy(&output.stderr));
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(listed.lines().count() > 20, "it has symbols");
+    let symbols = listed.lines().filter_map(|line| line.rsplit_once(' '));
+    let defined = symbols.filter(|(kind, _)| !kind.ends_with([' ', 'U', 'w']) && kind.starts_with(|c: char| c.is_ascii_hexdigit()));
+    defined.map(|(_, name)| name.to_owned()).filter(|name| NAMES.contains(&name.as_str())).collect()
+}
+
 #[test]
 fn the_host_defines_none_of_the_names_that_a_plugin_s_library_does() {
-    let defined = |path: &Path| {
-        let output = Command::new("nm").arg(path).output().expect("nm is there");
-        assert!(output.status.success(), "nm: {}", String::from_utf8_lossy(&output.stderr));
-        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(listed.lines().count() > 100, "it has symbols");
-        let symbols = listed.lines().filter_map(|line| line.rsplit_once(' '));
-        let defined =
-            symbols.filter(|(kind, _)| !kind.ends_with([' ', 'U', 'w']) && kind.starts_with(|c: char| c.is_ascii_hexdigit()));
-        let names: Vec<String> = defined.map(|(_, name)| name.to_owned()).filter(|name| NAMES.contains(&name.as_str())).collect();
-        names
-    };
-    assert_eq!(defined(cargo::midair()), Vec::<String>::new());
+    assert_eq!(defined(&[], cargo::midair()), Vec::<String>::new());
     // That this way of looking finds them where they are:
     let project = Project::plugin("nm_plugin", SOURCE);
     let folder = tempfile::tempdir().expect("a folder");
-    let found = defined(&project.build_to(folder.path())[0]);
+    let found = defined(&[], &project.build_to(folder.path())[0]);
     // What a plugin doesn't use the linker leaves out.
     for name in ["__cxa_thread_atexit_impl", "pthread_create", "pthread_key_create", "pthread_setspecific"] {
         assert!(found.iter().any(|found| found == name), "{name} isn't in {found:?}");
     }
+}
+
+#[test]
+fn the_executable_of_a_plugin_s_own_tests_shows_the_names_to_no_library_of_its_process() {
+    let project = Project::plugin("unit_tested", SOURCE);
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(project.root()).args(["test", "--lib", "--no-run", "--message-format=json", "--target-dir"]);
+    let output = cargo.arg(repository::shared_target().join("midair")).output().expect("cargo starts");
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executable = messages.find_map(|message| message["executable"].as_str().map(str::to_owned));
+    let executable = executable.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    assert!(defined(&[], executable.as_ref()).len() >= 4, "they are there");
+    assert_eq!(defined(&["--dynamic"], executable.as_ref()), Vec::<String>::new());
 }
 
 #[test]
@@ -285,11 +299,19 @@ static void *run(void *argument) {
     pthread_exit(argument);
 }
 
+/* Whether a key is gone once it was deleted. */
+static int deletes(void) {
+    pthread_key_t other;
+    return pthread_key_create(&other, 0) == 0 && pthread_setspecific(other, &key) == 0
+        && pthread_key_delete(other) == 0 && pthread_setspecific(other, &key) != 0;
+}
+
 /* Destructors of the key that ran since the start, or less than 0. */
 int part(void) {
     pthread_t thread;
     void *result = 0;
     pthread_once(&once, make);
+    if (!deletes()) return -3;
     if (pthread_create(&thread, 0, run, &key) != 0) return -1;
     if (pthread_join(thread, &result) != 0 || result != &key) return -2;
     return __atomic_load_n(&destroyed, __ATOMIC_SEQ_CST);

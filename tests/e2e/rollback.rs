@@ -375,6 +375,13 @@ fn g20_of_two_plugins_whose_artifacts_are_gone_one_that_is_refused_keeps_no_othe
     for path in [&a, &b] {
         fs::write(path, "no library").expect("a file");
     }
+    let mut midair = launch();
+    // Both by one attempt, if both can be started.
+    let both = midair.all_published(&["pair-a", "pair-b"]);
+    assert_eq!(both[0]["attempt"], both[1]["attempt"], "{both:?}");
+    midair.rejected("E_ELF");
+    assert_eq!(midair.all("unchanged"), Vec::<Value>::new(), "none is started once more");
+    assert!(midair.terminate().status.success());
     fs::write(&poison, "").expect("a file");
     let mut midair = launch();
     // First both, then each by itself.

@@ -162,10 +162,13 @@ fn fault_12_the_same_bytes_again_make_no_new_generation() {
     let published = served.midair.published();
     assert_eq!(published["generation"], 2, "the first number after the start's\n{}", served.midair.story());
     assert_eq!(served.midair.get("/").body, "two");
-    // Asked for, it is said.
-    assert_eq!(served.midair.admin().ask("POST", "/reload?force", &[], "").status, 202);
-    let outcome = served.midair.outcome();
-    assert!(outcome["event"] != "rejected", "{outcome}");
+    // Asked for, they are looked at, and taken again by force alone.
+    for (target, event, generation) in [("/reload", "unchanged", 2), ("/reload?force", "published", 3)] {
+        assert_eq!(served.midair.admin().ask("POST", target, &[], "").status, 202);
+        let outcome = served.midair.outcome();
+        assert_eq!((&outcome["event"], &outcome["generation"]), (&json!(event), &json!(generation)), "{target}: {outcome}");
+        assert_eq!(served.midair.get("/").generation(), generation, "{target}");
+    }
 }
 
 #[test]
