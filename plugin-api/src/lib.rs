@@ -39,6 +39,7 @@ mod request;
 mod response;
 mod state;
 pub mod test;
+mod work;
 
 #[expect(unsafe_code, reason = "the only caller of the host's function table")]
 mod attached;
@@ -77,6 +78,7 @@ pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
 pub use response::{Html, IntoResponse, Json, Redirect, Response};
 pub use state::{Batch, Cell, Counter, Revision, Table};
+pub use work::{Interval, Task};
 
 /// The README's code runs as a test.
 #[cfg(doctest)]

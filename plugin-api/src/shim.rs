@@ -15,7 +15,7 @@ use crate::{census, task, wall};
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
     plugin: Plugin,
-    metas: Vec<[Pair; 3]>,
+    metas: Vec<Vec<Pair>>,
     handlers: Vec<Handler>,
     tables: Vec<abi::TableDecl>,
     /// `check` functions by table, since a border function can't close over one.
@@ -53,12 +53,18 @@ fn lay_out(plugin: Plugin) -> Built {
     let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };
     shelf.metas.extend(shelf.plugin.routes.iter().map(|route| {
         let meta = [("method", route.method.as_str()), ("path", route.path.as_str()), ("name", route.name)];
-        meta.map(|(name, value)| Pair::of(name, value.as_bytes()))
+        meta.map(|(name, value)| Pair::of(name, value.as_bytes())).to_vec()
     }));
-    shelf.handlers.extend(shelf.plugin.routes.iter().zip(&shelf.metas).map(|(route, meta)| Handler {
-        kind: Handler::ROUTE,
+    shelf.metas.extend(shelf.plugin.works.iter().map(|work| {
+        let rest = work.meta.iter().map(|(name, value)| (*name, value.as_str()));
+        std::iter::once(("name", work.name.as_str())).chain(rest).map(|(name, value)| Pair::of(name, value.as_bytes())).collect()
+    }));
+    let routes = shelf.plugin.routes.iter().map(|route| (Handler::ROUTE, &route.handler));
+    let all = routes.chain(shelf.plugin.works.iter().map(|work| (work.kind, &work.handler)));
+    shelf.handlers.extend(all.zip(&shelf.metas).map(|((kind, handler), meta)| Handler {
+        kind,
         meta: Many::of(meta),
-        data: Address(std::ptr::from_ref(&route.handler).cast()),
+        data: Address(std::ptr::from_ref(handler).cast()),
         call,
     }));
     shelf.checks.extend(shelf.plugin.tables.iter().map(|table| table.check));
