@@ -28,7 +28,8 @@
 //! - [`init`](Plugin::init) runs twice: in the probe, where new code is tried, and in the host.
 //! - `static` variables start anew with each swap: what must survive belongs into [`Ctx::table`], [`Ctx::cell`] or [`Ctx::counter`].
 //! - A blocking handler blocks one of the host's workers.
-//! - No tokio of the plugin's own: [`Ctx::sleep`] keeps time, and futures that need no reactor work.
+//! - What needs a tokio reactor (reqwest, sqlx, `tokio::time`, ..) needs the feature `tokio`: each generation then has a runtime of its own,
+//!   entered wherever its code runs. Connections that it holds end with the generation.
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
 mod ctx;
@@ -37,6 +38,7 @@ mod export;
 mod plugin;
 mod request;
 mod response;
+mod runtime;
 mod state;
 pub mod test;
 mod work;

@@ -25,7 +25,6 @@ use crate::state;
 ///
 /// let plugin = Plugin::new().get("/", |_, _| "a plain handler").get("/{name}", hello);
 /// ```
-#[derive(Default)]
 #[must_use = "a plugin does nothing before `export!` hands it to the host"]
 pub struct Plugin {
     pub(crate) routes: Vec<Route>,
@@ -34,6 +33,22 @@ pub struct Plugin {
     pub(crate) init: Option<Hook>,
     pub(crate) selftests: Vec<SelfTest>,
     pub(crate) smokes: Vec<Smoke>,
+    /// Of its own tokio, if it has one.
+    pub(crate) runtime_threads: usize,
+}
+
+impl Default for Plugin {
+    fn default() -> Self {
+        Self {
+            routes: Vec::new(),
+            works: Vec::new(),
+            tables: Vec::new(),
+            init: None,
+            selftests: Vec::new(),
+            smokes: Vec::new(),
+            runtime_threads: 2,
+        }
+    }
 }
 
 /// A function that the host runs once.
@@ -139,6 +154,14 @@ impl Plugin {
     /// ```
     pub fn task<R: IntoReply<M>, M>(self, name: &str, work: impl Fn(Ctx) -> R + Send + Sync + 'static) -> Self {
         self.work(Handler::TASK, name, Vec::new(), move |_, ctx| work(ctx))
+    }
+
+    /// How many threads the plugin's own tokio has; 2 unless said. They run what is spawned with `tokio::spawn`: handlers and tasks of the host
+    /// are polled on the host's threads.
+    #[cfg(feature = "tokio")]
+    pub fn runtime_threads(mut self, threads: usize) -> Self {
+        self.runtime_threads = threads.max(1);
+        self
     }
 
     fn work<R: IntoReply<M>, M, F>(mut self, kind: u32, name: &str, meta: Vec<(&'static str, String)>, handler: F) -> Self

@@ -10,10 +10,13 @@ use crate::ctx::{Ctx, Link};
 use crate::error::Result;
 use crate::plugin::{Check, Handle, Hook, Plugin, Reply};
 use crate::request::Request;
+use crate::runtime::{self, Runtime};
 use crate::{census, task, wall};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
+    /// Ends before what its tasks may use.
+    _runtime: Runtime,
     plugin: Plugin,
     metas: Vec<Vec<Pair>>,
     handlers: Vec<Handler>,
@@ -40,6 +43,7 @@ pub fn build(factory: fn() -> Plugin) -> Built {
 
 fn lay_out(plugin: Plugin) -> Built {
     let shelf = Shelf {
+        _runtime: Runtime::start(plugin.runtime_threads),
         plugin,
         metas: Vec::new(),
         handlers: Vec::new(),
@@ -98,6 +102,7 @@ unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Re
     let handler = unsafe { &*data.0.cast::<Box<dyn Handle>>() };
     // SAFETY: the host gives the context away with the call.
     let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let _entered = runtime::enter();
     let reply = wall::guard(|| match handler.handle(Request::from_wire(request), ctx) {
         Reply::Ready(response) => Ok(response.into_outcome()),
         Reply::Later(future) => Err(future),
@@ -144,6 +149,7 @@ unsafe extern "C" fn selftest(data: Address, context: abi::Context) -> Outcome {
 }
 
 fn run(hook: impl FnOnce() -> Result<()>) -> Outcome {
+    let _entered = runtime::enter();
     match wall::guard(hook) {
         Ok(Ok(())) => Outcome::done(),
         Ok(Err(error)) => Outcome::told(Outcome::ERROR, 500, error.to_string(), &[]),

@@ -232,7 +232,7 @@ pub fn generations(told: &Generations) -> String {
     }
     let rows = told.generations.iter().map(|generation| {
         // Work keeps code that serves as well; only of code that doesn't is that worth saying.
-        let tasks = generation.tasks.iter().filter(|_| generation.phase == "retired");
+        let tasks = generation.tasks.iter().filter(|_| ["kept", "retired"].contains(&generation.phase.as_str()));
         let tasks = tasks.map(|Task { id, task, age_us, .. }| (*age_us, format!("task {id} {task}")));
         let calls = generation.blockers.iter().map(|Blocker { lease, call, age_us }| (*age_us, format!("lease {lease} {call}")));
         let holders: Vec<(u64, String)> = calls.chain(tasks).collect();
