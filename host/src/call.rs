@@ -5,21 +5,23 @@
 //! never looked at again.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use midair_plugin::abi::{self, Outcome, RequestParts};
-use midair_plugin::task::{Taken, lend};
+use midair_plugin::task::{self, Keep, Taken, lend};
+use midair_plugin::wall::Panic;
 
 use crate::census;
 use crate::entry::told;
 use crate::event::Event;
-use crate::generation::Generation;
+use crate::generation::{Ask, Generation};
 use crate::lease::{Lease, Named};
 use crate::route::Found;
 use crate::seed::{self, Bug};
+use crate::slot::Slot;
 use crate::snapshot::{Snapshot, Target};
 
 /// How deep calls of routes by handlers may nest.
@@ -27,7 +29,7 @@ const DEEPEST: u32 = 16;
 
 /// A call in flight, or an `init` that runs.
 pub(crate) struct Call {
-    /// None for a candidate, which was admitted to nothing.
+    /// None for what was admitted to nothing: a candidate, or work that belongs to no request.
     lease: Option<Lease<Snapshot>>,
     depth: u32,
     handler: usize,
@@ -48,10 +50,22 @@ impl Call {
         Arc::new(Self { lease, depth: 0, handler: target.handler, generation })
     }
 
-    /// A candidate's way to the host while its `init` runs.
+    /// What is admitted to nothing: a candidate's `init`, or work that belongs to no request.
     #[must_use]
-    pub(crate) fn of_candidate(generation: Arc<Generation>) -> Arc<Self> {
-        Arc::new(Self { lease: None, depth: 0, handler: 0, generation })
+    pub(crate) fn free(generation: Arc<Generation>) -> Arc<Self> {
+        Arc::new(Self { lease: None, depth: 0, handler: usize::MAX, generation })
+    }
+
+    /// The same for a handler that the host calls by itself.
+    #[must_use]
+    pub(crate) fn free_at(generation: Arc<Generation>, handler: usize) -> Arc<Self> {
+        Arc::new(Self { lease: None, depth: 0, handler, generation })
+    }
+
+    /// Whether it was admitted to nothing.
+    #[must_use]
+    pub(crate) fn is_free(&self) -> bool {
+        self.lease.is_none()
     }
 
     /// A probe's call of something that is no handler: it reaches what the lease's snapshot has.
@@ -86,17 +100,24 @@ impl Call {
         Invocation { work: Work::Ready(Box::new(abi::Request::new(parts))), called: None, call: self }
     }
 
-    /// Asks another route in the same snapshot.
-    ///
-    /// # Errors
-    ///
-    /// An outcome that says why there is nothing to ask.
-    pub(crate) fn nest(&self, request: &abi::Request) -> Result<Invocation, Outcome> {
+    /// Asks another route: in the same snapshot, or, without one, of what serves now.
+    pub(crate) fn nest(&self, request: &abi::Request) -> Outcome {
+        match &self.lease {
+            Some(lease) => told_to(Self::find(lease, self.depth, request)),
+            None if self.generation.is_candidate() => {
+                Outcome::told(Outcome::ERROR, 500, "init can't call routes: nothing serves it yet".to_owned(), &[])
+            }
+            None => match self.generation.services().front.get().and_then(Weak::upgrade) {
+                Some(front) => front.ask(request),
+                None => Outcome::told(Outcome::ERROR, 500, "there is no host any more".to_owned(), &[]),
+            },
+        }
+    }
+
+    /// The call of the route that a request leads to, below one at this depth.
+    fn find(lease: &Lease<Snapshot>, depth: u32, request: &abi::Request) -> Result<Invocation, Outcome> {
         let refuse = |status, text: String| Err(Outcome::response(status, Vec::<(String, String)>::new(), text));
-        let Some(lease) = &self.lease else {
-            return Err(Outcome::told(Outcome::ERROR, 500, "init can't call routes: nothing serves it yet".to_owned(), &[]));
-        };
-        if self.depth == DEEPEST {
+        if depth == DEEPEST {
             let text = format!("calls nest deeper than {DEEPEST}: does a route call itself?");
             return Err(Outcome::told(Outcome::ERROR, 508, text, &[]));
         }
@@ -110,7 +131,7 @@ impl Call {
         let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
         let generation = Arc::clone(&snapshot.generations()[target.generation]);
         let lease = lease.nest(&generation.services().leases, named(snapshot, &generation, target));
-        let call = Arc::new(Self { lease: Some(lease), depth: self.depth + 1, handler: target.handler, generation });
+        let call = Arc::new(Self { lease: Some(lease), depth: depth + 1, handler: target.handler, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, http::HeaderValue::from_bytes(value).ok()?))
@@ -129,6 +150,33 @@ impl Call {
             peer: request.peer(),
         }))
     }
+}
+
+impl Ask for Slot {
+    fn ask(&self, request: &abi::Request) -> Outcome {
+        told_to(Call::find(&self.admit(), 0, request))
+    }
+}
+
+/// The answer to a plugin that asked: there at once, or a future of it.
+fn told_to(asked: Result<Invocation, Outcome>) -> Outcome {
+    let invocation = match asked {
+        Ok(invocation) => invocation,
+        Err(refusal) => return refusal,
+    };
+    let keep: Keep = Arc::clone(&invocation.call) as Keep;
+    let answer = async move {
+        match invocation.await {
+            Answer::Response(reply) => {
+                let headers = reply.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+                // The body stays where the called plugin put it, held by the reply.
+                Outcome::response(reply.status(), headers, reply)
+            }
+            Answer::Error { status, text } => Outcome::told(Outcome::ERROR, status, text, &[]),
+            Answer::Panic(text) => Outcome::told(Outcome::ERROR, 500, format!("the called handler panicked: {text}"), &[]),
+        }
+    };
+    task::give_unpolled(Box::pin(answer), Some(keep))
 }
 
 fn named(snapshot: &Snapshot, generation: &Generation, target: Target) -> Named {
@@ -213,7 +261,7 @@ impl Future for Invocation {
             Work::Ready(request) => {
                 let Some(code) = this.call.generation.code() else { return Poll::Ready(Answer::Panic(String::new())) };
                 let handle = this.call.context();
-                this.called = this.call.generation.counts().wants_time().then(Instant::now);
+                this.called = this.call.wants_time().then(Instant::now);
                 let outcome = lend(context.waker(), |waker| code.call(this.call.handler, handle, *request, waker));
                 match Taken::take(outcome) {
                     // Its first poll is done and has our waker.
@@ -239,6 +287,27 @@ impl Future for Invocation {
 }
 
 impl Call {
+    /// How long work takes that no request waits for says nothing.
+    fn wants_time(&self) -> bool {
+        self.lease.is_some() && self.generation.counts().wants_time()
+    }
+
+    /// Counts and tells how work ended that isn't a handler's.
+    pub(crate) fn ended(&self, name: &str, outcome: &Outcome) {
+        if outcome.kind() == Outcome::PANIC {
+            self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
+            self.generation.answered(true, None);
+            self.tell_panic(name, outcome.panic());
+        }
+    }
+
+    fn tell_panic(&self, handler: &str, panic: Panic) {
+        if let Some(code) = self.generation.code() {
+            let (plugin, number) = (self.generation.plugin().to_owned(), self.generation.number());
+            self.generation.services().frames.tell(code.module(), plugin, number, handler.to_owned(), panic);
+        }
+    }
+
     /// Counts a call that was given up, and tells why.
     #[cfg(feature = "http")]
     pub(crate) fn failed(&self, error: String) {
@@ -269,11 +338,7 @@ impl Call {
             Outcome::PANIC => {
                 let panic = outcome.panic();
                 let text = told(&panic);
-                if let Some(code) = self.generation.code() {
-                    let (plugin, number) = (self.generation.plugin().to_owned(), self.generation.number());
-                    let frames = &self.generation.services().frames;
-                    frames.tell(code.module(), plugin, number, self.handler().to_owned(), panic);
-                }
+                self.tell_panic(self.handler(), panic);
                 return Answer::Panic(text);
             }
             other => (500, format!("the handler answered with an unknown kind {other}")),

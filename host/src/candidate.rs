@@ -111,7 +111,7 @@ pub(crate) fn init(candidate: &Arc<Generation>, deadline: Duration) -> Result<()
 pub(crate) fn run_init(candidate: &Arc<Generation>) -> Result<()> {
     let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
     let Some(code) = candidate.code() else { return Ok(()) };
-    let call = Call::of_candidate(Arc::clone(candidate));
+    let call = Call::free(Arc::clone(candidate));
     let outcome = code.init(call.context());
     match outcome.kind() {
         Outcome::DONE => Ok(()),

@@ -13,14 +13,26 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::frames::Module;
 use crate::library::Library;
 
+/// What calls a handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// Requests of its method on its path.
+    #[default]
+    Requests,
+    /// The host, when its generation begins to serve.
+    Service,
+}
+
 /// What a handler says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HandlerInfo {
-    /// `GET`, `POST`, ..
+    /// What calls it.
+    pub calls: Calls,
+    /// `GET`, `POST`, ..; of a route.
     pub method: String,
-    /// The route.
+    /// The route's path.
     pub path: String,
-    /// Its Rust name, such as `shop::create`.
+    /// Its Rust name, such as `shop::create`, or the one that its author gave it.
     pub name: String,
 }
 
@@ -160,11 +172,15 @@ fn read_smoke(smoke: &abi::Smoke) -> Smoke {
 }
 
 fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
-    if handler.kind != abi::Handler::ROUTE {
-        let reason = format!("it has a handler of kind {}, which this host doesn't know", handler.kind);
-        return Err(Error::rejected(Code::Abi, Stage::Init, subject, reason).help("update the host"));
-    }
-    let (mut method, mut path, mut name) = (String::new(), String::new(), String::new());
+    let calls = match handler.kind {
+        abi::Handler::ROUTE => Calls::Requests,
+        abi::Handler::TASK => Calls::Service,
+        other => {
+            let reason = format!("it has a handler of kind {other}, which this host doesn't know");
+            return Err(Error::rejected(Code::Abi, Stage::Init, subject, reason).help("update the host"));
+        }
+    };
+    let mut info = HandlerInfo { calls, ..HandlerInfo::default() };
     // SAFETY: the metadata lives in what the plugin owns, which is alive.
     for pair in unsafe { handler.meta.items() } {
         // SAFETY: as above.
@@ -172,11 +188,11 @@ fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
         // SAFETY: as above.
         let value = unsafe { value.text() }.to_owned();
         match key {
-            "method" => method = value,
-            "path" => path = value,
-            "name" => name = value,
+            "method" => info.method = value,
+            "path" => info.path = value,
+            "name" => info.name = value,
             _ => {}
         }
     }
-    Ok(HandlerInfo { method, path, name })
+    Ok(info)
 }

@@ -7,11 +7,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use midair_plugin::abi::HostRef;
+use midair_plugin::abi::{self, HostRef, Outcome};
 use midair_plugin::store::{Answer, Kind, Memory, Op, Refusal, Row};
 use parking_lot::Mutex;
 
@@ -22,6 +22,7 @@ use crate::lease::Leases;
 use crate::probation::{Counts, Verdict};
 use crate::seed::{self, Bug};
 use crate::stage::Staged;
+use crate::tasks::{Bell, Tasks};
 
 /// What the host offers to every generation.
 pub(crate) struct Services {
@@ -43,6 +44,16 @@ pub(crate) struct Services {
     pub alarms: Sender<Alarm>,
     /// Takes what ended.
     pub reaper: Sender<Ended>,
+    /// What runs beside requests.
+    pub tasks: Arc<Tasks>,
+    /// What serves, for work that no request admitted. Set once there is a host.
+    pub front: OnceLock<Weak<dyn Ask>>,
+}
+
+/// Whatever serves at the moment.
+pub(crate) trait Ask: Send + Sync {
+    /// Asks a route of it: an answer, or a future of one.
+    fn ask(&self, request: &abi::Request) -> Outcome;
 }
 
 /// What an answer on trial led to.
@@ -145,6 +156,10 @@ pub(crate) struct Generation {
     services: Arc<Services>,
     counts: Counts,
     served: Mutex<Served>,
+    /// Rung when it serves for the first time, or never will.
+    decided: Arc<Bell>,
+    /// Rung when it serves no more; a new one each time that it begins to.
+    retiring: Mutex<Arc<Bell>>,
     published: OnceLock<Instant>,
     /// The private copy, once it was published; the file goes with the generation.
     copy: OnceLock<Staged>,
@@ -215,6 +230,8 @@ impl Generation {
             services,
             counts: Counts::default(),
             served: Mutex::default(),
+            decided: Arc::default(),
+            retiring: Mutex::default(),
             published: OnceLock::new(),
             copy: OnceLock::new(),
             door: Mutex::new(Door::Candidate(Vec::new())),
@@ -289,6 +306,27 @@ impl Generation {
     pub(crate) fn enters(&self, epoch: u64) {
         self.served.lock().0.push((epoch, None));
         self.published.get_or_init(Instant::now);
+        *self.retiring.lock() = Arc::default();
+        // Only the host's own work waits for this one, so no plugin code is woken here.
+        self.decided.ring();
+    }
+
+    /// Rung when it was decided whether it ever serves.
+    #[must_use]
+    pub(crate) fn decided(&self) -> Arc<Bell> {
+        Arc::clone(&self.decided)
+    }
+
+    /// Rung when it serves no more, which may run plugin code.
+    #[must_use]
+    pub(crate) fn retiring(&self) -> Arc<Bell> {
+        Arc::clone(&self.retiring.lock())
+    }
+
+    /// Whether it serves now.
+    #[must_use]
+    pub(crate) fn serves(&self) -> bool {
+        self.served.lock().0.last().is_some_and(|(_, to)| to.is_none())
     }
 
     /// It doesn't serve from this epoch on.
@@ -387,6 +425,7 @@ impl Generation {
     pub(crate) fn revoke(&self) {
         *self.door.lock() = Door::Revoked;
         self.phase.store(REVOKED, Ordering::Release);
+        self.decided.ring();
     }
 }
 

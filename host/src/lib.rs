@@ -38,6 +38,7 @@ mod way;
 
 // What serves.
 mod answer;
+mod background;
 pub mod budget;
 mod call;
 mod generation;
@@ -51,6 +52,7 @@ mod slot;
 mod snapshot;
 mod standing;
 mod sync;
+mod tasks;
 
 // From sources to files.
 #[cfg(feature = "dev")]

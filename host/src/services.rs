@@ -10,14 +10,26 @@ use std::time::Duration;
 use abi_stable::prefix_type::WithMetadata;
 use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
 use midair_plugin::store::{Op, Refusal};
-use midair_plugin::task::Keep;
+use midair_plugin::task::{Keep, Taken};
 use midair_plugin::{task, wall};
 
-use crate::call::{Answer, Call};
+use crate::background;
+use crate::call::Call;
 use crate::event::Event;
 
-static HOST: &WithMetadata<abi::Host> =
-    &WithMetadata::new(abi::Host { context_clone, context_release, identity, log, state, sleep, call });
+static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
+    context_clone,
+    context_release,
+    identity,
+    log,
+    state,
+    sleep,
+    call,
+    context_free,
+    spawn,
+    cancel,
+    retiring,
+});
 
 /// The functions, as a plugin gets them.
 #[must_use]
@@ -120,24 +132,44 @@ unsafe extern "C" fn call(context: *const c_void, request: abi::Request) -> Outc
     if call.generation().is_revoked() {
         return revoked();
     }
-    let keep: Keep = Arc::clone(call.generation()) as Keep;
-    let invocation = match wall::guard(|| call.nest(&request)) {
-        Ok(Ok(invocation)) => invocation,
-        Ok(Err(outcome)) => return outcome,
-        Err(panic) => return Outcome::panicked(panic),
-    };
-    let answer = async move {
-        match invocation.await {
-            Answer::Response(reply) => {
-                let headers = reply.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
-                // The body stays where the called plugin put it, held by the reply.
-                Outcome::response(reply.status(), headers, reply)
-            }
-            Answer::Error { status, text } => Outcome::told(Outcome::ERROR, status, text, &[]),
-            Answer::Panic(text) => Outcome::told(Outcome::ERROR, 500, format!("the called handler panicked: {text}"), &[]),
-        }
-    };
-    task::give_unpolled(Box::pin(answer), Some(keep))
+    wall::guard(|| call.nest(&request)).unwrap_or_else(Outcome::panicked)
+}
+
+unsafe extern "C" fn context_free(context: *const c_void) -> *const c_void {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    Arc::into_raw(Call::free(Arc::clone(generation))).cast()
+}
+
+/// How many characters of a task's name are kept.
+const LONGEST_NAME: usize = 200;
+
+unsafe extern "C" fn spawn(context: *const c_void, name: Span, flags: u32, future: Outcome) -> u64 {
+    // SAFETY: the plugin passes a context that it holds, and this is one hold more.
+    unsafe { Arc::increment_strong_count(context.cast::<Call>()) };
+    // SAFETY: the hold of the line before, which `call` ends.
+    let call = unsafe { Arc::from_raw(context.cast::<Call>()) };
+    // SAFETY: the plugin keeps the name during the call.
+    let name: String = unsafe { name.text() }.chars().take(LONGEST_NAME).collect();
+    let Ok(future) = Taken::take(future) else { return 0 };
+    if call.generation().is_revoked() {
+        return 0;
+    }
+    let until_retire = flags & abi::Host::UNTIL_RETIRE != 0;
+    wall::guard(|| background::spawn(name, until_retire, call, future)).unwrap_or(0)
+}
+
+unsafe extern "C" fn cancel(context: *const c_void, task: u64) {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    let _ = wall::guard(|| generation.services().tasks.cancel(task));
+}
+
+unsafe extern "C" fn retiring(context: *const c_void) -> Outcome {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    let keep: Keep = Arc::clone(generation) as Keep;
+    task::give_unpolled(Box::pin(background::retiring(generation)), Some(keep))
 }
 
 fn revoked() -> Outcome {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::entry::Calls;
 use crate::generation::{Generation, Term};
 use crate::route::{Clash, Found, Route, RouteTable};
 
@@ -55,7 +56,8 @@ impl Snapshot {
         let mut members: Vec<Member> = members.into_iter().collect();
         members.sort_by(|a, b| a.generation.plugin().cmp(b.generation.plugin()));
         let routes = members.iter().enumerate().flat_map(|(place, Member { generation, .. })| {
-            generation.handlers().iter().enumerate().map(move |(handler, info)| Route {
+            let routes = generation.handlers().iter().enumerate().filter(|(_, info)| info.calls == Calls::Requests);
+            routes.map(move |(handler, info)| Route {
                 method: info.method.clone(),
                 path: info.path.clone(),
                 name: info.name.clone(),

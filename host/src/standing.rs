@@ -408,6 +408,7 @@ impl std::fmt::Display for NoWay {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
     use std::sync::mpsc::{Receiver, channel};
 
     use midair_plugin::store::Memory;
@@ -416,13 +417,18 @@ mod tests {
     use crate::event::Bus;
     use crate::generation::{Ended, Identity, Services};
     use crate::lease::Leases;
+    use crate::tasks::Tasks;
 
     /// A host's services, and what its reaper would hear.
     pub(super) fn services() -> (Arc<Services>, Receiver<Ended>) {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
         let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
-        (Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper }), ended)
+        let (tasks, front) = (Tasks::new(), OnceLock::new());
+        (
+            Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper, tasks, front }),
+            ended,
+        )
     }
 
     pub(super) fn generation(plugin: &str, number: u64, services: &Arc<Services>) -> Arc<Generation> {

@@ -2,6 +2,7 @@
 //!
 //! The only caller of the host's function table. What comes back is owned until it is dropped, and freed by the host.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::abi::{self, Many, Outcome, Span};
@@ -9,7 +10,7 @@ use crate::ctx::Level;
 use crate::error::{Error, Result};
 use crate::request::Request;
 use crate::store::{Answer, Op};
-use crate::task::Taken;
+use crate::task::{self, Taken};
 
 /// A counted hold on a host's context.
 pub(crate) struct Attached(abi::Context);
@@ -60,6 +61,30 @@ impl Attached {
     pub(crate) async fn call(&self, request: Request) -> Outcome {
         // SAFETY: the context is held until `self` is dropped; the request is given away.
         finish(unsafe { self.0.host.call()(self.0.data, request.into_wire()) }).await
+    }
+
+    /// A context of the same generation that belongs to no call.
+    pub(crate) fn free(&self) -> Self {
+        // SAFETY: the context is held until `self` is dropped.
+        let data = unsafe { self.0.host.context_free()(self.0.data) };
+        Self(abi::Context { data, host: self.0.host })
+    }
+
+    /// Gives a future to the host; its number, 0 if the host dropped it.
+    pub(crate) fn spawn(&self, name: &str, flags: u32, future: Pin<Box<dyn Future<Output = Outcome> + Send>>) -> u64 {
+        let future = task::give_unpolled(future, None);
+        // SAFETY: the context is held until `self` is dropped; the name outlives the call, and the future is given away.
+        unsafe { self.0.host.spawn()(self.0.data, Span::of(name.as_bytes()), flags, future) }
+    }
+
+    pub(crate) fn cancel(&self, task: u64) {
+        // SAFETY: the context is held until `self` is dropped.
+        unsafe { self.0.host.cancel()(self.0.data, task) }
+    }
+
+    pub(crate) async fn retiring(&self) {
+        // SAFETY: the context is held until `self` is dropped.
+        finish(unsafe { self.0.host.retiring()(self.0.data) }).await;
     }
 
     pub(crate) async fn state(&self, ops: &[Op<'_>]) -> Answer {

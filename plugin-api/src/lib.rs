@@ -28,7 +28,8 @@
 //! - [`init`](Plugin::init) runs twice: in the probe, where new code is tried, and in the host.
 //! - `static` variables start anew with each swap: what must survive belongs into [`Ctx::table`], [`Ctx::cell`] or [`Ctx::counter`].
 //! - A blocking handler blocks one of the host's workers.
-//! - No tokio of the plugin's own: [`Ctx::sleep`] keeps time, and futures that need no reactor work.
+//! - What needs a tokio reactor (reqwest, sqlx, `tokio::time`, ..) needs the feature `tokio`: each generation then has a runtime of its own,
+//!   entered wherever its code runs. Connections that it holds end with the generation.
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
 mod ctx;
@@ -37,8 +38,10 @@ mod export;
 mod plugin;
 mod request;
 mod response;
+mod runtime;
 mod state;
 pub mod test;
+mod work;
 
 #[expect(unsafe_code, reason = "the only caller of the host's function table")]
 mod attached;
@@ -77,6 +80,7 @@ pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
 pub use response::{Html, IntoResponse, Json, Redirect, Response};
 pub use state::{Batch, Cell, Counter, Revision, Table};
+pub use work::{Interval, Task};
 
 /// The README's code runs as a test.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::Outcome;
+use crate::abi::{Handler, Outcome};
 use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::request::Request;
@@ -25,14 +25,30 @@ use crate::state;
 ///
 /// let plugin = Plugin::new().get("/", |_, _| "a plain handler").get("/{name}", hello);
 /// ```
-#[derive(Default)]
 #[must_use = "a plugin does nothing before `export!` hands it to the host"]
 pub struct Plugin {
     pub(crate) routes: Vec<Route>,
+    pub(crate) works: Vec<Work>,
     pub(crate) tables: Vec<TableDecl>,
     pub(crate) init: Option<Hook>,
     pub(crate) selftests: Vec<SelfTest>,
     pub(crate) smokes: Vec<Smoke>,
+    /// Of its own tokio, if it has one.
+    pub(crate) runtime_threads: usize,
+}
+
+impl Default for Plugin {
+    fn default() -> Self {
+        Self {
+            routes: Vec::new(),
+            works: Vec::new(),
+            tables: Vec::new(),
+            init: None,
+            selftests: Vec::new(),
+            smokes: Vec::new(),
+            runtime_threads: 2,
+        }
+    }
 }
 
 /// A function that the host runs once.
@@ -53,6 +69,16 @@ pub(crate) struct Route {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) name: &'static str,
+    pub(crate) handler: Box<dyn Handle>,
+}
+
+/// A handler that is called by its name and not by a request.
+pub(crate) struct Work {
+    /// One of [`Handler`](crate::abi::Handler)'s.
+    pub(crate) kind: u32,
+    pub(crate) name: String,
+    /// What else the kind needs to know.
+    pub(crate) meta: Vec<(&'static str, String)>,
     pub(crate) handler: Box<dyn Handle>,
 }
 
@@ -103,6 +129,47 @@ impl Plugin {
     {
         let handler = Box::new(move |request, ctx| handler(request, ctx).into_reply());
         self.routes.push(Route { method: method.to_owned(), path: path.to_owned(), name: std::any::type_name::<F>(), handler });
+        self
+    }
+
+    /// Work that goes on as long as this code serves: started when it begins to, and again whenever it is put back. An error or a panic is
+    /// told and counted; the task isn't started again before the next swap.
+    ///
+    /// When newer code was published [`Ctx::retiring`] is done: end soon, for some time later (`--retire-timeout`) the task is dropped where
+    /// it waits. The newer code's own task may begin before this one has ended.
+    ///
+    /// ```
+    /// use midair_plugin::{Ctx, Plugin, Result};
+    /// use std::time::Duration;
+    ///
+    /// async fn beat(ctx: Ctx) -> Result<()> {
+    ///     let mut every = ctx.interval(Duration::from_secs(1));
+    ///     loop {
+    ///         every.tick().await?;
+    ///         ctx.counter("beats").add(1).await?;
+    ///     }
+    /// }
+    ///
+    /// let plugin = Plugin::new().task("beat", beat);
+    /// ```
+    pub fn task<R: IntoReply<M>, M>(self, name: &str, work: impl Fn(Ctx) -> R + Send + Sync + 'static) -> Self {
+        self.work(Handler::TASK, name, Vec::new(), move |_, ctx| work(ctx))
+    }
+
+    /// How many threads the plugin's own tokio has; 2 unless said. They run what is spawned with `tokio::spawn`: handlers and tasks of the host
+    /// are polled on the host's threads.
+    #[cfg(feature = "tokio")]
+    pub fn runtime_threads(mut self, threads: usize) -> Self {
+        self.runtime_threads = threads.max(1);
+        self
+    }
+
+    fn work<R: IntoReply<M>, M, F>(mut self, kind: u32, name: &str, meta: Vec<(&'static str, String)>, handler: F) -> Self
+    where
+        F: Fn(Request, Ctx) -> R + Send + Sync + 'static,
+    {
+        let handler = Box::new(move |request, ctx| handler(request, ctx).into_reply());
+        self.works.push(Work { kind, name: name.to_owned(), meta, handler });
         self
     }
 

@@ -10,12 +10,15 @@ use crate::ctx::{Ctx, Link};
 use crate::error::Result;
 use crate::plugin::{Check, Handle, Hook, Plugin, Reply};
 use crate::request::Request;
+use crate::runtime::{self, Runtime};
 use crate::{census, task, wall};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
+    /// Ends before what its tasks may use.
+    _runtime: Runtime,
     plugin: Plugin,
-    metas: Vec<[Pair; 3]>,
+    metas: Vec<Vec<Pair>>,
     handlers: Vec<Handler>,
     tables: Vec<abi::TableDecl>,
     /// `check` functions by table, since a border function can't close over one.
@@ -40,6 +43,7 @@ pub fn build(factory: fn() -> Plugin) -> Built {
 
 fn lay_out(plugin: Plugin) -> Built {
     let shelf = Shelf {
+        _runtime: Runtime::start(plugin.runtime_threads),
         plugin,
         metas: Vec::new(),
         handlers: Vec::new(),
@@ -53,12 +57,18 @@ fn lay_out(plugin: Plugin) -> Built {
     let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };
     shelf.metas.extend(shelf.plugin.routes.iter().map(|route| {
         let meta = [("method", route.method.as_str()), ("path", route.path.as_str()), ("name", route.name)];
-        meta.map(|(name, value)| Pair::of(name, value.as_bytes()))
+        meta.map(|(name, value)| Pair::of(name, value.as_bytes())).to_vec()
     }));
-    shelf.handlers.extend(shelf.plugin.routes.iter().zip(&shelf.metas).map(|(route, meta)| Handler {
-        kind: Handler::ROUTE,
+    shelf.metas.extend(shelf.plugin.works.iter().map(|work| {
+        let rest = work.meta.iter().map(|(name, value)| (*name, value.as_str()));
+        std::iter::once(("name", work.name.as_str())).chain(rest).map(|(name, value)| Pair::of(name, value.as_bytes())).collect()
+    }));
+    let routes = shelf.plugin.routes.iter().map(|route| (Handler::ROUTE, &route.handler));
+    let all = routes.chain(shelf.plugin.works.iter().map(|work| (work.kind, &work.handler)));
+    shelf.handlers.extend(all.zip(&shelf.metas).map(|((kind, handler), meta)| Handler {
+        kind,
         meta: Many::of(meta),
-        data: Address(std::ptr::from_ref(&route.handler).cast()),
+        data: Address(std::ptr::from_ref(handler).cast()),
         call,
     }));
     shelf.checks.extend(shelf.plugin.tables.iter().map(|table| table.check));
@@ -92,6 +102,7 @@ unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Re
     let handler = unsafe { &*data.0.cast::<Box<dyn Handle>>() };
     // SAFETY: the host gives the context away with the call.
     let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let _entered = runtime::enter();
     let reply = wall::guard(|| match handler.handle(Request::from_wire(request), ctx) {
         Reply::Ready(response) => Ok(response.into_outcome()),
         Reply::Later(future) => Err(future),
@@ -138,6 +149,7 @@ unsafe extern "C" fn selftest(data: Address, context: abi::Context) -> Outcome {
 }
 
 fn run(hook: impl FnOnce() -> Result<()>) -> Outcome {
+    let _entered = runtime::enter();
     match wall::guard(hook) {
         Ok(Ok(())) => Outcome::done(),
         Ok(Err(error)) => Outcome::told(Outcome::ERROR, 500, error.to_string(), &[]),

@@ -12,14 +12,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 
 use crate::abi::{self, Outcome, Owner};
-use crate::{census, wall};
+use crate::{census, runtime, wall};
 
 /// What must stay alive as long as a waker from the other side does.
 pub type Keep = Arc<dyn Any + Send + Sync>;
 
 struct Given {
-    future: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+    /// Taken by `Drop` alone.
+    future: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     keep: Option<Keep>,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        let _entered = runtime::enter();
+        drop(self.future.take());
+    }
 }
 
 /// Polls `future` once with the other side's `waker`; if that isn't enough, packs it so that the other side can go on.
@@ -28,7 +36,7 @@ struct Given {
 ///
 /// `waker` must be valid during the call.
 pub unsafe fn give(future: Pin<Box<dyn Future<Output = Outcome> + Send>>, keep: Option<Keep>, waker: *const abi::Waker) -> Outcome {
-    let mut given = Given { future, keep };
+    let mut given = Given { future: Some(future), keep };
     // SAFETY: passed on to the caller.
     match unsafe { given.poll(waker) } {
         Some(outcome) => {
@@ -42,7 +50,7 @@ pub unsafe fn give(future: Pin<Box<dyn Future<Output = Outcome> + Send>>, keep: 
 
 /// Packs a future that hasn't been polled yet.
 pub fn give_unpolled(future: Pin<Box<dyn Future<Output = Outcome> + Send>>, keep: Option<Keep>) -> Outcome {
-    pack(Given { future, keep })
+    pack(Given { future: Some(future), keep })
 }
 
 fn pack(given: Given) -> Outcome {
@@ -61,6 +69,8 @@ impl Given {
     /// `waker` must be valid during the call.
     unsafe fn poll(&mut self, waker: *const abi::Waker) -> Option<Outcome> {
         let Given { future, keep } = self;
+        let future = future.as_mut()?;
+        let _entered = runtime::enter();
         // SAFETY: passed on to the caller.
         let polled = unsafe { borrow(waker, keep, |waker| wall::guard(|| future.as_mut().poll(&mut Context::from_waker(waker)))) };
         match polled {

@@ -31,6 +31,7 @@ use crate::operation::block_on;
 use crate::plugin::{Plugin, Reply};
 use crate::request::Request;
 use crate::response::{IntoResponse, Response};
+use crate::runtime;
 use crate::store::Memory;
 
 /// A plugin with a small host around it.
@@ -71,6 +72,8 @@ impl App {
             probe: AtomicBool::new(false),
         });
         let (plugin, _) = world.plugin.get_or_init(|| (plugin, router));
+        runtime::start_for_tests(plugin.runtime_threads);
+        let _entered = runtime::enter();
         if let Some(init) = &plugin.init {
             init(Ctx(Link::Test(Arc::clone(&world)))).unwrap_or_else(|error| panic!("init: {error}"));
         }
@@ -91,6 +94,7 @@ impl App {
     pub fn selftest(&self) {
         let Some((plugin, _)) = self.0.plugin.get() else { return };
         self.0.probe.store(true, Ordering::Relaxed);
+        let _entered = runtime::enter();
         for test in &plugin.selftests {
             (test.run)(self.ctx()).unwrap_or_else(|error| panic!("the self-test {}: {error}", test.name));
         }
@@ -145,6 +149,7 @@ impl App {
     /// As the handler does.
     #[must_use]
     pub fn send(&self, request: Result<Request>) -> Response {
+        let _entered = runtime::enter();
         request.and_then(|request| block_on(self.0.call(request))).unwrap_or_else(IntoResponse::into_response)
     }
 

@@ -22,3 +22,5 @@ mod state;
 mod structure;
 mod stuck;
 mod swapping;
+mod tasks;
+mod tokio;

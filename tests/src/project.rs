@@ -93,7 +93,10 @@ impl Project {
             let line = workspace.lines().find(|line| line.split(' ').next() == Some(name));
             line.unwrap_or_else(|| panic!("the workspace says nothing of {name}")).to_owned()
         };
-        let inherited = |line: &str| line.strip_suffix(".workspace = true").map_or_else(|| line.to_owned(), from_workspace);
+        let inherited = |line: &str| match line.strip_suffix(" = { workspace = true, optional = true }") {
+            Some(name) => optional(&from_workspace(name)),
+            None => line.strip_suffix(".workspace = true").map_or_else(|| line.to_owned(), from_workspace),
+        };
         let manifest = repository::read("plugin-api/Cargo.toml");
         // Neither its tests nor its lints matter here.
         let needed = manifest.split("[dev-dependencies]").next().unwrap_or_default();
@@ -103,6 +106,16 @@ impl Project {
         }
         let api = format!("path = {:?}", repository::root().join("plugin-api"));
         self.edit("Cargo.toml", &api, "path = \"border\"");
+        self
+    }
+
+    /// The same with a feature of midair-plugin and further dependencies, as they stand in a manifest.
+    #[must_use]
+    #[track_caller]
+    pub fn with_dependencies(self, feature: &str, dependencies: &str) -> Self {
+        let api = format!("{:?}", repository::root().join("plugin-api"));
+        self.edit("Cargo.toml", &api, &format!("{api}, features = [{feature:?}]"));
+        self.edit("Cargo.toml", "serde_json = \"1\"\n", &format!("serde_json = \"1\"\n{dependencies}\n"));
         self
     }
 
@@ -254,6 +267,14 @@ fn manifest(name: &str, more: &str) -> String {
          midair-plugin = {{ path = {:?} }}\nserde = {{ version = \"1\", features = [\"derive\"] }}\nserde_json = \"1\"\n{more}",
         repository::root().join("plugin-api")
     )
+}
+
+/// A line of dependencies as one that is optional.
+fn optional(line: &str) -> String {
+    match line.split_once(" = ") {
+        Some((name, version)) if version.starts_with('"') => format!("{name} = {{ version = {version}, optional = true }}"),
+        _ => line.replacen('{', "{ optional = true,", 1),
+    }
 }
 
 /// Writes a file by rename, with the folders above it.

@@ -118,8 +118,10 @@ fn host(
     let (data_path, artifact_limit) = (data.path().to_owned(), serve.artifact_limit as u64);
     let rules = serve.probation.rules(mode.options.rules);
     let probe = if serve.no_probe { Probe::Off } else { Probe::On };
-    let (deadline, keep, most_libraries) = (serve.step_timeout, serve.probation.keep, serve.most_libraries);
-    let options = swap::Options { data: data_path, artifact_limit, rules, probe, deadline, keep, most_libraries, ..mode.options };
+    let (deadline, retire) = (serve.step_timeout, serve.retire_timeout);
+    let (keep, most_libraries) = (serve.probation.keep, serve.most_libraries);
+    let options =
+        swap::Options { data: data_path, artifact_limit, rules, probe, deadline, retire, keep, most_libraries, ..mode.options };
     let host = Host::new(options)?;
     host.expect(plugins);
     outlet.listen(host.events());

@@ -24,6 +24,8 @@ pub struct Status {
     #[serde(default)]
     leases: Vec<Lease>,
     #[serde(default)]
+    tasks: Vec<Task>,
+    #[serde(default)]
     attempts: Vec<Attempt>,
 }
 
@@ -59,6 +61,8 @@ struct Generation {
     leases: Vec<Lease>,
     #[serde(default)]
     blockers: Vec<Blocker>,
+    #[serde(default)]
+    tasks: Vec<Task>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,6 +126,18 @@ struct Lease {
     age_us: u64,
 }
 
+/// Work beside requests.
+#[derive(Debug, Deserialize)]
+struct Task {
+    id: u64,
+    plugin: String,
+    generation: u64,
+    task: String,
+    age_us: u64,
+    #[serde(default)]
+    busy_us: u64,
+}
+
 #[derive(Debug, Deserialize)]
 struct Attempt {
     id: u64,
@@ -181,6 +197,14 @@ pub fn status(status: &Status) -> String {
     section(&mut text, &["lease", "on", "handler", "age"], leases.collect());
     left_out(&mut text, oldest.len(), "lease");
 
+    let tasks = status.tasks.iter().take(SHOWN).map(|Task { id, plugin, generation, task, age_us, busy_us }| {
+        // Work that never awaits holds a thread.
+        let busy = if *busy_us >= 1_000_000 { age(*busy_us) } else { String::new() };
+        vec![id.to_string(), format!("{plugin} {generation}"), task.clone(), age(*age_us), busy]
+    });
+    section(&mut text, &["task", "on", "name", "age", "without a pause"], tasks.collect());
+    left_out(&mut text, status.tasks.len(), "task");
+
     let attempts = status.attempts.iter().rev().take(SHOWN).map(|attempt| {
         let code = attempt.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
         let reason = attempt.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
@@ -207,16 +231,20 @@ pub fn generations(told: &Generations) -> String {
         let _ = writeln!(text, "in use: {}", shares.join(", "));
     }
     let rows = told.generations.iter().map(|generation| {
-        let oldest = generation.blockers.iter().max_by_key(|blocker| blocker.age_us);
-        let held_by =
-            oldest.map_or_else(String::new, |Blocker { lease, call, age_us }| format!("lease {lease} {call} {}", age(*age_us)));
+        // Work keeps code that serves as well; only of code that doesn't is that worth saying.
+        let tasks = generation.tasks.iter().filter(|_| ["kept", "retired"].contains(&generation.phase.as_str()));
+        let tasks = tasks.map(|Task { id, task, age_us, .. }| (*age_us, format!("task {id} {task}")));
+        let calls = generation.blockers.iter().map(|Blocker { lease, call, age_us }| (*age_us, format!("lease {lease} {call}")));
+        let holders: Vec<(u64, String)> = calls.chain(tasks).collect();
+        let oldest = holders.iter().max_by_key(|(age_us, _)| *age_us);
+        let held_by = oldest.map_or_else(String::new, |(age_us, holder)| format!("{holder} {}", age(*age_us)));
         vec![
             generation.plugin.clone(),
             generation.generation.to_string(),
             phase(&generation.phase).to_owned(),
             short(&generation.digest),
             generation.leases.len().to_string(),
-            generation.blockers.len().to_string(),
+            holders.len().to_string(),
             held_by,
         ]
     });
@@ -282,6 +310,8 @@ mod tests {
                            {"plugin":"cart","generation":null,"digest":null}],
                 "held":{"shop":[{"digest":"fedcba9876543210","by":"hand","reason":"rolled back: asked for"}]},
                 "leases":[{"id":3,"plugin":"shop","generation":6,"handler":"GET /slow","age_us":61250000}],
+                "tasks":[{"id":4,"plugin":"shop","generation":7,"task":"mailer","age_us":2500000,"busy_us":0,"until_retire":true},
+                         {"id":5,"plugin":"shop","generation":6,"task":"src/lib.rs:7","age_us":9500000,"busy_us":9400000,"until_retire":false}],
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
                             {"id":2,"trigger":"saved src/lib.rs","outcome":"rejected","code":"E_BUILD","reason":"cargo failed\nmore"}]}"#,
             &expect![[r#"
@@ -297,6 +327,10 @@ mod tests {
                 LEASE  ON      HANDLER    AGE
                 3      shop 6  GET /slow  61.2 s
 
+                TASK  ON      NAME          AGE    WITHOUT A PAUSE
+                4     shop 7  mailer        2.5 s
+                5     shop 6  src/lib.rs:7  9.5 s  9.4 s
+
                 ATTEMPT  TRIGGER           OUTCOME           REASON
                 2        saved src/lib.rs  rejected E_BUILD  cargo failed
                 1        start             published
@@ -311,7 +345,10 @@ mod tests {
               {"id":3,"plugin":"shop","generation":6,"handler":"shop::slow","age_us":61250000}],
              "blockers":[{"lease":3,"call":"shop=6 shop::slow","age_us":61250000},{"lease":9,"call":"cart=1 cart::add","age_us":2000}],
              "file":"","file_bytes":0},
-            {"plugin":"shop","generation":7,"phase":"trial","digest":"fedcba9876543210","leases":[],"blockers":[]}],
+            {"plugin":"shop","generation":7,"phase":"trial","digest":"fedcba9876543210","leases":[],"blockers":[],
+             "tasks":[{"id":9,"plugin":"shop","generation":7,"task":"mailer","age_us":99000000}]},
+            {"plugin":"shop","generation":5,"phase":"retired","digest":"5","leases":[],"blockers":[],
+             "tasks":[{"id":8,"plugin":"shop","generation":5,"task":"mailer","age_us":99000000}]}],
             "libraries":{"opened":3,"maps":12,"mapped_bytes":3145729},
             "budget":{"libraries":{"used":3,"limit":null},"maps":{"used":230,"limit":58977},"bytes":{"used":3145728,"limit":10485760}}}"#;
         expect![[r#"
@@ -321,6 +358,7 @@ mod tests {
             PLUGIN  GENERATION  IS        DIGEST        IN FLIGHT  HELD BY  OLDEST
             shop    6           retired   0123456789ab  1          2        lease 3 shop=6 shop::slow 61.2 s
             shop    7           on trial  fedcba987654  0          0
+            shop    5           retired   5             0          1        task 8 mailer 99.0 s
         "#]]
         .assert_eq(&generations(&serde_json::from_str(json).expect("generations")));
         let record = r#"{"id":4,"outcome":"rolled_back","parts":[{"plugin":"shop","digest":"0123456789abcdef","generation":6}]}"#;

@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -37,6 +37,7 @@ use crate::library::Opened;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::{Member, Snapshot};
+use crate::tasks::Tasks;
 
 /// The memory that a child may take, in bytes: enough for what a plugin loads when it starts, less than what hurts a machine. Counted is
 /// what it may write to, whether it did or not.
@@ -128,6 +129,8 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
         probe: true,
         reaper,
         alarms,
+        tasks: Tasks::new(),
+        front: OnceLock::new(),
         functions: services::functions(),
     });
     let begins = |stage, what: &str| wire.say(&Told::Begins { stage, what: what.to_owned() });

@@ -11,6 +11,8 @@ use midair_plugin::manifest::Manifest;
 use super::watch::committed;
 use super::{Artifact, Shared};
 use crate::attempt::{Attempt, Outcome, Part, Record};
+use crate::background;
+
 use crate::candidate::{self, Maker};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::Event;
@@ -348,8 +350,12 @@ impl Journey {
         let epoch = next.epoch();
         let before = if seed::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
         for candidate in candidates {
-            before.generation(candidate.plugin()).into_iter().for_each(|old| old.leaves(epoch));
+            if let Some(old) = before.generation(candidate.plugin()) {
+                old.leaves(epoch);
+                background::end(old, shared.options.retire);
+            }
             candidate.enters(epoch);
+            background::begin(candidate);
             // Somebody has to know when it is due.
             let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
             let _ = shared.services.alarms.send(alarm);

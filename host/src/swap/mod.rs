@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use midair_plugin::store::Memory;
 use parking_lot::Mutex;
 
 use self::journey::{Job, Journey};
-pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, Status};
+pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, Status, TaskStatus};
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Record};
 use crate::candidate::Maker;
@@ -47,6 +47,7 @@ pub use crate::stage::Trust;
 use crate::stage::{self, Format, Staging};
 use crate::standing::Standing;
 pub use crate::standing::Which;
+use crate::tasks::Tasks;
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -80,6 +81,8 @@ pub struct Options {
     /// Whether a run that died is remembered: the next one then starts with what was committed last, and doesn't take again by itself what
     /// was on trial when it died. It needs [`durable`](Self::durable) copies.
     pub recovers: bool,
+    /// How long work that belongs to no request goes on after newer code was published, before what may be dropped is, and the rest is named.
+    pub retire: Duration,
 }
 
 impl Options {
@@ -101,6 +104,7 @@ impl Options {
             most_libraries: None,
             rules: Rules::PRODUCTION,
             recovers: true,
+            retire: Duration::from_secs(30),
         }
     }
 
@@ -146,7 +150,7 @@ struct Shared {
     /// How many files the process may have open, by its limit at the start.
     open_files: Option<u64>,
     services: Arc<Services>,
-    slot: Slot,
+    slot: Arc<Slot>,
     /// Changed only together with the slot.
     standing: Mutex<Standing>,
     marks: Marks,
@@ -189,15 +193,21 @@ impl Host {
             probe: false,
             reaper,
             alarms,
+            tasks: Tasks::new(),
+            front: OnceLock::new(),
             frames: Namer::start(bus.clone())?,
             functions: services::functions(),
         });
         let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
+        let slot = Arc::new(Slot::new(Arc::new(nothing)));
+        let front: Weak<Slot> = Arc::downgrade(&slot);
+        // Set once, here.
+        let _ = services.front.set(front);
         let shared = Arc::new(Shared {
             run: run_id(),
             open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             services,
-            slot: Slot::new(Arc::new(nothing)),
+            slot,
             standing: Mutex::new(Standing::new(options.keep)),
             marks,
             journal: Journal::default(),

@@ -17,6 +17,7 @@ use crate::lease::Facts;
 use crate::marks::Held;
 use crate::probe::Probe;
 use crate::standing::Phase;
+use crate::tasks::{About, Running};
 
 /// What `GET /status` answers.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +38,8 @@ pub struct Status {
     pub held: BTreeMap<String, Vec<Held>>,
     /// Calls in flight, the oldest first.
     pub leases: Vec<LeaseStatus>,
+    /// What runs beside requests, the oldest first.
+    pub tasks: Vec<TaskStatus>,
     /// The last attempts, the oldest first.
     pub attempts: Vec<Record>,
 }
@@ -83,6 +86,33 @@ pub struct LeaseStatus {
     pub age_us: u64,
 }
 
+/// Work that goes on beside requests, and keeps the code that it runs on.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskStatus {
+    /// Unique within the run.
+    pub id: u64,
+    /// The plugin.
+    pub plugin: String,
+    /// The generation that it runs on.
+    pub generation: u64,
+    /// Its name, or where it was spawned.
+    pub task: String,
+    /// Microseconds since it was spawned.
+    pub age_us: u64,
+    /// Microseconds for which it has held a thread without a pause; 0 if it waits.
+    pub busy_us: u64,
+    /// Whether it is dropped some time after its generation was replaced.
+    pub until_retire: bool,
+}
+
+impl TaskStatus {
+    fn of(running: Running) -> Self {
+        let Running { id, about, age_us, busy_us } = running;
+        let About { plugin, number, name, until_retire, .. } = about;
+        Self { id, plugin, generation: number, task: name, age_us, busy_us, until_retire }
+    }
+}
+
 /// What `GET /generations` answers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Generations {
@@ -111,6 +141,8 @@ pub struct GenerationStatus {
     pub leases: Vec<LeaseStatus>,
     /// Calls, of any plugin, that were admitted while it served and hold it, though it doesn't serve any more.
     pub blockers: Vec<BlockerStatus>,
+    /// Its work beside requests.
+    pub tasks: Vec<TaskStatus>,
     /// Its private copy; empty if that is gone.
     pub file: String,
     /// The copy's length in bytes.
@@ -233,6 +265,7 @@ impl Host {
             plugins: snapshot.generations().iter().map(plugin).collect(),
             held: held.map(|(plugin, mark)| (plugin, mark.held)).collect(),
             leases,
+            tasks: shared.services.tasks.list().into_iter().map(TaskStatus::of).collect(),
             attempts: shared.journal.records(),
         }
     }
@@ -265,6 +298,7 @@ impl Host {
                     .map(|lease| lease.status.clone())
                     .collect(),
                 blockers: blocks.collect(),
+                tasks: shared.services.tasks.of(generation.key()).into_iter().map(TaskStatus::of).collect(),
                 file: if file_bytes.is_ok() { file.display().to_string() } else { String::new() },
                 file_bytes: file_bytes.unwrap_or_default(),
             }

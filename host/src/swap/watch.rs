@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::journey::part_of;
 use crate::attempt::Record;
+use crate::background;
 use crate::error::{Code, Error, Stage};
 use crate::event::Event;
 use crate::generation::{Alarm, Generation};
@@ -116,7 +117,9 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
     let epoch = back.snapshot.epoch();
     for (from, to) in &back.pairs {
         from.leaves(epoch);
+        background::end(from, shared.options.retire);
         to.enters(epoch);
+        background::begin(to);
     }
     before
 }

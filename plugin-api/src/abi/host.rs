@@ -61,4 +61,18 @@ pub struct Host {
     /// Another route of the host, in the snapshot of this context.
     #[sabi(last_prefix_field)]
     pub call: unsafe extern "C" fn(context: *const c_void, request: Request) -> Outcome,
+    /// A context of the same generation that belongs to no call; released as any other.
+    pub context_free: unsafe extern "C" fn(context: *const c_void) -> *const c_void,
+    /// Polls a future, which is given away as a pending outcome, beside all calls and under this context; `name` is text. The number of the
+    /// task, or 0 if the future was dropped instead.
+    pub spawn: unsafe extern "C" fn(context: *const c_void, name: Span, flags: u32, future: Outcome) -> u64,
+    /// Has a task's future dropped, soon and elsewhere. One that is over is none.
+    pub cancel: unsafe extern "C" fn(context: *const c_void, task: u64),
+    /// Done when new requests reach the context's generation no more.
+    pub retiring: unsafe extern "C" fn(context: *const c_void) -> Outcome,
+}
+
+impl Host {
+    /// A flag of `spawn`: the task may be dropped some time after its generation was replaced.
+    pub const UNTIL_RETIRE: u32 = 1;
 }

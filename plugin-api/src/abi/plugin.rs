@@ -18,7 +18,7 @@ use super::request::Request;
 pub struct Handler {
     /// One of the constants below.
     pub kind: u32,
-    /// What the kind needs to know: of a route `method` and `path`; `name` of all.
+    /// What the kind needs to know: of a route `method` and `path`; `name` of all, as the plugin's author wrote it or as Rust has it.
     pub meta: Many<Pair>,
     /// What `call` gets; lives as long as the plugin.
     pub data: Address,
@@ -29,6 +29,8 @@ pub struct Handler {
 impl Handler {
     /// Answers requests.
     pub const ROUTE: u32 = 1;
+    /// Runs while its generation serves: called without a request each time that it begins to. Its answer says how it ended.
+    pub const TASK: u32 = 2;
 }
 
 /// A table that a plugin declares.

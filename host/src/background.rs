@@ -1,0 +1,110 @@
+//! What does a generation do beside answering?
+//!
+//! Its declared tasks begin and end with its service; what it spawns belongs to a request, or to nobody. All of it keeps the code that it
+//! runs on. A generation that serves no more is told; work that says so is dropped some time later, other work is named and left alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_timer::Delay;
+use http::{HeaderMap, Method};
+use midair_plugin::abi::{Outcome, RequestParts};
+use midair_plugin::task::Taken;
+
+use crate::call::Call;
+use crate::entry::Calls;
+use crate::event::Event;
+use crate::generation::Generation;
+use crate::tasks::About;
+
+/// A future of a plugin with what it runs under. The future goes first: the call keeps its code.
+struct Work {
+    future: Taken,
+    call: Arc<Call>,
+}
+
+/// Begins work under `call`; its number, 0 if it couldn't be. What is admitted to nothing waits until its generation serves.
+pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: Taken) -> u64 {
+    let generation = Arc::clone(call.generation());
+    let mut work = Work { future, call };
+    let about = about(&generation, name.clone(), until_retire);
+    generation.services().tasks.spawn(about, async move {
+        if work.call.is_free() {
+            let generation = Arc::clone(work.call.generation());
+            generation.decided().rung().await;
+            if generation.is_revoked() {
+                return;
+            }
+        }
+        let outcome = (&mut work.future).await;
+        work.call.ended(&name, &outcome);
+    })
+}
+
+/// Starts the tasks that a generation declares. It serves by now.
+pub(crate) fn begin(generation: &Arc<Generation>) {
+    let declared = generation.handlers().iter().enumerate().filter(|(_, handler)| handler.calls == Calls::Service);
+    for (place, handler) in declared {
+        let call = Call::free_at(Arc::clone(generation), place);
+        let about = about(generation, handler.name.clone(), true);
+        generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing()).await) });
+    }
+}
+
+/// Tells a generation that it serves no more, and sees to what is still there after `limit`.
+pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
+    let (tasks, bus) = (&generation.services().tasks, generation.services().bus.clone());
+    let (retiring, old) = (generation.retiring(), tasks.of(generation.key()));
+    let newest = old.iter().map(|running| running.id).max().unwrap_or_default();
+    // Nobody waits, and nothing is there that could: the rule.
+    let generation = Arc::downgrade(generation);
+    let inside = Arc::clone(tasks);
+    tasks.run(async move {
+        // Here, since wakers may be the plugin's own.
+        retiring.ring();
+        drop(retiring);
+        Delay::new(limit).await;
+        let Some(generation) = generation.upgrade() else { return };
+        let serves = generation.serves();
+        for running in inside.of(generation.key()).into_iter().filter(|running| !serves || running.id <= newest) {
+            if running.about.until_retire {
+                inside.cancel(running.id);
+                continue;
+            }
+            let message = format!(
+                "{generation}: {} still runs {} s after newer code was published, and keeps its code in memory",
+                running.about.name,
+                limit.as_secs_f64()
+            );
+            bus.say(Event::Warning { message });
+        }
+    });
+}
+
+/// Done when the generation serves no more.
+pub(crate) fn retiring(generation: &Generation) -> impl Future<Output = Outcome> + Send + 'static {
+    let retiring = generation.retiring();
+    async move {
+        retiring.rung().await;
+        Outcome::done()
+    }
+}
+
+fn about(generation: &Generation, name: String, until_retire: bool) -> About {
+    let (plugin, number) = (generation.plugin().to_owned(), generation.number());
+    About { generation: generation.key(), plugin, number, name, until_retire }
+}
+
+/// What a handler gets that no request calls.
+fn nothing() -> RequestParts {
+    RequestParts {
+        method: Method::GET,
+        path: String::new(),
+        query: String::new(),
+        params: Vec::new(),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        peer: None,
+    }
+}

@@ -1,0 +1,248 @@
+//! What becomes of work that goes on beside requests when its code is replaced, put back or refused?
+
+use std::fs;
+
+use midair_tests::host::{Launch, Midair};
+use midair_tests::project::Project;
+use serde_json::Value;
+
+const SOURCE: &str = r#"
+use midair_plugin::{Ctx, Plugin, Request, Result};
+use std::time::Duration;
+
+midair_plugin::export!(plugin);
+
+const VERSION: &str = "one";
+
+fn plugin() -> Plugin {
+    Plugin::new()
+        .get("/", |_, _| VERSION)
+        .get("/open", |_, ctx: Ctx| ctx.counter("gate").add(1).wait().map(|_| VERSION))
+        .get("/begin", begin)
+        .get("/free", free)
+        .get("/droppable", droppable)
+        .get("/joined", joined)
+        .get("/cancelled", cancelled)
+        .get("/late", late)
+        .get("/panics", |_, ctx: Ctx| { drop(ctx.spawn(async { panic!("in a task") })); VERSION })
+        .task("beat", beat)
+}
+
+/// Until somebody asks for /open.
+async fn opened(ctx: &Ctx) {
+    while ctx.counter("gate").get().await.unwrap_or(0) == 0 {
+        let _ = ctx.sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn asks(ctx: &Ctx) -> Result<String> {
+    Ok(ctx.call(Request::build("GET", "/").finish()?).await?.text())
+}
+
+async fn begin(_: Request, ctx: Ctx) -> &'static str {
+    let inside = ctx.clone();
+    drop(ctx.spawn(async move {
+        opened(&inside).await;
+        inside.info(format!("the request's task on {VERSION} asks {:?}", asks(&inside).await));
+    }));
+    VERSION
+}
+
+async fn free(_: Request, ctx: Ctx) -> &'static str {
+    drop(ctx.spawn_free("stubborn", |ctx| async move {
+        ctx.info("stubborn began");
+        opened(&ctx).await;
+        ctx.info(format!("the free task on {VERSION} asks {:?}", asks(&ctx).await));
+    }));
+    VERSION
+}
+
+struct Gone(Ctx);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.info(format!("dropped on {VERSION}"));
+    }
+}
+
+async fn droppable(_: Request, ctx: Ctx) -> &'static str {
+    drop(ctx.spawn_until_retire("droppable", |ctx| async move {
+        let gone = Gone(ctx);
+        std::future::pending::<()>().await;
+        drop(gone);
+    }));
+    VERSION
+}
+
+async fn joined(_: Request, ctx: Ctx) -> Result<String> {
+    let mut every = ctx.interval(Duration::from_millis(1));
+    let task = ctx.spawn(async move {
+        for _ in 0..3 { every.tick().await?; }
+        Ok::<_, midair_plugin::Error>(6 * 7)
+    });
+    Ok(task.await??.to_string())
+}
+
+async fn cancelled(_: Request, ctx: Ctx) -> Result<&'static str> {
+    let task = ctx.spawn(std::future::pending::<&'static str>());
+    task.cancel();
+    task.await
+}
+
+async fn late(_: Request, ctx: Ctx) -> Result<()> {
+    ctx.timeout(Duration::from_millis(1), std::future::pending()).await
+}
+
+async fn beat(ctx: Ctx) {
+    ctx.info(format!("beat began on {VERSION}"));
+    ctx.retiring().await;
+    ctx.info(format!("beat ended on {VERSION}"));
+}
+"#;
+
+/// Waits until this has happened, before or after what was read last: what runs beside a swap comes in no order with it.
+#[track_caller]
+fn seen(midair: &mut Midair, what: &str, fits: impl Fn(&Value) -> bool) {
+    if !midair.all_events().iter().any(&fits) {
+        midair.wait_for(what, fits);
+    }
+}
+
+/// Waits until a plugin's log says this.
+#[track_caller]
+fn says(midair: &mut Midair, words: &str) {
+    seen(midair, words, |event| event["event"] == "log" && event["message"] == words);
+}
+
+/// The plugin `name`, live; work is given no time once it was replaced.
+fn serving(name: &str) -> (Project, Midair) {
+    let project = Project::plugin(name, SOURCE);
+    let mut midair = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").start();
+    midair.published();
+    (project, midair)
+}
+
+fn becomes_two(project: &Project, midair: &mut Midair) {
+    project.edit("src/lib.rs", "VERSION: &str = \"one\"", "VERSION: &str = \"two\"");
+    midair.published();
+    assert_eq!(midair.get("/").body, "two");
+}
+
+fn tasks(midair: &Midair) -> Vec<(u64, String)> {
+    let status = midair.status();
+    let of = |task: &Value| (task["generation"].as_u64().unwrap_or_default(), task["task"].as_str().unwrap_or_default().to_owned());
+    status["tasks"].as_array().expect("a list").iter().map(of).collect()
+}
+
+#[test]
+fn g1_a_task_of_a_request_stays_on_its_code_and_shows_as_the_request() {
+    let (project, mut midair) = serving("tasks-of-requests");
+    assert_eq!(midair.get("/begin").body, "one");
+    becomes_two(&project, &mut midair);
+    let status = midair.status();
+    let held = status["leases"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .any(|lease| lease["generation"] == 1 && lease["handler"].as_str().is_some_and(|handler| handler.ends_with("begin")));
+    assert!(held, "{status}");
+    assert!(tasks(&midair).iter().any(|(generation, task)| *generation == 1 && task.starts_with("src/lib.rs:")), "{status}");
+    assert_eq!(midair.get("/open").status, 200);
+    says(&mut midair, "the request's task on one asks Ok(\"one\")");
+    seen(&mut midair, "drained", |event| event["event"] == "drained" && event["generation"] == 1);
+}
+
+#[test]
+fn work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code() {
+    let (project, mut midair) = serving("tasks-of-nobody");
+    assert_eq!(midair.get("/free").status, 200);
+    assert_eq!(midair.get("/droppable").status, 200);
+    says(&mut midair, "stubborn began");
+    becomes_two(&project, &mut midair);
+    says(&mut midair, "dropped on one");
+    seen(&mut midair, "a warning that names it", |event| {
+        event["event"] == "warning" && event["message"].as_str().is_some_and(|message| message.contains("stubborn still runs"))
+    });
+    assert!(tasks(&midair).contains(&(1, "stubborn".to_owned())), "{:?}", tasks(&midair));
+    let generations = midair.client(&["generations"]).output().expect("it runs");
+    let generations = String::from_utf8_lossy(&generations.stdout).into_owned();
+    assert!(generations.contains("stubborn"), "{generations}");
+    assert_eq!(midair.get("/open").status, 200);
+    says(&mut midair, "the free task on one asks Ok(\"two\")");
+}
+
+#[test]
+fn a_declared_task_begins_with_each_service_of_its_code_and_is_told_of_the_end() {
+    let (project, mut midair) = serving("declared-tasks");
+    says(&mut midair, "beat began on one");
+    assert_eq!(tasks(&midair), [(1, "beat".to_owned())]);
+    becomes_two(&project, &mut midair);
+    says(&mut midair, "beat began on two");
+    assert!(midair.client(&["rollback"]).output().expect("it runs").status.success());
+    says(&mut midair, "beat ended on two");
+    assert_eq!(midair.get("/").body, "one");
+    says(&mut midair, "beat ended on one");
+    let began = |event: &&Value| event["message"] == "beat began on one";
+    while midair.all_events().iter().filter(began).count() < 2 {
+        midair.wait_for("its second beginning", |event| began(&event));
+    }
+}
+
+#[test]
+fn a_task_is_joined_cancelled_timed_out_and_a_panic_of_it_is_told() {
+    let (_project, mut midair) = serving("joined-tasks");
+    assert_eq!(midair.get("/joined").body, "42");
+    let cancelled = midair.get("/cancelled");
+    assert_eq!((cancelled.status, cancelled.body.contains("dropped before it was done")), (500, true), "{}", cancelled.body);
+    assert_eq!(midair.get("/late").status, 504);
+    assert_eq!(midair.get("/panics").status, 200);
+    let panicked = midair.wait_for("panicked", |event| event["event"] == "panicked");
+    assert_eq!(panicked["message"], "in a task");
+    assert!(
+        [&panicked["handler"], &panicked["location"]].iter().all(|at| at.as_str().is_some_and(|at| at.contains("src/lib.rs:")))
+    );
+    assert_eq!(midair.status()["plugins"][0]["panics"], 1);
+    assert_eq!(midair.get("/").body, "one");
+}
+
+#[test]
+fn fault_43_what_init_spawned_waits_for_the_publish_and_never_runs_in_the_probe_or_when_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let seen = folder.path().join("seen");
+    let source = format!(
+        r#"
+midair_plugin::export!(plugin);
+
+const VERSION: &str = "one";
+
+fn plugin() -> midair_plugin::Plugin {{
+    midair_plugin::Plugin::new().get("/", |_, _| VERSION).init(|ctx| {{
+        drop(ctx.spawn_free("first", |ctx| async move {{
+            use std::io::Write;
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open({seen:?}).expect("a file");
+            writeln!(file, "{{VERSION}} {{}}", std::process::id()).expect("it can be written");
+            ctx.info(format!("first ran on {{VERSION}}"));
+        }}));
+        if VERSION == "bad" {{ Err(midair_plugin::Error::internal("as asked")) }} else {{ Ok(()) }}
+    }})
+}}
+"#
+    );
+    let project = Project::plugin("init-spawns", &source);
+    let mut midair = Launch::dev(&[project.root()]).arg("--no-probe").start();
+    midair.published();
+    says(&mut midair, "first ran on one");
+    project.edit("src/lib.rs", "\"one\"", "\"bad\"");
+    midair.rejected("E_INIT");
+    project.edit("src/lib.rs", "VERSION: &str = \"bad\"", "VERSION: &str = \"two\"");
+    midair.published();
+    says(&mut midair, "first ran on two");
+    let expected = format!("one {0}\ntwo {0}\n", midair.pid());
+    assert_eq!(fs::read_to_string(&seen).expect("it was written"), expected);
+    drop(midair);
+    fs::remove_file(&seen).expect("a file");
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    says(&mut midair, "first ran on two");
+    assert_eq!(fs::read_to_string(&seen).expect("it was written"), format!("two {}\n", midair.pid()));
+}

@@ -1,0 +1,196 @@
+//! Does what needs a tokio of its own work in a plugin, and does it end with its generation?
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use midair_tests::host::{Launch, Midair};
+use midair_tests::project::{self, Project};
+use midair_tests::{patience, repository};
+
+const DEPENDENCIES: &str = r#"futures-util = { version = "0.3", default-features = false, features = ["async-await-macro", "std"] }
+reqwest = { version = "0.12", default-features = false }
+sqlx = { version = "0.8", default-features = false, features = ["runtime-tokio", "sqlite"] }
+tokio = { version = "1", features = ["fs", "macros", "rt", "sync", "time"] }"#;
+
+const SOURCE: &str = r#"
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use midair_plugin::{Ctx, Plugin, Request, Result};
+use sqlx::Row;
+
+midair_plugin::export!(plugin);
+
+const VERSION: &str = "one";
+
+fn plugin() -> Plugin {
+    Plugin::new()
+        .get("/", |_, _| VERSION)
+        .get("/fetch", fetch)
+        .get("/sqlite", sqlite)
+        .get("/file", file)
+        .get("/wakers", wakers)
+        .get("/spawned", spawned)
+        .get("/sync", |_, _| tokio::runtime::Handle::current().block_on(async { VERSION }))
+}
+
+/// Asks the server whose address the query is, for `/`.
+async fn fetch(req: Request, _: Ctx) -> Result<String> {
+    let address = req.query_str().to_owned();
+    Ok(reqwest::get(format!("http://{address}/")).await?.text().await?)
+}
+
+async fn sqlite(_: Request, _: Ctx) -> Result<String> {
+    let pool = sqlx::sqlite::SqlitePool::connect("sqlite::memory:").await?;
+    sqlx::query("create table t (n integer)").execute(&pool).await?;
+    for n in 1..=4 {
+        sqlx::query("insert into t values (?)").bind(n).execute(&pool).await?;
+    }
+    let sum: i64 = sqlx::query("select sum(n) from t").fetch_one(&pool).await?.try_get(0)?;
+    pool.close().await;
+    Ok(format!("{sum}"))
+}
+
+async fn file(_: Request, _: Ctx) -> Result<String> {
+    let text = tokio::fs::read_to_string("/proc/self/comm").await?;
+    Ok(text.trim().to_owned())
+}
+
+/// Wakers of every kind: of select!, of sets of futures, of channels, of tokio's timer and of the host's.
+async fn wakers(_: Request, ctx: Ctx) -> Result<String> {
+    let (send, mut receive) = tokio::sync::mpsc::channel(1);
+    let sender = ctx.spawn(async move {
+        for n in 0..20 {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            if send.send(n).await.is_err() { break }
+        }
+    });
+    let mut all: FuturesUnordered<_> = (0..20u64).map(|n| { let ctx = ctx.clone(); async move {
+        if n % 2 == 0 { tokio::time::sleep(Duration::from_millis(n)).await } else { ctx.sleep(Duration::from_millis(n)).await? }
+        Ok::<_, midair_plugin::Error>(n)
+    }}).collect();
+    let (mut received, mut done) = (0, 0);
+    while received < 20 || done < 20 {
+        tokio::select! {
+            Some(_) = receive.recv(), if received < 20 => received += 1,
+            Some(n) = all.next(), if done < 20 => { n?; done += 1 }
+        }
+    }
+    sender.await?;
+    Ok(format!("{received} {done}"))
+}
+
+async fn spawned(_: Request, _: Ctx) -> Result<String> {
+    Ok(tokio::spawn(async { tokio::time::sleep(Duration::from_millis(1)).await; VERSION.to_owned() }).await?)
+}
+"#;
+
+#[test]
+fn a_plugin_with_a_tokio_of_its_own_fetches_asks_a_database_reads_files_and_is_swapped() {
+    let project = Project::plugin("own-tokio", SOURCE).with_dependencies("tokio", DEPENDENCIES);
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    works(&midair, "one");
+    project.edit("src/lib.rs", "VERSION: &str = \"one\"", "VERSION: &str = \"two\"");
+    midair.published();
+    works(&midair, "two");
+    assert!(midair.client(&["rollback"]).output().expect("it runs").status.success());
+    works(&midair, "one");
+}
+
+fn works(midair: &Midair, version: &str) {
+    let fetch = format!("/fetch?{}", midair.http().0);
+    let expected =
+        [("/", version), (&fetch, version), ("/sqlite", "10"), ("/wakers", "20 20"), ("/spawned", version), ("/sync", version)];
+    for (path, expected) in expected {
+        let answer = midair.get(path);
+        assert_eq!((answer.status, answer.body.as_str()), (200, expected), "{path}: {}", midair.story());
+    }
+    assert!(midair.get("/file").body.starts_with("midair"), "its name is the host's");
+}
+
+/// Threads, descriptors and tasks of the process.
+fn has(midair: &Midair) -> [usize; 3] {
+    let entries = |folder: &str| fs::read_dir(format!("/proc/{}/{folder}", midair.pid())).map_or(0, Iterator::count);
+    let tasks = midair.status()["tasks"].as_array().map_or(0, Vec::len);
+    [entries("task"), entries("fd"), tasks]
+}
+
+const SMALL: &str = r#"
+use midair_plugin::{Ctx, Plugin, Request, Result};
+use std::time::Duration;
+
+midair_plugin::export!(plugin);
+
+const VERSION: &str = "one";
+
+fn plugin() -> Plugin {
+    Plugin::new().get("/", root).task("beat", |ctx: Ctx| async move {
+        tokio::spawn(std::future::pending::<()>());
+        ctx.retiring().await;
+    })
+}
+
+async fn root(_: Request, _: Ctx) -> Result<&'static str> {
+    Ok(tokio::spawn(async { tokio::time::sleep(Duration::from_micros(50)).await; VERSION }).await?)
+}
+"#;
+
+/// Swaps back and forth; what the process has once the old generations are gone.
+fn after(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>], swaps: std::ops::Range<usize>) -> [usize; 3] {
+    for swap in swaps {
+        project::save(path, &artifacts[swap % 2]);
+        midair.published();
+        assert_eq!(midair.get("/").body, ["one", "two"][swap % 2]);
+    }
+    // Their ends come in their own time: old generations are dropped one after the other, beside everything.
+    let (until, mut last) = (Instant::now() + patience(), [0; 3]);
+    while let generations = midair.admin().get("/generations").json()
+        && generations["generations"].as_array().map_or(0, Vec::len) > KEPT
+        && Instant::now() < until
+    {
+        std::thread::yield_now();
+    }
+    let mut same = 0;
+    while same < 50 && Instant::now() < until {
+        let now = has(midair);
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    last
+}
+
+/// Generations that stay: what serves, the one before, and one that is kept.
+const KEPT: usize = 3;
+
+fn swaps_leave_nothing(swaps: usize) {
+    let target = repository::shared_target().join("midair");
+    let folder = tempfile::tempdir().expect("a folder");
+    let build = |version: &str| {
+        let project = Project::plugin("small-tokio", &SMALL.replace("\"one\"", &format!("{version:?}")));
+        let project = project.with_dependencies("tokio", "tokio = { version = \"1\", features = [\"time\"] }");
+        fs::read(&project.build_with(Command::new("cargo"), &target, folder.path())[0]).expect("it was built")
+    };
+    let artifacts = ["one", "two"].map(build).to_vec();
+    let path = folder.path().join("libserved.so");
+    project::save(&path, &artifacts[0]);
+    let args = ["--probation", "0", "--probation-requests", "1", "--keep", "1", "--retire-timeout", "0"];
+    let mut midair = args.iter().fold(Launch::run(&[&path]), |launch, arg| launch.arg(arg)).start();
+    midair.published();
+    let few = after(&mut midair, &path, &artifacts, 1..6);
+    let many = after(&mut midair, &path, &artifacts, 6..swaps + 1);
+    assert_eq!(few, many, "threads, descriptors and tasks after 5 and after {swaps} swaps");
+}
+
+#[test]
+fn threads_descriptors_and_tasks_after_a_hundred_swaps_are_those_after_five() {
+    swaps_leave_nothing(100);
+}
+
+#[test]
+#[ignore = "takes a minute: cargo test -p midair-tests --test e2e tokio:: -- --ignored"]
+fn threads_descriptors_and_tasks_after_five_hundred_swaps_are_those_after_five() {
+    swaps_leave_nothing(500);
+}
