@@ -11,10 +11,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use midair_plugin::abi::{self, Outcome, RequestParts};
+use midair_plugin::stream::Pieces;
 use midair_plugin::task::{Taken, lend};
 
 use crate::census;
-use crate::entry::told;
+use crate::entry::{HandlerInfo, told};
 use crate::event::Event;
 use crate::generation::Generation;
 use crate::lease::{Lease, Named};
@@ -72,7 +73,13 @@ impl Call {
     /// The handler's name.
     #[must_use]
     pub(crate) fn handler(&self) -> &str {
-        self.generation.handlers().get(self.handler).map_or("", |handler| &handler.name)
+        self.info().map_or("", |handler| &handler.name)
+    }
+
+    /// What the handler says about itself.
+    #[must_use]
+    pub(crate) fn info(&self) -> Option<&HandlerInfo> {
+        self.generation.handlers().get(self.handler)
     }
 
     /// A context for the plugin, counted, which the plugin releases when it is done with it.
@@ -81,17 +88,19 @@ impl Call {
         abi::Context { data: Arc::into_raw(Arc::clone(self)).cast(), host: self.generation.services().functions }
     }
 
-    /// Runs the handler. The request's parameters are those of the route.
-    pub(crate) fn invoke(self: Arc<Self>, parts: RequestParts) -> Invocation {
-        Invocation { work: Work::Ready(Box::new(abi::Request::new(parts))), called: None, call: self }
+    /// Runs the handler. The request's parameters are those of the route; `rest` is its body, if the handler asks for it in pieces.
+    pub(crate) fn invoke(self: Arc<Self>, parts: RequestParts, rest: Option<Pieces>) -> Invocation {
+        let request = abi::Request::new(parts);
+        let request = if let Some(rest) = rest { rest.give_with(request) } else { request };
+        Invocation { work: Work::Ready(Box::new(request)), called: None, call: self }
     }
 
-    /// Asks another route in the same snapshot.
+    /// Another route in the same snapshot: its call, and what to invoke it with.
     ///
     /// # Errors
     ///
     /// An outcome that says why there is nothing to ask.
-    pub(crate) fn nest(&self, request: &abi::Request) -> Result<Invocation, Outcome> {
+    pub(crate) fn nest(&self, request: &abi::Request) -> Result<(Arc<Self>, RequestParts), Outcome> {
         let refuse = |status, text: String| Err(Outcome::response(status, Vec::<(String, String)>::new(), text));
         let Some(lease) = &self.lease else {
             return Err(Outcome::told(Outcome::ERROR, 500, "init can't call routes: nothing serves it yet".to_owned(), &[]));
@@ -119,7 +128,7 @@ impl Call {
         for (name, value) in request.headers().filter_map(header) {
             headers.append(name, value);
         }
-        Ok(call.invoke(RequestParts {
+        let parts = RequestParts {
             method: http::Method::from_bytes(request.method().as_bytes()).unwrap_or_default(),
             path: request.path().to_owned(),
             query: request.query().to_owned(),
@@ -127,7 +136,8 @@ impl Call {
             headers,
             body: bytes::Bytes::copy_from_slice(request.body()),
             peer: request.peer(),
-        }))
+        };
+        Ok((call, parts))
     }
 }
 
@@ -182,7 +192,7 @@ pub(crate) enum Answer {
 pub(crate) struct Reply {
     // Dropped first, by the plugin's code.
     outcome: Outcome,
-    _call: Arc<Call>,
+    call: Arc<Call>,
 }
 
 impl Reply {
@@ -195,6 +205,24 @@ impl Reply {
     /// The headers.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.outcome.pairs()
+    }
+
+    /// Whether its body is a file, whose path is what it has instead.
+    #[must_use]
+    pub(crate) fn is_file(&self) -> bool {
+        self.outcome.kind() == Outcome::FILE
+    }
+
+    /// Whether its body goes on.
+    #[must_use]
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.outcome.is_streamed()
+    }
+
+    /// The response, and the call that it must go before.
+    #[must_use]
+    pub(crate) fn into_parts(self) -> (Outcome, Arc<Call>) {
+        (self.outcome, self.call)
     }
 }
 
@@ -247,6 +275,36 @@ impl Call {
         self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
     }
 
+    /// Tells that the body of an answer broke off, and why; it counts as an answer that failed, since the head was counted before. The
+    /// reason in one line.
+    pub(crate) fn broke_off(&self, outcome: Outcome) -> String {
+        self.generation.answered(true, None);
+        if outcome.kind() == Outcome::PANIC {
+            return format!("its maker panicked: {}", self.panicked(&outcome));
+        }
+        let reason = match outcome.kind() {
+            Outcome::ERROR => outcome.text(),
+            other => format!("a piece of the unknown kind {other}"),
+        };
+        let error = format!("the body broke off: {reason}");
+        self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
+        reason
+    }
+
+    /// Counts a panic and tells of it, once its frames have names. The panic in one line.
+    fn panicked(&self, outcome: &Outcome) -> String {
+        if !seed::is(Bug::PanicUncounted) {
+            self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
+        }
+        let panic = outcome.panic();
+        let text = told(&panic);
+        if let Some(code) = self.generation.code() {
+            let (plugin, number) = (self.generation.plugin().to_owned(), self.generation.number());
+            self.generation.services().frames.tell(code.module(), plugin, number, self.handler().to_owned(), panic);
+        }
+        text
+    }
+
     fn say(&self, event: impl FnOnce(String, u64, String) -> Event) {
         let generation = &self.generation;
         let event = event(generation.plugin().to_owned(), generation.number(), self.handler().to_owned());
@@ -256,26 +314,15 @@ impl Call {
     /// Turns an outcome into an answer, counts it and tells of what went wrong.
     fn answer(self: &Arc<Self>, outcome: Outcome, took: Option<Duration>) -> Answer {
         let (kind, status) = (outcome.kind(), outcome.status());
-        let has_failed = kind != Outcome::DONE || !(200..500).contains(&status);
+        let is_response = kind == Outcome::DONE || kind == Outcome::FILE;
+        let has_failed = !is_response || !(200..500).contains(&status);
         let has_failed = has_failed && !(kind == Outcome::PANIC && seed::is(Bug::PanicUncounted));
-        if kind == Outcome::PANIC {
-            self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
-        }
         self.generation.answered(has_failed, took);
         let (status, text) = match kind {
-            Outcome::DONE if status >= 200 => return Answer::Response(Reply { outcome, _call: Arc::clone(self) }),
-            Outcome::DONE => (500, format!("the handler answered with the status {status}, which is no final one")),
+            Outcome::DONE | Outcome::FILE if status >= 200 => return Answer::Response(Reply { outcome, call: Arc::clone(self) }),
+            Outcome::DONE | Outcome::FILE => (500, format!("the handler answered with the status {status}, which is no final one")),
             Outcome::ERROR => (status, outcome.text()),
-            Outcome::PANIC => {
-                let panic = outcome.panic();
-                let text = told(&panic);
-                if let Some(code) = self.generation.code() {
-                    let (plugin, number) = (self.generation.plugin().to_owned(), self.generation.number());
-                    let frames = &self.generation.services().frames;
-                    frames.tell(code.module(), plugin, number, self.handler().to_owned(), panic);
-                }
-                return Answer::Panic(text);
-            }
+            Outcome::PANIC => return Answer::Panic(self.panicked(&outcome)),
             other => (500, format!("the handler answered with an unknown kind {other}")),
         };
         self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error: text.clone() });

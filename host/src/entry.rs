@@ -14,7 +14,7 @@ use crate::frames::Module;
 use crate::library::Library;
 
 /// What a handler says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HandlerInfo {
     /// `GET`, `POST`, ..
     pub method: String,
@@ -22,6 +22,10 @@ pub(crate) struct HandlerInfo {
     pub path: String,
     /// Its Rust name, such as `shop::create`.
     pub name: String,
+    /// Whether it asks for the body piece by piece.
+    pub is_streamed: bool,
+    /// How large a body it takes, in bytes, if it says so.
+    pub body_limit: Option<usize>,
 }
 
 /// A request that the plugin wants to be tried with.
@@ -164,7 +168,7 @@ fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
         let reason = format!("it has a handler of kind {}, which this host doesn't know", handler.kind);
         return Err(Error::rejected(Code::Abi, Stage::Init, subject, reason).help("update the host"));
     }
-    let (mut method, mut path, mut name) = (String::new(), String::new(), String::new());
+    let mut info = HandlerInfo::default();
     // SAFETY: the metadata lives in what the plugin owns, which is alive.
     for pair in unsafe { handler.meta.items() } {
         // SAFETY: as above.
@@ -172,11 +176,13 @@ fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
         // SAFETY: as above.
         let value = unsafe { value.text() }.to_owned();
         match key {
-            "method" => method = value,
-            "path" => path = value,
-            "name" => name = value,
+            "method" => info.method = value,
+            "path" => info.path = value,
+            "name" => info.name = value,
+            "body" => info.is_streamed = value == "stream",
+            "body-limit" => info.body_limit = value.parse().ok(),
             _ => {}
         }
     }
-    Ok(HandlerInfo { method, path, name })
+    Ok(info)
 }

@@ -38,6 +38,7 @@ mod way;
 
 // What serves.
 mod answer;
+mod body;
 pub mod budget;
 mod call;
 mod generation;

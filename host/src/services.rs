@@ -4,15 +4,19 @@
 //! side. Nothing here is ever unmapped.
 
 use std::ffi::c_void;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
+use bytes::Bytes;
 use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
 use midair_plugin::store::{Op, Refusal};
+use midair_plugin::stream::{self, Pieces};
 use midair_plugin::task::Keep;
 use midair_plugin::{task, wall};
 
+use crate::body::{self, Body};
 use crate::call::{Answer, Call};
 use crate::event::Event;
 
@@ -114,30 +118,64 @@ async fn done_after(timer: futures_timer::Delay) -> Outcome {
     Outcome::done()
 }
 
-unsafe extern "C" fn call(context: *const c_void, request: abi::Request) -> Outcome {
+unsafe extern "C" fn call(context: *const c_void, mut request: abi::Request) -> Outcome {
     // SAFETY: the plugin passes a context that it holds.
     let call = unsafe { read(context) };
     if call.generation().is_revoked() {
         return revoked();
     }
     let keep: Keep = Arc::clone(call.generation()) as Keep;
-    let invocation = match wall::guard(|| call.nest(&request)) {
-        Ok(Ok(invocation)) => invocation,
+    let rest = Pieces::take_of(&mut request).map(|pieces| Rest { pieces, _maker: Arc::clone(&keep) });
+    let (callee, parts) = match wall::guard(|| call.nest(&request)) {
+        Ok(Ok(nested)) => nested,
         Ok(Err(outcome)) => return outcome,
         Err(panic) => return Outcome::panicked(panic),
     };
+    let caller = Arc::clone(&keep);
     let answer = async move {
-        match invocation.await {
+        let (parts, rest) = match rest {
+            None => (parts, None),
+            Some(rest) if callee.info().is_some_and(|handler| handler.is_streamed) => {
+                let rest = rest.into_pieces(Arc::clone(callee.generation()) as Keep);
+                (parts, Some(rest))
+            }
+            Some(mut rest) => match body::gather(&mut rest.pieces).await {
+                Ok(body) => (abi::RequestParts { body, ..parts }, None),
+                Err(outcome) => return Outcome::told(Outcome::ERROR, outcome.status(), outcome.text(), &[]),
+            },
+        };
+        match callee.invoke(parts, rest).await {
             Answer::Response(reply) => {
                 let headers = reply.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
-                // The body stays where the called plugin put it, held by the reply.
-                Outcome::response(reply.status(), headers, reply)
+                let status = reply.status();
+                match Body::of(reply) {
+                    // The body stays where the called plugin put it.
+                    Body::Whole(bytes) => Outcome::response(status, headers, bytes),
+                    Body::File(path) => Outcome::file(status, headers, path.into_os_string().into_vec()),
+                    Body::Stream(stream) => {
+                        stream::give(Outcome::response(status, headers, Bytes::new()), stream.into_source(), Some(caller))
+                    }
+                }
             }
             Answer::Error { status, text } => Outcome::told(Outcome::ERROR, status, text, &[]),
             Answer::Panic(text) => Outcome::told(Outcome::ERROR, 500, format!("the called handler panicked: {text}"), &[]),
         }
     };
     task::give_unpolled(Box::pin(answer), Some(keep))
+}
+
+/// The body of a request that a plugin makes for another one.
+struct Rest {
+    // Dropped first, by its maker's code.
+    pieces: Pieces,
+    _maker: Keep,
+}
+
+impl Rest {
+    /// The body for the other plugin, the `taker`, which may keep it: what makes it stays, and what is woken for it.
+    fn into_pieces(mut self, taker: Keep) -> Pieces {
+        stream::pieces(Box::new(move |context| self.pieces.poll_next(context)), Some(taker))
+    }
 }
 
 fn revoked() -> Outcome {

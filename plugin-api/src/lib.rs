@@ -31,12 +31,14 @@
 //! - No tokio of the plugin's own: [`Ctx::sleep`] keeps time, and futures that need no reactor work.
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
+mod body;
 mod ctx;
 mod error;
 mod export;
 mod plugin;
 mod request;
 mod response;
+pub mod sse;
 mod state;
 pub mod test;
 
@@ -62,20 +64,25 @@ pub mod shim;
 #[doc(hidden)]
 pub mod store;
 #[doc(hidden)]
+#[expect(unsafe_code, reason = "bodies in pieces across the border")]
+pub mod stream;
+#[doc(hidden)]
 #[expect(unsafe_code, reason = "futures and wakers across the border")]
 pub mod task;
 #[doc(hidden)]
 #[expect(unsafe_code, reason = "walks the stack of a panic")]
 pub mod wall;
 
+pub use body::BodyStream;
 pub use bytes::Bytes;
 pub use ctx::{Ctx, Level};
 pub use error::{Error, Result};
+pub use futures_core::Stream;
 pub use http::{HeaderMap, Method, StatusCode};
 pub use operation::Operation;
 pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
-pub use response::{Html, IntoResponse, Json, Redirect, Response};
+pub use response::{File, Html, IntoResponse, Json, Redirect, Response};
 pub use state::{Batch, Cell, Counter, Revision, Table};
 
 /// The README's code runs as a test.

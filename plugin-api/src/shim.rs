@@ -15,7 +15,7 @@ use crate::{census, task, wall};
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
     plugin: Plugin,
-    metas: Vec<[Pair; 3]>,
+    metas: Vec<Vec<Pair>>,
     handlers: Vec<Handler>,
     tables: Vec<abi::TableDecl>,
     /// `check` functions by table, since a border function can't close over one.
@@ -53,7 +53,8 @@ fn lay_out(plugin: Plugin) -> Built {
     let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };
     shelf.metas.extend(shelf.plugin.routes.iter().map(|route| {
         let meta = [("method", route.method.as_str()), ("path", route.path.as_str()), ("name", route.name)];
-        meta.map(|(name, value)| Pair::of(name, value.as_bytes()))
+        let more = route.more.iter().map(|(name, value)| (*name, value.as_str()));
+        meta.into_iter().chain(more).map(|(name, value)| Pair::of(name, value.as_bytes())).collect()
     }));
     shelf.handlers.extend(shelf.plugin.routes.iter().zip(&shelf.metas).map(|(route, meta)| Handler {
         kind: Handler::ROUTE,
