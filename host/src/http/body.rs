@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use crate::body::Streamed;
+use crate::body::{Broken, Streamed};
 
 /// A request that counts as in flight until this is dropped.
 pub(super) struct InFlight(Arc<AtomicUsize>);
@@ -33,8 +33,8 @@ impl Drop for InFlight {
 pub(super) enum Outgoing {
     /// What is left of a whole body.
     Whole(Option<Bytes>),
-    /// What a plugin makes, asked for when there is room for it.
-    Stream(Box<Streamed>, Arc<InFlight>),
+    /// What a plugin makes, asked for when there is room for it; and why it broke off, which is told once what came before was written.
+    Stream(Box<Streamed>, Arc<InFlight>, Option<Broken>),
     /// What lies in a file.
     File(Box<ServeFileSystemResponseBody>, Arc<InFlight>),
 }
@@ -59,7 +59,7 @@ impl Outgoing {
 
     /// A body that a plugin makes.
     pub(super) fn stream(stream: Box<Streamed>, in_flight: InFlight) -> Self {
-        Self::Stream(stream, Arc::new(in_flight))
+        Self::Stream(stream, Arc::new(in_flight), None)
     }
 
     /// A file's.
@@ -75,8 +75,21 @@ impl Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let (piece, in_flight) = match &mut *self {
             Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(stream, in_flight) => {
-                (ready!(stream.poll_next(context)).map(|piece| piece.map_err(Into::into)), in_flight)
+            Self::Stream(stream, in_flight, broken) => {
+                if let Some(broken) = broken.take() {
+                    return Poll::Ready(Some(Err(broken.into())));
+                }
+                let piece = ready!(stream.poll_next(context));
+                let piece = piece.transpose().unwrap_or_else(|error| {
+                    *broken = Some(error);
+                    None
+                });
+                if broken.is_some() {
+                    // An error would end the connection with what is still to be written. Hyper writes that before it asks again.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                (piece.map(Ok), in_flight)
             }
             Self::File(file, in_flight) => {
                 let frame = ready!(Pin::new(&mut **file).poll_frame(context));
