@@ -6,6 +6,7 @@
 use std::ffi::c_void;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
@@ -172,9 +173,14 @@ struct Rest {
 }
 
 impl Rest {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        self.pieces.poll_next(context)
+    }
+
     /// The body for the other plugin, the `taker`, which may keep it: what makes it stays, and what is woken for it.
     fn into_pieces(mut self, taker: Keep) -> Pieces {
-        stream::pieces(Box::new(move |context| self.pieces.poll_next(context)), Some(taker))
+        // By a method of the whole: a closure that names a field takes that field alone.
+        stream::pieces(Box::new(move |context| self.poll_next(context)), Some(taker))
     }
 }
 

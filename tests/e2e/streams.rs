@@ -10,6 +10,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
+use bytes::Bytes;
+use midair::probe::Probe;
+use midair::swap::{Artifact, Host, Options};
 use midair_tests::client::{Answer, read_answer};
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
@@ -239,6 +242,28 @@ fn an_error_and_a_panic_in_a_body_break_it_off_and_are_told() {
     assert_eq!(panicked["message"], "lost for words");
     assert_eq!(host.midair.status()["plugins"][0]["errors"].as_u64(), before.map(|before| before + 2));
     assert_eq!(host.midair.get("/counter/gone").status, 200, "it serves on");
+}
+
+#[test]
+fn asked_within_the_process_a_stream_is_gathered_and_who_asks_for_pieces_gets_one() {
+    let (data, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let path = folder.path().join("libstreaming.so");
+    project::save(&path, &variants()[0]);
+    let host = Host::new(Options { probe: Probe::Off, ..Options::new(data.path()) }).expect("a host");
+    let record = host.swap(host.begin("test"), vec![Artifact { plugin: String::new(), path }]);
+    assert!(record.code.is_none(), "{record:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let ask = |method: &str, path: &str, body: &'static str| {
+        let request = http::Request::builder().method(method).uri(path).body(Bytes::from(body)).expect("a request");
+        let answer = runtime.block_on(host.ask(request));
+        (answer.status().as_u16(), String::from_utf8_lossy(answer.body()).into_owned())
+    };
+    assert_eq!(ask("GET", "/breaks/not", ""), (200, "whole so farwhole so far".to_owned()));
+    assert_eq!(ask("GET", "/breaks/error", ""), (500, "the body broke off: out of words\n".to_owned()));
+    assert_eq!(ask("HEAD", "/endless", ""), (200, String::new()));
+    assert_eq!(ask("GET", "/counter/gone", ""), (200, "1".to_owned()));
+    assert_eq!(ask("POST", "/upload", "12345"), (200, "5 5".to_owned()));
+    assert!(host.status().leases.is_empty());
 }
 
 #[test]
