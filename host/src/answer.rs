@@ -1,6 +1,6 @@
 //! What does a request get?
 //!
-//! From a method and a path to a whole HTTP answer, whoever carries it: admission, the route, the handler, and what the host says itself
+//! From a method and a path to an HTTP answer, whoever carries it: admission, the route, the handler, and what the host says itself
 //! where no handler does. No sockets here, no runtime and no time.
 
 use std::net::SocketAddr;
@@ -10,15 +10,28 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
 use midair_plugin::abi::RequestParts;
+use midair_plugin::stream::Pieces;
 
+use crate::body::Body;
 use crate::call::{Answer, Call, decode};
+#[cfg(feature = "http")]
+use crate::entry::HandlerInfo;
 #[cfg(feature = "http")]
 use crate::generation::Generation;
 use crate::route::Found;
 use crate::slot::Slot;
 
-/// An answer whose body may still lie in the plugin's memory; it holds what that needs.
-pub(crate) type Answered = Response<Bytes>;
+/// An answer whose body may still lie in the plugin's memory, or is still to be made; it holds what that needs.
+pub(crate) type Answered = Response<Body>;
+
+/// The body of a request.
+pub(crate) enum Asked {
+    /// It has been read.
+    Whole(Bytes),
+    /// The handler asks for it piece by piece.
+    #[cfg(feature = "http")]
+    InPieces(Pieces),
+}
 
 /// A request that was admitted to a snapshot and has a handler there.
 pub(crate) struct Admitted {
@@ -53,6 +66,12 @@ impl Admitted {
         self.call.generation()
     }
 
+    /// What the handler says about itself.
+    #[cfg(feature = "http")]
+    pub(crate) fn handler(&self) -> Option<&HandlerInfo> {
+        self.call.info()
+    }
+
     /// The call, to tell what became of it.
     #[cfg(feature = "http")]
     pub(crate) fn call(&self) -> &Arc<Call> {
@@ -60,8 +79,13 @@ impl Admitted {
     }
 
     /// Runs the handler. Dropping the future drops the handler's, on its own generation's code.
-    pub(crate) async fn answer(self, head: request::Parts, body: Bytes, peer: Option<SocketAddr>) -> Answered {
+    pub(crate) async fn answer(self, head: request::Parts, body: Asked, peer: Option<SocketAddr>) -> Answered {
         let Self { call, params } = self;
+        let (body, rest): (Bytes, Option<Pieces>) = match body {
+            Asked::Whole(body) => (body, None),
+            #[cfg(feature = "http")]
+            Asked::InPieces(rest) => (Bytes::new(), Some(rest)),
+        };
         let dev = call.generation().services().dev;
         let parts = RequestParts {
             path: head.uri.path().to_owned(),
@@ -73,7 +97,7 @@ impl Admitted {
             peer,
         };
         let shown = |text: String| if dev { text } else { "internal error".to_owned() };
-        match call.invoke(parts).await {
+        match call.invoke(parts, rest).await {
             Answer::Response(reply) => {
                 let mut response = Response::new(());
                 *response.status_mut() = StatusCode::from_u16(reply.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -85,7 +109,7 @@ impl Admitted {
                         response.headers_mut().append(name, value);
                     }
                 }
-                response.map(|()| Bytes::from_owner(reply))
+                response.map(|()| Body::of(reply))
             }
             Answer::Error { status, text } => {
                 own(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &shown(text))
@@ -95,30 +119,44 @@ impl Admitted {
     }
 }
 
-/// Answers a request whole, within this process.
+/// Answers a request within this process.
 pub(crate) async fn answer(slot: &Slot, request: Request<Bytes>) -> Answered {
     let (head, body) = request.into_parts();
     let is_head = head.method == Method::HEAD;
     let answered = match admit(slot, &head.method, head.uri.path()) {
-        Ok(admitted) => admitted.answer(head, body, None).await,
+        Ok(admitted) => admitted.answer(head, Asked::Whole(body), None).await,
         Err(refusal) => *refusal,
     };
     if is_head { without_body(answered) } else { answered }
 }
 
-/// An answer without its body, as HEAD has it; its length stays told.
+/// An answer with all of its body; one that breaks off, or isn't there, is an error in its place.
+pub(crate) async fn gathered(answered: Answered) -> Response<Bytes> {
+    let (head, body) = answered.into_parts();
+    match body.gather().await {
+        Ok(body) => Response::from_parts(head, body),
+        Err(broken) => {
+            let status = StatusCode::from_u16(broken.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            own(status, &broken.to_string()).map(|body| if let Body::Whole(body) = body { body } else { Bytes::new() })
+        }
+    }
+}
+
+/// An answer without its body, as HEAD has it; its length stays told where it is known. A stream ends here.
 pub(crate) fn without_body(mut answered: Answered) -> Answered {
     let bodiless = answered.status() == StatusCode::NO_CONTENT || answered.status() == StatusCode::NOT_MODIFIED;
-    if !bodiless {
-        let length = HeaderValue::from(answered.body().len());
+    if let Body::Whole(body) = answered.body()
+        && !bodiless
+    {
+        let length = HeaderValue::from(body.len());
         answered.headers_mut().insert(CONTENT_LENGTH, length);
     }
-    answered.map(|_| Bytes::new())
+    answered.map(|_| Bytes::new().into())
 }
 
 /// An answer of the host itself.
 pub(crate) fn own(status: StatusCode, text: &str) -> Answered {
-    let mut response = Response::new(Bytes::from(format!("{text}\n")));
+    let mut response = Response::new(Body::Whole(Bytes::from(format!("{text}\n"))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
@@ -127,7 +165,7 @@ pub(crate) fn own(status: StatusCode, text: &str) -> Answered {
 /// 405, or the answer to OPTIONS.
 fn other_methods(method: &Method, allow: &str) -> Answered {
     let mut response = if *method == Method::OPTIONS {
-        let mut response = Response::new(Bytes::new());
+        let mut response = Response::new(Body::Whole(Bytes::new()));
         *response.status_mut() = StatusCode::NO_CONTENT;
         response
     } else {

@@ -48,7 +48,7 @@ pub(crate) fn begin(generation: &Arc<Generation>) {
     for (place, handler) in declared {
         let call = Call::free_at(Arc::clone(generation), place);
         let about = about(generation, handler.name.clone(), true);
-        generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing()).await) });
+        generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
     }
 }
 

@@ -5,23 +5,23 @@
 //! never looked at again.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use midair_plugin::abi::{self, Outcome, RequestParts};
-use midair_plugin::task::{self, Keep, Taken, lend};
+use midair_plugin::stream::Pieces;
+use midair_plugin::task::{Taken, lend};
 use midair_plugin::wall::Panic;
 
 use crate::census;
-use crate::entry::told;
+use crate::entry::{HandlerInfo, told};
 use crate::event::Event;
-use crate::generation::{Ask, Generation};
+use crate::generation::Generation;
 use crate::lease::{Lease, Named};
 use crate::route::Found;
 use crate::seed::{self, Bug};
-use crate::slot::Slot;
 use crate::snapshot::{Snapshot, Target};
 
 /// How deep calls of routes by handlers may nest.
@@ -86,7 +86,13 @@ impl Call {
     /// The handler's name.
     #[must_use]
     pub(crate) fn handler(&self) -> &str {
-        self.generation.handlers().get(self.handler).map_or("", |handler| &handler.name)
+        self.info().map_or("", |handler| &handler.name)
+    }
+
+    /// What the handler says about itself.
+    #[must_use]
+    pub(crate) fn info(&self) -> Option<&HandlerInfo> {
+        self.generation.handlers().get(self.handler)
     }
 
     /// A context for the plugin, counted, which the plugin releases when it is done with it.
@@ -95,27 +101,28 @@ impl Call {
         abi::Context { data: Arc::into_raw(Arc::clone(self)).cast(), host: self.generation.services().functions }
     }
 
-    /// Runs the handler. The request's parameters are those of the route.
-    pub(crate) fn invoke(self: Arc<Self>, parts: RequestParts) -> Invocation {
-        Invocation { work: Work::Ready(Box::new(abi::Request::new(parts))), called: None, call: self }
+    /// Runs the handler. The request's parameters are those of the route; `rest` is its body, if the handler asks for it in pieces.
+    pub(crate) fn invoke(self: Arc<Self>, parts: RequestParts, rest: Option<Pieces>) -> Invocation {
+        let request = abi::Request::new(parts);
+        let request = if let Some(rest) = rest { rest.give_with(request) } else { request };
+        Invocation { work: Work::Ready(Box::new(request)), called: None, call: self }
     }
 
-    /// Asks another route: in the same snapshot, or, without one, of what serves now.
-    pub(crate) fn nest(&self, request: &abi::Request) -> Outcome {
-        match &self.lease {
-            Some(lease) => told_to(Self::find(lease, self.depth, request)),
-            None if self.generation.is_candidate() => {
-                Outcome::told(Outcome::ERROR, 500, "init can't call routes: nothing serves it yet".to_owned(), &[])
-            }
-            None => match self.generation.services().front.get().and_then(Weak::upgrade) {
-                Some(front) => front.ask(request),
-                None => Outcome::told(Outcome::ERROR, 500, "there is no host any more".to_owned(), &[]),
-            },
-        }
+    /// Another route in the same snapshot: its call, and what to invoke it with. None for what was admitted to nothing.
+    ///
+    /// # Errors
+    ///
+    /// An outcome that says why there is nothing to ask.
+    pub(crate) fn nest(&self, request: &abi::Request) -> Option<Result<(Arc<Self>, RequestParts), Outcome>> {
+        self.lease.as_ref().map(|lease| Self::find(lease, self.depth, request))
     }
 
-    /// The call of the route that a request leads to, below one at this depth.
-    fn find(lease: &Lease<Snapshot>, depth: u32, request: &abi::Request) -> Result<Invocation, Outcome> {
+    /// The call of the route that a request leads to, below one at this depth, and what to invoke it with.
+    ///
+    /// # Errors
+    ///
+    /// As [`nest`](Self::nest).
+    pub(crate) fn find(lease: &Lease<Snapshot>, depth: u32, request: &abi::Request) -> Result<(Arc<Self>, RequestParts), Outcome> {
         let refuse = |status, text: String| Err(Outcome::response(status, Vec::<(String, String)>::new(), text));
         if depth == DEEPEST {
             let text = format!("calls nest deeper than {DEEPEST}: does a route call itself?");
@@ -140,7 +147,7 @@ impl Call {
         for (name, value) in request.headers().filter_map(header) {
             headers.append(name, value);
         }
-        Ok(call.invoke(RequestParts {
+        let parts = RequestParts {
             method: http::Method::from_bytes(request.method().as_bytes()).unwrap_or_default(),
             path: request.path().to_owned(),
             query: request.query().to_owned(),
@@ -148,35 +155,9 @@ impl Call {
             headers,
             body: bytes::Bytes::copy_from_slice(request.body()),
             peer: request.peer(),
-        }))
+        };
+        Ok((call, parts))
     }
-}
-
-impl Ask for Slot {
-    fn ask(&self, request: &abi::Request) -> Outcome {
-        told_to(Call::find(&self.admit(), 0, request))
-    }
-}
-
-/// The answer to a plugin that asked: there at once, or a future of it.
-fn told_to(asked: Result<Invocation, Outcome>) -> Outcome {
-    let invocation = match asked {
-        Ok(invocation) => invocation,
-        Err(refusal) => return refusal,
-    };
-    let keep: Keep = Arc::clone(&invocation.call) as Keep;
-    let answer = async move {
-        match invocation.await {
-            Answer::Response(reply) => {
-                let headers = reply.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
-                // The body stays where the called plugin put it, held by the reply.
-                Outcome::response(reply.status(), headers, reply)
-            }
-            Answer::Error { status, text } => Outcome::told(Outcome::ERROR, status, text, &[]),
-            Answer::Panic(text) => Outcome::told(Outcome::ERROR, 500, format!("the called handler panicked: {text}"), &[]),
-        }
-    };
-    task::give_unpolled(Box::pin(answer), Some(keep))
 }
 
 fn named(snapshot: &Snapshot, generation: &Generation, target: Target) -> Named {
@@ -230,7 +211,7 @@ pub(crate) enum Answer {
 pub(crate) struct Reply {
     // Dropped first, by the plugin's code.
     outcome: Outcome,
-    _call: Arc<Call>,
+    call: Arc<Call>,
 }
 
 impl Reply {
@@ -243,6 +224,24 @@ impl Reply {
     /// The headers.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.outcome.pairs()
+    }
+
+    /// Whether its body is a file, whose path is what it has instead.
+    #[must_use]
+    pub(crate) fn is_file(&self) -> bool {
+        self.outcome.kind() == Outcome::FILE
+    }
+
+    /// Whether its body goes on.
+    #[must_use]
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.outcome.is_streamed()
+    }
+
+    /// The response, and the call that it must go before.
+    #[must_use]
+    pub(crate) fn into_parts(self) -> (Outcome, Arc<Call>) {
+        (self.outcome, self.call)
     }
 }
 
@@ -316,6 +315,33 @@ impl Call {
         self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
     }
 
+    /// Tells that the body of an answer broke off, and why; it counts as an answer that failed, since the head was counted before. The
+    /// reason in one line.
+    pub(crate) fn broke_off(&self, outcome: Outcome) -> String {
+        self.generation.answered(true, None);
+        if outcome.kind() == Outcome::PANIC {
+            return format!("its maker panicked: {}", self.panicked(&outcome));
+        }
+        let reason = match outcome.kind() {
+            Outcome::ERROR => outcome.text(),
+            other => format!("a piece of the unknown kind {other}"),
+        };
+        let error = format!("the body broke off: {reason}");
+        self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
+        reason
+    }
+
+    /// Counts a panic and tells of it, once its frames have names. The panic in one line.
+    fn panicked(&self, outcome: &Outcome) -> String {
+        if !seed::is(Bug::PanicUncounted) {
+            self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
+        }
+        let panic = outcome.panic();
+        let text = told(&panic);
+        self.tell_panic(self.handler(), panic);
+        text
+    }
+
     fn say(&self, event: impl FnOnce(String, u64, String) -> Event) {
         let generation = &self.generation;
         let event = event(generation.plugin().to_owned(), generation.number(), self.handler().to_owned());
@@ -325,22 +351,15 @@ impl Call {
     /// Turns an outcome into an answer, counts it and tells of what went wrong.
     fn answer(self: &Arc<Self>, outcome: Outcome, took: Option<Duration>) -> Answer {
         let (kind, status) = (outcome.kind(), outcome.status());
-        let has_failed = kind != Outcome::DONE || !(200..500).contains(&status);
+        let is_response = kind == Outcome::DONE || kind == Outcome::FILE;
+        let has_failed = !is_response || !(200..500).contains(&status);
         let has_failed = has_failed && !(kind == Outcome::PANIC && seed::is(Bug::PanicUncounted));
-        if kind == Outcome::PANIC {
-            self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
-        }
         self.generation.answered(has_failed, took);
         let (status, text) = match kind {
-            Outcome::DONE if status >= 200 => return Answer::Response(Reply { outcome, _call: Arc::clone(self) }),
-            Outcome::DONE => (500, format!("the handler answered with the status {status}, which is no final one")),
+            Outcome::DONE | Outcome::FILE if status >= 200 => return Answer::Response(Reply { outcome, call: Arc::clone(self) }),
+            Outcome::DONE | Outcome::FILE => (500, format!("the handler answered with the status {status}, which is no final one")),
             Outcome::ERROR => (status, outcome.text()),
-            Outcome::PANIC => {
-                let panic = outcome.panic();
-                let text = told(&panic);
-                self.tell_panic(self.handler(), panic);
-                return Answer::Panic(text);
-            }
+            Outcome::PANIC => return Answer::Panic(self.panicked(&outcome)),
             other => (500, format!("the handler answered with an unknown kind {other}")),
         };
         self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error: text.clone() });

@@ -34,6 +34,10 @@ pub(crate) struct HandlerInfo {
     pub path: String,
     /// Its Rust name, such as `shop::create`, or the one that its author gave it.
     pub name: String,
+    /// Whether it asks for the body piece by piece.
+    pub is_streamed: bool,
+    /// How large a body it takes, in bytes, if it says so.
+    pub body_limit: Option<usize>,
 }
 
 /// A request that the plugin wants to be tried with.
@@ -191,6 +195,8 @@ fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
             "method" => info.method = value,
             "path" => info.path = value,
             "name" => info.name = value,
+            "body" => info.is_streamed = value == "stream",
+            "body-limit" => info.body_limit = value.parse().ok(),
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use midair_plugin::abi::{self, HostRef, Outcome};
 use midair_plugin::store::{Answer, Kind, Memory, Op, Refusal, Row};
+use midair_plugin::task::Keep;
 use parking_lot::Mutex;
 
 use crate::entry::{HandlerInfo, Plugin};
@@ -52,8 +53,8 @@ pub(crate) struct Services {
 
 /// Whatever serves at the moment.
 pub(crate) trait Ask: Send + Sync {
-    /// Asks a route of it: an answer, or a future of one.
-    fn ask(&self, request: &abi::Request) -> Outcome;
+    /// Asks a route of it for a plugin whose code `caller` keeps: an answer, or a future of one.
+    fn ask(&self, request: abi::Request, caller: Keep) -> Outcome;
 }
 
 /// What an answer on trial led to.

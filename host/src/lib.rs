@@ -39,6 +39,7 @@ mod way;
 // What serves.
 mod answer;
 mod background;
+mod body;
 pub mod budget;
 mod call;
 mod generation;

@@ -4,18 +4,25 @@
 //! side. Nothing here is ever unmapped.
 
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
+use bytes::Bytes;
 use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
 use midair_plugin::store::{Op, Refusal};
+use midair_plugin::stream::{self, Pieces};
 use midair_plugin::task::{Keep, Taken};
 use midair_plugin::{task, wall};
 
 use crate::background;
-use crate::call::Call;
+use crate::body::{self, Body};
+use crate::call::{Answer, Call};
 use crate::event::Event;
+use crate::generation::Ask;
+use crate::slot::Slot;
 
 static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
     context_clone,
@@ -132,7 +139,70 @@ unsafe extern "C" fn call(context: *const c_void, request: abi::Request) -> Outc
     if call.generation().is_revoked() {
         return revoked();
     }
-    wall::guard(|| call.nest(&request)).unwrap_or_else(Outcome::panicked)
+    let keep: Keep = Arc::clone(call.generation()) as Keep;
+    match wall::guard(|| call.nest(&request)) {
+        Ok(Some(found)) => answer(found, request, keep),
+        Ok(None) => wall::guard(|| outside(call, request, keep)).unwrap_or_else(Outcome::panicked),
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
+/// Asks what serves now, for what was admitted to nothing.
+fn outside(call: &Call, request: abi::Request, caller: Keep) -> Outcome {
+    let refuse = |why: &str| Outcome::told(Outcome::ERROR, 500, why.to_owned(), &[]);
+    if call.generation().is_candidate() {
+        return refuse("init can't call routes: nothing serves it yet");
+    }
+    match call.generation().services().front.get().and_then(Weak::upgrade) {
+        Some(front) => front.ask(request, caller),
+        None => refuse("there is no host any more"),
+    }
+}
+
+impl Ask for Slot {
+    fn ask(&self, request: abi::Request, caller: Keep) -> Outcome {
+        answer(Call::find(&self.admit(), 0, &request), request, caller)
+    }
+}
+
+/// The answer to a plugin that asked: there at once, or a future of it.
+fn answer(found: Result<(Arc<Call>, abi::RequestParts), Outcome>, mut request: abi::Request, keep: Keep) -> Outcome {
+    let (callee, parts) = match found {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
+    };
+    let rest = Pieces::take_of(&mut request).map(|pieces| Rest { pieces, _maker: Arc::clone(&keep) });
+    let caller = Arc::clone(&keep);
+    let answer = async move {
+        let (parts, rest) = match rest {
+            None => (parts, None),
+            Some(rest) if callee.info().is_some_and(|handler| handler.is_streamed) => {
+                let rest = rest.into_pieces(Arc::clone(callee.generation()) as Keep);
+                (parts, Some(rest))
+            }
+            Some(mut rest) => match body::gather(&mut rest.pieces).await {
+                Ok(body) => (abi::RequestParts { body, ..parts }, None),
+                Err(outcome) => return Outcome::told(Outcome::ERROR, outcome.status(), outcome.text(), &[]),
+            },
+        };
+        match callee.invoke(parts, rest).await {
+            Answer::Response(reply) => {
+                let headers = reply.headers().map(|(name, value)| (name.to_owned(), value.to_vec())).collect();
+                let status = reply.status();
+                match Body::of(reply) {
+                    // The body stays where the called plugin put it.
+                    Body::Whole(bytes) => Outcome::response(status, headers, bytes),
+                    Body::File(path) => Outcome::file(status, headers, path.into_os_string().into_vec()),
+                    Body::Stream(stream) => {
+                        stream::give(Outcome::response(status, headers, Bytes::new()), stream.into_source(), Some(caller))
+                    }
+                }
+            }
+            Answer::Error { status, text } => Outcome::told(Outcome::ERROR, status, text, &[]),
+            Answer::Panic(text) => Outcome::told(Outcome::ERROR, 500, format!("the called handler panicked: {text}"), &[]),
+        }
+    };
+    task::give_unpolled(Box::pin(answer), Some(keep))
 }
 
 unsafe extern "C" fn context_free(context: *const c_void) -> *const c_void {
@@ -170,6 +240,25 @@ unsafe extern "C" fn retiring(context: *const c_void) -> Outcome {
     let generation = unsafe { read(context) }.generation();
     let keep: Keep = Arc::clone(generation) as Keep;
     task::give_unpolled(Box::pin(background::retiring(generation)), Some(keep))
+}
+
+/// The body of a request that a plugin makes for another one.
+struct Rest {
+    // Dropped first, by its maker's code.
+    pieces: Pieces,
+    _maker: Keep,
+}
+
+impl Rest {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        self.pieces.poll_next(context)
+    }
+
+    /// The body for the other plugin, the `taker`, which may keep it: what makes it stays, and what is woken for it.
+    fn into_pieces(mut self, taker: Keep) -> Pieces {
+        // By a method of the whole: a closure that names a field takes that field alone.
+        stream::pieces(Box::new(move |context| self.poll_next(context)), Some(taker))
+    }
 }
 
 fn revoked() -> Outcome {

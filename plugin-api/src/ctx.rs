@@ -125,7 +125,7 @@ impl Ctx {
         let link = self.0.clone();
         Operation::new(async move {
             match link {
-                Link::Host(host) => Response::from_outcome(&host.call(request).await),
+                Link::Host(host) => Response::from_outcome(host.call(request).await),
                 Link::Test(world) => world.call(request).await,
             }
         })

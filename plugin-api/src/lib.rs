@@ -32,13 +32,14 @@
 //!   entered wherever its code runs. Connections that it holds end with the generation.
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
+mod body;
 mod ctx;
 mod error;
 mod export;
 mod plugin;
 mod request;
 mod response;
-mod runtime;
+pub mod sse;
 mod state;
 pub mod test;
 mod work;
@@ -47,6 +48,9 @@ mod work;
 mod attached;
 #[expect(unsafe_code, reason = "pins a future by hand, to need no dependency for it")]
 mod operation;
+
+#[cfg_attr(feature = "tokio", expect(unsafe_code, reason = "a handle that is freed with the generation"))]
+mod runtime;
 
 #[doc(hidden)]
 #[expect(unsafe_code, reason = "the border's types: spans, owners, function tables")]
@@ -65,20 +69,25 @@ pub mod shim;
 #[doc(hidden)]
 pub mod store;
 #[doc(hidden)]
+#[expect(unsafe_code, reason = "bodies in pieces across the border")]
+pub mod stream;
+#[doc(hidden)]
 #[expect(unsafe_code, reason = "futures and wakers across the border")]
 pub mod task;
 #[doc(hidden)]
 #[expect(unsafe_code, reason = "walks the stack of a panic")]
 pub mod wall;
 
+pub use body::BodyStream;
 pub use bytes::Bytes;
 pub use ctx::{Ctx, Level};
 pub use error::{Error, Result};
+pub use futures_core::Stream;
 pub use http::{HeaderMap, Method, StatusCode};
 pub use operation::Operation;
 pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
-pub use response::{Html, IntoResponse, Json, Redirect, Response};
+pub use response::{File, Html, IntoResponse, Json, Redirect, Response};
 pub use state::{Batch, Cell, Counter, Revision, Table};
 pub use work::{Interval, Task};
 

@@ -70,6 +70,15 @@ pub(crate) struct Route {
     pub(crate) path: String,
     pub(crate) name: &'static str,
     pub(crate) handler: Box<dyn Handle>,
+    /// What else the host is told of it.
+    pub(crate) more: Vec<(&'static str, String)>,
+}
+
+impl Route {
+    /// Whether its handler asks for the body.
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.more.iter().any(|(name, value)| *name == "body" && value == "stream")
+    }
 }
 
 /// A handler that is called by its name and not by a request.
@@ -128,7 +137,40 @@ impl Plugin {
         F: Fn(Request, Ctx) -> R + Send + Sync + 'static,
     {
         let handler = Box::new(move |request, ctx| handler(request, ctx).into_reply());
-        self.routes.push(Route { method: method.to_owned(), path: path.to_owned(), name: std::any::type_name::<F>(), handler });
+        let (method, path, name) = (method.to_owned(), path.to_owned(), std::any::type_name::<F>());
+        self.routes.push(Route { method, path, name, handler, more: Vec::new() });
+        self
+    }
+
+    /// Calls the handler of the route before as soon as the request's head is there. It asks for the body piece by piece, by
+    /// [`Request::chunk`], and must be `async`: the thread that would wait for the client is the one that reads from it. How long it may
+    /// take is counted from the head.
+    ///
+    /// # Panics
+    ///
+    /// If there is no route before; the host then rejects the plugin with these words.
+    #[track_caller]
+    pub fn streamed(self) -> Self {
+        self.tell("body", "stream".to_owned())
+    }
+
+    /// How large a body the route before takes, in bytes, instead of what the host allows where nothing is said.
+    ///
+    /// # Panics
+    ///
+    /// If there is no route before; the host then rejects the plugin with these words.
+    #[track_caller]
+    pub fn body_limit(self, bytes: usize) -> Self {
+        self.tell("body-limit", bytes.to_string())
+    }
+
+    #[track_caller]
+    fn tell(mut self, name: &'static str, value: String) -> Self {
+        let Some(route) = self.routes.last_mut() else {
+            panic!("write the route first, such as .post(\"/upload\", upload).streamed()")
+        };
+        route.more.retain(|(told, _)| *told != name);
+        route.more.push((name, value));
         self
     }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use futures_core::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Serialize;
@@ -12,32 +13,45 @@ use serde::de::DeserializeOwned;
 
 use crate::StatusCode;
 use crate::abi::{self, RequestParts};
+use crate::body::BodyStream;
 use crate::error::{Error, Result};
+use crate::stream::Pieces;
 
-/// An HTTP request whose body has been read.
+/// An HTTP request. Its body has been read, unless its route is [streamed](crate::Plugin::streamed).
 ///
 /// A request that came over the wire is read in place: nothing is copied before a handler asks for it.
 pub struct Request {
     wire: abi::Request,
     method: Method,
     headers: OnceLock<HeaderMap>,
+    /// What is left of a body that comes in pieces, or is taken so.
+    rest: Option<BodyStream>,
 }
 
 impl Request {
-    pub(crate) fn from_wire(wire: abi::Request) -> Self {
+    pub(crate) fn from_wire(mut wire: abi::Request) -> Self {
         let method = Method::from_bytes(wire.method().as_bytes()).unwrap_or_default();
-        Self { wire, method, headers: OnceLock::new() }
+        let rest = Pieces::take_of(&mut wire).map(BodyStream::theirs);
+        Self { wire, method, headers: OnceLock::new(), rest }
     }
 
     pub(crate) fn into_wire(self) -> abi::Request {
-        self.wire
+        match self.rest {
+            None => self.wire,
+            Some(rest) => rest.into_pieces().give_with(self.wire),
+        }
+    }
+
+    /// What is left of the body, if it comes in pieces or was taken so.
+    pub(crate) fn take_rest(&mut self) -> Option<BodyStream> {
+        self.rest.take()
     }
 
     /// A request to be sent, by [`Ctx::call`](crate::Ctx::call) or in a test: `Request::build("POST", "/links?dry=1")`.
     #[must_use]
     pub fn build(method: &str, target: &str) -> RequestBuilder {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        RequestBuilder(Method::from_bytes(method.as_bytes()).map_err(Error::from).map(|method| RequestParts {
+        let parts = Method::from_bytes(method.as_bytes()).map_err(Error::from).map(|method| RequestParts {
             method,
             path: path.to_owned(),
             query: query.to_owned(),
@@ -45,7 +59,8 @@ impl Request {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             peer: None,
-        }))
+        });
+        RequestBuilder { parts, rest: None }
     }
 
     /// `GET`, `POST`, ..
@@ -129,10 +144,44 @@ impl Request {
         })
     }
 
-    /// The body.
+    /// The whole body; empty if the route is [streamed](crate::Plugin::streamed).
     #[must_use]
     pub fn body(&self) -> &[u8] {
         self.wire.body()
+    }
+
+    /// The next piece of the body; `None` at its end. What isn't asked for isn't read from the client. A body that was read before comes
+    /// as one piece.
+    ///
+    /// ```
+    /// use midair_plugin::{Ctx, Plugin, Request, Result};
+    ///
+    /// async fn size(mut req: Request, _: Ctx) -> Result<String> {
+    ///     let mut size = 0;
+    ///     while let Some(piece) = req.chunk().await? {
+    ///         size += piece.len();
+    ///     }
+    ///     Ok(size.to_string())
+    /// }
+    ///
+    /// let plugin = Plugin::new().post("/upload", size).streamed().body_limit(1 << 30);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// 413 if the body is larger than the route's limit, 408 if the client takes too long, 400 if it hangs up. Nothing follows then.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        self.rest().chunk().await
+    }
+
+    /// What is left of the body, to be taken elsewhere: returned as an answer, or read beside something else. The request has none then.
+    pub fn body_stream(&mut self) -> BodyStream {
+        std::mem::replace(self.rest(), BodyStream::empty())
+    }
+
+    fn rest(&mut self) -> &mut BodyStream {
+        let Self { rest, wire, .. } = self;
+        rest.get_or_insert_with(|| BodyStream::whole(Bytes::copy_from_slice(wire.body())))
     }
 
     /// The body as text.
@@ -200,7 +249,10 @@ impl std::fmt::Debug for Request {
 }
 
 /// Puts a request together; mistakes on the way are told by [`finish`](Self::finish).
-pub struct RequestBuilder(Result<RequestParts>);
+pub struct RequestBuilder {
+    parts: Result<RequestParts>,
+    rest: Option<BodyStream>,
+}
 
 impl RequestBuilder {
     /// Adds a header.
@@ -219,6 +271,18 @@ impl RequestBuilder {
             parts.body = body.into();
             Ok(())
         })
+    }
+
+    /// Sets a body that is made piece by piece. A handler that wants it whole is called when all of it is there.
+    #[must_use]
+    pub fn stream<S, B, E>(mut self, body: S) -> Self
+    where
+        S: Stream<Item = Result<B, E>> + Send + 'static,
+        B: Into<Bytes>,
+        E: Into<Error>,
+    {
+        self.rest = Some(BodyStream::ours(body));
+        self
     }
 
     /// Sets the body and its content type.
@@ -246,10 +310,11 @@ impl RequestBuilder {
     ///
     /// The first mistake: a method or header that HTTP doesn't allow, or a body that can't be written as JSON.
     pub fn finish(self) -> Result<Request> {
-        Ok(Request::from_wire(abi::Request::new(self.0?)))
+        let request = Request::from_wire(abi::Request::new(self.parts?));
+        Ok(Request { rest: self.rest, ..request })
     }
 
     fn and(self, change: impl FnOnce(&mut RequestParts) -> Result<()>) -> Self {
-        Self(self.0.and_then(|mut parts| change(&mut parts).map(|()| parts)))
+        Self { parts: self.parts.and_then(|mut parts| change(&mut parts).map(|()| parts)), rest: self.rest }
     }
 }

@@ -1,31 +1,97 @@
 //! What can a handler return?
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
+use futures_core::Stream;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::abi::Outcome;
+use crate::body::BodyStream;
 use crate::error::{Error, Result};
+use crate::operation::Operation;
+use crate::stream::{self, Pieces};
 
-/// A status, headers and a whole body.
+/// A status, headers and a body: a whole one, one that is [streamed](Self::stream), or a [file](Self::file).
 ///
 /// Most handlers return something that turns into one: see [`IntoResponse`].
 #[derive(Debug, Default)]
 pub struct Response {
     status: StatusCode,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
     /// An error whose text the client must not see outside of development.
     secret: bool,
 }
+
+#[derive(Debug)]
+enum Body {
+    Whole(Bytes),
+    Stream(BodyStream),
+    File(PathBuf),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
+}
+
+static NOTHING: Bytes = Bytes::new();
 
 impl Response {
     /// A response without headers.
     #[must_use]
     pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: HeaderMap::new(), body: body.into(), secret: false }
+        Self { status, headers: HeaderMap::new(), body: Body::Whole(body.into()), secret: false }
+    }
+
+    /// A response whose body is made piece by piece, each when the client has taken those before: 200 without headers.
+    ///
+    /// It stays on the code that began it until it ends, whatever is swapped meanwhile, and counts as in flight. The stream is dropped
+    /// at its end, or when the client goes. An error or a panic in it breaks the connection off, so that the client doesn't take what it
+    /// has for the whole.
+    ///
+    /// ```
+    /// use std::pin::Pin;
+    /// use std::task::{Context, Poll};
+    ///
+    /// use midair_plugin::{Plugin, Response, Result, Stream, test::App};
+    ///
+    /// struct Countdown(u32);
+    ///
+    /// impl Stream for Countdown {
+    ///     type Item = Result<String>;
+    ///
+    ///     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<String>>> {
+    ///         self.0 -= 1;
+    ///         Poll::Ready((self.0 > 0).then(|| Ok(format!("{}\n", self.0))))
+    ///     }
+    /// }
+    ///
+    /// let app = App::new(Plugin::new().get("/", |_, _| Response::stream(Countdown(3))));
+    /// assert_eq!(app.get("/").bytes().wait()?, "2\n1\n");
+    /// # midair_plugin::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn stream<S, B, E>(stream: S) -> Self
+    where
+        S: Stream<Item = Result<B, E>> + Send + 'static,
+        B: Into<Bytes>,
+        E: Into<Error>,
+    {
+        Self { body: Body::Stream(BodyStream::ours(stream)), ..Self::default() }
+    }
+
+    /// A file of the host's system as the answer; see [`File`].
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { body: Body::File(path.into()), ..Self::default() }
     }
 
     /// Sets a header; one that was set before is replaced.
@@ -55,25 +121,55 @@ impl Response {
         &mut self.headers
     }
 
-    /// The body.
+    /// The body, if it is whole; empty if it is streamed (see [`bytes`](Self::bytes)) or a file.
     #[must_use]
     pub fn body(&self) -> &Bytes {
-        &self.body
+        if let Body::Whole(body) = &self.body { body } else { &NOTHING }
     }
 
-    /// The body as text; what isn't UTF-8 is replaced.
+    /// The whole body as text; what isn't UTF-8 is replaced.
     #[must_use]
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
+        String::from_utf8_lossy(self.body()).into_owned()
     }
 
-    /// The body as JSON.
+    /// The whole body as JSON.
     ///
     /// # Errors
     ///
     /// If it isn't JSON, or not of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        Ok(serde_json::from_slice(&self.body)?)
+        Ok(serde_json::from_slice(self.body())?)
+    }
+
+    /// The body to its end, whether it is whole or streamed. One that never ends is never had.
+    ///
+    /// # Errors
+    ///
+    /// What the body broke off with; 500 if it is a [file](Self::file_path).
+    pub fn bytes(self) -> Operation<impl Future<Output = Result<Bytes>> + Send + 'static> {
+        Operation::new(async move {
+            match self.body {
+                Body::Whole(body) => Ok(body),
+                Body::Stream(body) => body.collect().await,
+                Body::File(path) => Err(Error::internal(format!("the body is the file {}, which the host reads", path.display()))),
+            }
+        })
+    }
+
+    /// The body piece by piece, whether it is whole or streamed; nothing if it is a [file](Self::file_path).
+    pub fn into_stream(self) -> BodyStream {
+        match self.body {
+            Body::Whole(body) => BodyStream::whole(body),
+            Body::Stream(body) => body,
+            Body::File(_) => BodyStream::empty(),
+        }
+    }
+
+    /// Which file the body is, if it is one.
+    #[must_use]
+    pub fn file_path(&self) -> Option<&Path> {
+        if let Body::File(path) = &self.body { Some(path) } else { None }
     }
 
     fn typed(content_type: &'static str, body: impl Into<Bytes>) -> Self {
@@ -89,7 +185,7 @@ impl Response {
 
     pub(crate) fn into_outcome(self) -> Outcome {
         if self.secret {
-            return Outcome::told(Outcome::ERROR, self.status.as_u16(), String::from_utf8_lossy(&self.body).into_owned(), &[]);
+            return Outcome::told(Outcome::ERROR, self.status.as_u16(), self.text(), &[]);
         }
         // `drain` gives a name for each first value of several and `None` for the ones after it.
         let mut last = None;
@@ -98,19 +194,32 @@ impl Response {
             last.clone().map(|name| (Text(name), value))
         };
         let headers: Vec<(Text, HeaderValue)> = self.headers.into_iter().filter_map(named).collect();
-        Outcome::response(self.status.as_u16(), headers, self.body)
+        let status = self.status.as_u16();
+        match self.body {
+            Body::Whole(body) => Outcome::response(status, headers, body),
+            Body::Stream(body) => stream::give(Outcome::response(status, headers, NOTHING.clone()), body.into_source(), None),
+            Body::File(path) => Outcome::file(status, headers, path.into_os_string().into_vec()),
+        }
     }
 
-    pub(crate) fn from_outcome(outcome: &Outcome) -> Result<Self> {
+    pub(crate) fn from_outcome(outcome: Outcome) -> Result<Self> {
         match outcome.kind() {
-            Outcome::DONE => {}
+            Outcome::DONE | Outcome::FILE => {}
             Outcome::PANIC => return Err(Error::internal(format!("the called handler panicked: {}", outcome.text()))),
             _ => return Err(Error::internal(outcome.text())),
         }
-        let mut response = Self::new(StatusCode::from_u16(outcome.status())?, Bytes::copy_from_slice(outcome.body()));
+        let mut response = Self::new(StatusCode::from_u16(outcome.status())?, NOTHING.clone());
         for (name, value) in outcome.pairs() {
             response.headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_bytes(value)?);
         }
+        response.body = if outcome.kind() == Outcome::FILE {
+            Body::File(OsString::from_vec(outcome.body().to_vec()).into())
+        } else {
+            match Pieces::take(outcome) {
+                Ok(pieces) => Body::Stream(BodyStream::theirs(pieces)),
+                Err(whole) => Body::Whole(Bytes::copy_from_slice(whole.body())),
+            }
+        };
         Ok(response)
     }
 }
@@ -125,7 +234,7 @@ impl AsRef<str> for Text {
 
 /// What can be turned into a response.
 ///
-/// Text, bytes, [`Json`], [`Html`], [`Redirect`], a [`StatusCode`]; tuples `(StatusCode, T)`, `([(name, value); N], T)` and
+/// Text, bytes, [`Json`], [`Html`], [`Redirect`], [`File`], [`Sse`](crate::sse::Sse), a [`BodyStream`], a [`StatusCode`]; tuples `(StatusCode, T)`, `([(name, value); N], T)` and
 /// `(StatusCode, [(name, value); N], T)`; a [`Response`]; a `Result` of two of them, [`Error`] among them.
 ///
 /// ```
@@ -202,6 +311,39 @@ impl<T: Serialize> IntoResponse for Json<T> {
             Ok(body) => Response::typed("application/json", body),
             Err(error) => Error::internal(format!("the answer can't be written as JSON: {error}")).into_response(),
         }
+    }
+}
+
+/// A file of the host's system as an answer: the host reads it, and nothing of it crosses into the plugin.
+///
+/// Ranges and conditions of the request are obeyed, and the content type is that of the name, unless the handler sets one. If there is no
+/// such file the answer is 404. Which file it may be is for the handler to decide: a path that a client names must be judged before.
+///
+/// ```
+/// use midair_plugin::{Plugin, File};
+///
+/// let plugin = Plugin::new().get("/manual", |_, _| ([("cache-control", "max-age=60")], File::open("/srv/manual.pdf")));
+/// ```
+#[derive(Clone, Debug)]
+pub struct File(PathBuf);
+
+impl File {
+    /// The file at `path`, which the host opens once the handler has answered. A relative path begins where the host was started.
+    #[must_use]
+    pub fn open(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+}
+
+impl IntoResponse for File {
+    fn into_response(self) -> Response {
+        Response::file(self.0)
+    }
+}
+
+impl IntoResponse for BodyStream {
+    fn into_response(self) -> Response {
+        Response { body: Body::Stream(self), ..Response::default() }
     }
 }
 

@@ -7,7 +7,9 @@
 
 #[cfg(feature = "tokio")]
 mod tokio_runtime {
+    use std::ptr::null_mut;
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicPtr, Ordering};
     use std::time::Duration;
 
     use tokio::runtime::{Builder, EnterGuard, Handle};
@@ -15,8 +17,9 @@ mod tokio_runtime {
     /// How long the end waits for blocking work. Its threads aren't waited for any longer, and show in the census.
     const END: Duration = Duration::from_secs(5);
 
-    /// One generation, one copy of this library, one runtime.
-    static HANDLE: OnceLock<Handle> = OnceLock::new();
+    /// One generation, one copy of this library, one runtime. Null where there is none. It isn't a `OnceLock`: a handle that stays keeps the
+    /// runtime's descriptors open.
+    static HANDLE: AtomicPtr<Handle> = AtomicPtr::new(null_mut());
 
     /// A generation's runtime; dropped, it ends.
     pub(crate) struct Runtime(Option<tokio::runtime::Runtime>);
@@ -29,8 +32,8 @@ mod tokio_runtime {
             let mut builder = Builder::new_multi_thread();
             builder.worker_threads(threads).thread_name("plugin-tokio").enable_all();
             let runtime = builder.build().unwrap_or_else(|error| panic!("its tokio runtime can't be started: {error}"));
-            // One library, one plugin: it is set once.
-            let _ = HANDLE.set(runtime.handle().clone());
+            // One library, one plugin: there was none before.
+            HANDLE.store(Box::into_raw(Box::new(runtime.handle().clone())), Ordering::Release);
             Self(Some(runtime))
         }
     }
@@ -38,6 +41,12 @@ mod tokio_runtime {
     impl Drop for Runtime {
         fn drop(&mut self) {
             self.0.take().into_iter().for_each(|runtime| runtime.shutdown_timeout(END));
+            let handle = HANDLE.swap(null_mut(), Ordering::AcqRel);
+            if !handle.is_null() {
+                // SAFETY: it came from `Box::into_raw`, and the swap makes this its only end. Nobody has it by `enter`: whoever enters holds
+                // the generation, which is being dropped.
+                drop(unsafe { Box::from_raw(handle) });
+            }
         }
     }
 
@@ -53,7 +62,14 @@ mod tokio_runtime {
     }
 
     pub(crate) fn enter() -> Entered {
-        Entered { _guard: HANDLE.get().map(Handle::enter) }
+        let handle = HANDLE.load(Ordering::Acquire);
+        if handle.is_null() {
+            return Entered { _guard: None };
+        }
+        // SAFETY: it is freed when the generation is dropped, which everybody holds who calls or drops something of the plugin's. In tests it
+        // is never freed.
+        let handle: &'static Handle = unsafe { &*handle };
+        Entered { _guard: Some(handle.enter()) }
     }
 }
 

@@ -57,7 +57,8 @@ fn lay_out(plugin: Plugin) -> Built {
     let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };
     shelf.metas.extend(shelf.plugin.routes.iter().map(|route| {
         let meta = [("method", route.method.as_str()), ("path", route.path.as_str()), ("name", route.name)];
-        meta.map(|(name, value)| Pair::of(name, value.as_bytes())).to_vec()
+        let more = route.more.iter().map(|(name, value)| (*name, value.as_str()));
+        meta.into_iter().chain(more).map(|(name, value)| Pair::of(name, value.as_bytes())).collect()
     }));
     shelf.metas.extend(shelf.plugin.works.iter().map(|work| {
         let rest = work.meta.iter().map(|(name, value)| (*name, value.as_str()));

@@ -185,7 +185,7 @@ impl Drop for Cloned {
 /// # Safety
 ///
 /// `raw` must be valid during the call.
-unsafe fn borrow<R>(raw: *const abi::Waker, keep: &Option<Keep>, call: impl FnOnce(&Waker) -> R) -> R {
+pub(crate) unsafe fn borrow<R>(raw: *const abi::Waker, keep: &Option<Keep>, call: impl FnOnce(&Waker) -> R) -> R {
     static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, |_| {});
 
     unsafe fn clone(data: *const ()) -> RawWaker {

@@ -197,7 +197,7 @@ impl World {
         .await;
     }
 
-    pub(crate) async fn call(self: &Arc<Self>, request: Request) -> Result<Response> {
+    pub(crate) async fn call(self: &Arc<Self>, mut request: Request) -> Result<Response> {
         let Some((plugin, router)) = self.plugin.get() else { return Ok(StatusCode::NOT_FOUND.into_response()) };
         let Ok(found) = router.at(request.path()) else { return Ok(StatusCode::NOT_FOUND.into_response()) };
         let method = if *request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
@@ -217,10 +217,15 @@ impl World {
             body: bytes::Bytes::copy_from_slice(request.body()),
             peer: request.peer(),
         };
-        let request = Request::from_wire(abi::Request::new(parts));
-        match plugin.routes[*index].handler.handle(request, Ctx(Link::Test(Arc::clone(self)))) {
+        let route = &plugin.routes[*index];
+        let request = match request.take_rest() {
+            None => abi::Request::new(parts),
+            Some(rest) if route.is_streamed() => rest.into_pieces().give_with(abi::Request::new(parts)),
+            Some(rest) => abi::Request::new(RequestParts { body: rest.collect().await?, ..parts }),
+        };
+        match route.handler.handle(Request::from_wire(request), Ctx(Link::Test(Arc::clone(self)))) {
             Reply::Ready(response) => response.seen_by_caller(),
-            Reply::Later(future) => Response::from_outcome(&future.await),
+            Reply::Later(future) => Response::from_outcome(future.await),
         }
     }
 }

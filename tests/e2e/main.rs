@@ -19,6 +19,7 @@ mod rollback;
 mod run;
 mod soak;
 mod state;
+mod streams;
 mod structure;
 mod stuck;
 mod swapping;

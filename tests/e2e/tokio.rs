@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use midair_tests::host::{Launch, Midair};
+use midair_tests::patience;
 use midair_tests::project::{self, Project};
-use midair_tests::{patience, repository};
 
 const DEPENDENCIES: &str = r#"futures-util = { version = "0.3", default-features = false, features = ["async-await-macro", "std"] }
 reqwest = { version = "0.12", default-features = false }
@@ -87,16 +86,28 @@ async fn spawned(_: Request, _: Ctx) -> Result<String> {
 }
 "#;
 
+/// The artifacts of two versions of a plugin with a tokio of its own.
+fn two(name: &str, source: &str, dependencies: &str, folder: &Path) -> [Vec<u8>; 2] {
+    ["one", "two"].map(|version| {
+        let project = Project::plugin(name, &source.replace("\"one\"", &format!("{version:?}")));
+        fs::read(&project.with_dependencies("tokio", dependencies).build_to(folder)[0]).expect("it was built")
+    })
+}
+
 #[test]
 fn a_plugin_with_a_tokio_of_its_own_fetches_asks_a_database_reads_files_and_is_swapped() {
-    let project = Project::plugin("own-tokio", SOURCE).with_dependencies("tokio", DEPENDENCIES);
-    let mut midair = Launch::dev(&[project.root()]).start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifacts = two("own-tokio", SOURCE, DEPENDENCIES, folder.path());
+    let path = folder.path().join("libserved.so");
+    project::save(&path, &artifacts[0]);
+    let mut midair = Launch::run(&[&path]).start();
     midair.published();
     works(&midair, "one");
-    project.edit("src/lib.rs", "VERSION: &str = \"one\"", "VERSION: &str = \"two\"");
+    project::save(&path, &artifacts[1]);
     midair.published();
     works(&midair, "two");
-    assert!(midair.client(&["rollback"]).output().expect("it runs").status.success());
+    let rollback = midair.client(&["rollback"]).output().expect("it runs");
+    assert!(rollback.status.success(), "{}", String::from_utf8_lossy(&rollback.stderr));
     works(&midair, "one");
 }
 
@@ -139,7 +150,7 @@ async fn root(_: Request, _: Ctx) -> Result<&'static str> {
 "#;
 
 /// Swaps back and forth; what the process has once the old generations are gone.
-fn after(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>], swaps: std::ops::Range<usize>) -> [usize; 3] {
+fn after(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>; 2], swaps: std::ops::Range<usize>) -> [usize; 3] {
     for swap in swaps {
         project::save(path, &artifacts[swap % 2]);
         midair.published();
@@ -166,14 +177,9 @@ fn after(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>], swaps: std::op
 const KEPT: usize = 3;
 
 fn swaps_leave_nothing(swaps: usize) {
-    let target = repository::shared_target().join("midair");
     let folder = tempfile::tempdir().expect("a folder");
-    let build = |version: &str| {
-        let project = Project::plugin("small-tokio", &SMALL.replace("\"one\"", &format!("{version:?}")));
-        let project = project.with_dependencies("tokio", "tokio = { version = \"1\", features = [\"time\"] }");
-        fs::read(&project.build_with(Command::new("cargo"), &target, folder.path())[0]).expect("it was built")
-    };
-    let artifacts = ["one", "two"].map(build).to_vec();
+    let dependencies = "tokio = { version = \"1\", features = [\"time\"] }";
+    let artifacts = two("small-tokio", SMALL, dependencies, folder.path());
     let path = folder.path().join("libserved.so");
     project::save(&path, &artifacts[0]);
     let args = ["--probation", "0", "--probation-requests", "1", "--keep", "1", "--retire-timeout", "0"];

@@ -5,39 +5,43 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::EXPECT;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 
-use crate::answer::{Answered, admit, own, without_body};
+use crate::answer::{Answered, Asked, admit, own, without_body};
+use crate::body::Body;
 use crate::census;
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
+use crate::http::body::{InFlight, Outgoing};
+use crate::http::file::{self, Conditions};
+use crate::http::upload::{self, Terms};
 use crate::swap::Host;
 
 /// What a client may ask for and how long it may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The largest request body, in bytes.
+    /// The largest request body, in bytes, where a route says nothing.
     pub body: usize,
     /// From the end of one request on a connection, or its start, to the end of the next one's head.
     pub header_timeout: Duration,
-    /// From the end of the head to the end of the body; also how long a client may take none of its answer.
+    /// From the end of the head to the end of the body; also how long a client may take none of its answer. Of a body that its handler asks
+    /// for in pieces: how long the handler may wait for 2 MiB of it.
     pub body_timeout: Duration,
-    /// From the end of the body to the answer; a handler that takes longer is dropped where it waits.
+    /// From the end of the body, or of the head if the handler asks for the body in pieces, to the head of the answer; a handler that takes
+    /// longer is dropped where it waits.
     pub request_timeout: Option<Duration>,
     /// Threads that run handlers; as many as processors if not given.
     pub workers: Option<usize>,
@@ -58,9 +62,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// How much of a body over its limit is read and thrown away, so that a client that sends before it listens gets its answer.
-const DISCARDED: usize = 16 << 20;
 
 /// A bound listener that doesn't accept yet.
 pub struct Server {
@@ -263,37 +264,37 @@ struct Front {
     in_flight: Arc<AtomicUsize>,
 }
 
-/// A body that counts as in flight until it was written or given up.
-struct Counted {
-    body: Bytes,
-    in_flight: Arc<AtomicUsize>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.body
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Front {
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Outgoing> {
         // Made first, so that a request that is given up on the way is counted off too.
-        let mut counted = Counted { body: Bytes::new(), in_flight: Arc::clone(&self.in_flight) };
+        let in_flight = InFlight::of(&self.in_flight);
         let is_head = *request.method() == Method::HEAD;
+        let conditions = Conditions::of(request.method(), request.headers());
         let mut answered = self.route(request, peer).await;
+        if let Body::File(path) = answered.body() {
+            let path = path.clone();
+            let (head, _) = answered.into_parts();
+            let generation = head.headers.get(&GENERATION).cloned();
+            match file::answer(&path, conditions, Response::from_parts(head, ())).await {
+                Ok(answer) => return answer.map(|body| Outgoing::file(body, in_flight)),
+                Err((status, error)) => {
+                    if let Some(error) = error {
+                        let message = format!("{}, which a handler answered with, can't be read: {error}", path.display());
+                        self.host.events().say(Event::Warning { message });
+                    }
+                    answered = own(status, if status == StatusCode::NOT_FOUND { "no such file" } else { "internal error" });
+                    answered.headers_mut().extend(generation.map(|generation| (GENERATION.clone(), generation)));
+                }
+            }
+        }
         if is_head {
             answered = without_body(answered);
         }
-        answered.map(|body| {
-            counted.body = body;
-            Full::new(Bytes::from_owner(counted))
+        answered.map(|body| match body {
+            Body::Stream(stream) => Outgoing::stream(stream, in_flight),
+            Body::Whole(bytes) => Outgoing::whole(bytes, in_flight),
+            // Answered above.
+            Body::File(_) => Outgoing::whole(Bytes::new(), in_flight),
         })
     }
 
@@ -308,8 +309,18 @@ impl Front {
         } else {
             None
         };
-        let waits_for_leave = head.headers.contains_key(EXPECT);
-        let mut answered = match self.gather(body, waits_for_leave).await {
+        let handler = admitted.handler();
+        let terms = Terms {
+            limit: handler.and_then(|handler| handler.body_limit).unwrap_or(self.limits.body),
+            timeout: self.limits.body_timeout,
+            waits_for_leave: head.headers.contains_key(EXPECT),
+        };
+        let body = if handler.is_some_and(|handler| handler.is_streamed) && !body.is_end_stream() {
+            Ok(Asked::InPieces(upload::in_pieces(body, terms)))
+        } else {
+            upload::gather(body, terms).await.map(Asked::Whole)
+        };
+        let mut answered = match body {
             Err(refusal) => refusal,
             Ok(body) => match self.limits.request_timeout {
                 None => admitted.answer(head, body, Some(peer)).await,
@@ -328,49 +339,5 @@ impl Front {
             answered.headers_mut().insert(GENERATION.clone(), generation);
         }
         answered
-    }
-
-    /// Reads the body, whole.
-    async fn gather(&self, mut body: Incoming, waits_for_leave: bool) -> Result<Bytes, Answered> {
-        if body.is_end_stream() {
-            return Ok(Bytes::new());
-        }
-        let limit = self.limits.body;
-        let too_large = || own(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {limit} bytes"));
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        // Not worth reading, or not sent before we ask for it.
-        if announced > limit && (waits_for_leave || announced > limit.saturating_add(DISCARDED)) {
-            return Err(too_large());
-        }
-        let whole = async {
-            let (mut first, mut rest, mut size) = (Bytes::new(), BytesMut::new(), 0);
-            while let Some(frame) = Pin::new(&mut body).frame().await {
-                let Ok(data) = frame?.into_data() else { continue };
-                size += data.len();
-                match (size <= limit, first.is_empty()) {
-                    // Most bodies come in one piece, which needn't be copied.
-                    (true, true) => first = data,
-                    (true, false) => {
-                        if rest.is_empty() {
-                            rest.extend_from_slice(&first);
-                        }
-                        rest.extend_from_slice(&data);
-                    }
-                    (false, _) => {
-                        (first, rest) = (Bytes::new(), BytesMut::new());
-                        if size > limit.saturating_add(DISCARDED) {
-                            break;
-                        }
-                    }
-                }
-            }
-            Ok((if rest.is_empty() { first } else { rest.freeze() }, size))
-        };
-        match tokio::time::timeout(self.limits.body_timeout, whole).await {
-            Ok(Ok((body, size))) if size <= limit => Ok(body),
-            Ok(Ok(_)) => Err(too_large()),
-            Ok(Err::<_, hyper::Error>(error)) => Err(own(StatusCode::BAD_REQUEST, &format!("the body can't be read: {error}"))),
-            Err(_) => Err(own(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
-        }
     }
 }

@@ -25,6 +25,7 @@ use rustix::process::{self, Resource, Rlimit, Signal};
 use super::wire::{Fault, Order, Told, line};
 use super::{give_up, program};
 use crate::answer;
+use crate::body::Body;
 use crate::call::Call;
 use crate::candidate;
 use crate::entry::{Plugin, Smoke, told};
@@ -212,7 +213,12 @@ impl Trial {
             return Ok(());
         }
         let why = std::mem::take(&mut *self.why.lock());
-        let why = if why.is_empty() { String::from_utf8_lossy(answer.body()).trim_end().chars().take(200).collect() } else { why };
+        let said = match answer.body() {
+            Body::Whole(body) => String::from_utf8_lossy(body).trim_end().chars().take(200).collect(),
+            Body::Stream(_) => "a streamed body".to_owned(),
+            Body::File(path) => format!("the file {}", path.display()),
+        };
+        let why = if why.is_empty() { said } else { why };
         Err(self.failed(what, &format!("is answered {status}, not {}: {why}", smoke.status)))
     }
 }

@@ -239,9 +239,10 @@ impl Host {
     /// Answers a request within this process, as the HTTP host would: by the handler that its method and path lead to.
     ///
     /// The future runs plugin code wherever it is polled; dropping it drops the handler where it waits. Bodies may lie in the plugin's
-    /// memory and keep its code until they are dropped.
+    /// memory and keep its code until they are dropped. A streamed body is gathered, so one that never ends is never answered; one that
+    /// breaks off is answered 500. A file is read on this thread, whole.
     pub async fn ask(&self, request: Request<Bytes>) -> Response<Bytes> {
-        answer::answer(self.slot(), request).await
+        answer::gathered(answer::answer(self.slot(), request).await).await
     }
 
     /// What new requests reach.

@@ -46,14 +46,14 @@ pub struct Outcome {
     body: Span,
     /// What the store answered.
     rows: Many<Row>,
-    /// Owns the above, or, when pending, the future.
+    /// Owns the above, and what `poll` polls.
     owner: Owner,
-    /// Polls the future when pending.
+    /// Polls the future when pending, and for the next piece of the body when done.
     poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: *const Waker) -> Outcome>,
 }
 
 impl Outcome {
-    /// It went well and there is nothing to say, or a response.
+    /// It went well and there is nothing to say, or a response; with a poll function, one whose body goes on: each poll asks for a piece.
     pub const DONE: u32 = 0;
     /// The callee returned an error.
     pub const ERROR: u32 = 1;
@@ -67,6 +67,10 @@ impl Outcome {
     pub const CONFLICT: u32 = 5;
     /// The operation adds to something that is no number.
     pub const NOT_A_NUMBER: u32 = 6;
+    /// A piece of a body, of a poll that asked for one; `DONE` is the body's end.
+    pub const CHUNK: u32 = 7;
+    /// A response whose body is a file: the host reads it. Its path is in `body`, as the system has it.
+    pub const FILE: u32 = 8;
 
     /// It went well and there is nothing to say.
     #[must_use]
@@ -86,6 +90,47 @@ impl Outcome {
     pub(crate) fn pending(future: Option<(Owner, PollFn)>) -> Self {
         let (owner, poll) = future.map_or((Owner::NONE, None), |(owner, poll)| (owner, Some(poll)));
         Self { kind: Self::PENDING, owner, poll, ..Self::done() }
+    }
+
+    /// A piece of a body; the bytes stay with this side until it is dropped.
+    #[must_use]
+    pub fn chunk<B: AsRef<[u8]> + Send + 'static>(bytes: B) -> Self {
+        let owner = Owner::of(bytes);
+        // SAFETY: the owner was just made of a value of this very type and nobody else knows of it.
+        let bytes = unsafe { &*owner.data().cast::<B>() };
+        Self { kind: Self::CHUNK, body: Span::of(bytes.as_ref()), owner, ..Self::done() }
+    }
+
+    /// A response whose body the host reads from the file at `path`.
+    #[must_use]
+    pub fn file<N, V>(status: u16, headers: Vec<(N, V)>, path: Vec<u8>) -> Self
+    where
+        N: AsRef<str> + Send + 'static,
+        V: AsRef<[u8]> + Send + 'static,
+    {
+        Self { kind: Self::FILE, ..Self::response(status, headers, path) }
+    }
+
+    /// This response with a body that goes on. `pack` gets what owns the response so far, and gives what owns that and the body.
+    pub(crate) fn followed_by(mut self, pack: impl FnOnce(Owner) -> (Owner, PollFn)) -> Self {
+        let (owner, poll) = pack(std::mem::replace(&mut self.owner, Owner::NONE));
+        self.owner = owner;
+        self.poll = Some(poll);
+        self
+    }
+
+    /// Whether it is a response whose body goes on.
+    #[must_use]
+    pub fn is_streamed(&self) -> bool {
+        self.kind == Self::DONE && self.poll.is_some()
+    }
+
+    /// What goes on with the body, if it goes on. Headers must have been read before.
+    pub(crate) fn into_body(self) -> Result<(Owner, PollFn), Self> {
+        match self.poll {
+            Some(poll) if self.kind == Self::DONE => Ok((self.owner, poll)),
+            _ => Err(self),
+        }
     }
 
     /// The maker's future, if this is one.

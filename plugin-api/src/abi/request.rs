@@ -1,10 +1,12 @@
 //! What does a handler get?
 
+use std::ffi::c_void;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use abi_stable::StableAbi;
 
 use super::memory::{Held, Many, Owner, Pair, Span, read_pairs};
+use super::outcome::{Outcome, PollFn, Waker};
 
 /// The other end of the connection.
 #[repr(C)]
@@ -45,7 +47,7 @@ impl From<Peer> for Option<SocketAddr> {
     }
 }
 
-/// A request, whole: the body has been read.
+/// A request. Its body has been read, or is to be asked for in pieces.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Request {
@@ -56,7 +58,12 @@ pub struct Request {
     headers: Many<Pair>,
     body: Span,
     peer: Peer,
+    /// Owns the above.
     owner: Owner,
+    /// Owns what `poll` polls. It may outlive the request.
+    rest: Owner,
+    /// Asks for the next piece of the body, if it comes in pieces.
+    poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: *const Waker) -> Outcome>,
 }
 
 /// What a request is made of; whoever makes one keeps all of it behind [`Request::new`].
@@ -96,7 +103,22 @@ impl Request {
             body: Span::of(&parts.body),
             peer: parts.peer.into(),
             owner,
+            rest: Owner::NONE,
+            poll: None,
         }
+    }
+
+    /// This request with a body that comes in pieces.
+    pub(crate) fn followed_by(mut self, (rest, poll): (Owner, PollFn)) -> Self {
+        self.rest = rest;
+        self.poll = Some(poll);
+        self
+    }
+
+    /// What gives the body in pieces, if it comes so; once.
+    pub(crate) fn take_rest(&mut self) -> Option<(Owner, PollFn)> {
+        let poll = self.poll.take()?;
+        Some((std::mem::replace(&mut self.rest, Owner::NONE), poll))
     }
 
     /// `GET`, `POST`, ..
@@ -133,7 +155,7 @@ impl Request {
         unsafe { read_pairs(self.headers) }
     }
 
-    /// The body.
+    /// The body, unless it comes in pieces.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         // SAFETY: all spans of a request live in what `owner` owns.
