@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use midair_plugin::abi::HostRef;
+use midair_plugin::abi::{self, HostRef};
 use midair_plugin::store::{Answer, Kind, Memory, Op, Refusal, Row};
 use parking_lot::Mutex;
 
@@ -63,6 +63,13 @@ pub(crate) enum Ended {
         plugin: String,
         /// Its number.
         number: u64,
+    },
+    /// The last use of a config.
+    Config {
+        /// What the code made of its section, to be dropped by the reaper and nowhere else.
+        value: Box<abi::Outcome>,
+        /// Whose code made it; it goes after.
+        of: Arc<Generation>,
     },
     /// The last use of a generation.
     Use {

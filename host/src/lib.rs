@@ -40,6 +40,7 @@ mod way;
 mod answer;
 pub mod budget;
 mod call;
+mod config;
 mod generation;
 mod lease;
 pub mod marks;

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
-use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
+use midair_plugin::abi::{self, Address, HostRef, Many, Outcome, Span};
 use midair_plugin::store::{Op, Refusal};
 use midair_plugin::task::Keep;
 use midair_plugin::{task, wall};
 
 use crate::call::{Answer, Call};
+use crate::config::Config;
 use crate::event::Event;
 
 static HOST: &WithMetadata<abi::Host> =
-    &WithMetadata::new(abi::Host { context_clone, context_release, identity, log, state, sleep, call });
+    &WithMetadata::new(abi::Host { context_clone, context_release, identity, log, state, sleep, call, config });
 
 /// The functions, as a plugin gets them.
 #[must_use]
@@ -138,6 +139,12 @@ unsafe extern "C" fn call(context: *const c_void, request: abi::Request) -> Outc
         }
     };
     task::give_unpolled(Box::pin(answer), Some(keep))
+}
+
+unsafe extern "C" fn config(context: *const c_void) -> Address {
+    // SAFETY: the plugin passes a context that it holds.
+    let call = unsafe { read(context) };
+    call.config().map_or(Address(std::ptr::null()), Config::address)
 }
 
 fn revoked() -> Outcome {

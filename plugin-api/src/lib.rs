@@ -31,6 +31,7 @@
 //! - No tokio of the plugin's own: [`Ctx::sleep`] keeps time, and futures that need no reactor work.
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
+mod config;
 mod ctx;
 mod error;
 mod export;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::abi::Outcome;
+use crate::config::ConfigDecl;
 use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::request::Request;
@@ -30,6 +31,7 @@ use crate::state;
 pub struct Plugin {
     pub(crate) routes: Vec<Route>,
     pub(crate) tables: Vec<TableDecl>,
+    pub(crate) config: Option<ConfigDecl>,
     pub(crate) init: Option<Hook>,
     pub(crate) selftests: Vec<SelfTest>,
     pub(crate) smokes: Vec<Smoke>,
@@ -110,6 +112,49 @@ impl Plugin {
     /// can't be read rejects it, and the code before serves on.
     pub fn table<T: Serialize + DeserializeOwned>(mut self, name: &str) -> Self {
         self.tables.push(TableDecl { name: name.to_owned(), check: |bytes| state::decode::<T>(bytes).map(drop) });
+        self
+    }
+
+    /// Declares the type of the plugin's config: what [`Ctx::config`] gives, read from the section `[plugin.NAME]` of the host's config
+    /// file, where NAME is the plugin's package. `midair dev` takes `midair.toml` beside the workspace's Cargo.toml.
+    ///
+    /// The section is read before new code is published, and whenever it was edited; one that can't be read is rejected with file, line, key
+    /// and expectation, and what served before serves on. Without a section an empty one is read: give fields `#[serde(default)]`. To check
+    /// more than types, give the type `#[serde(try_from = "...")]`: `init` doesn't run for an edit of the config alone. Dates of TOML arrive
+    /// as text.
+    ///
+    /// ```
+    /// use midair_plugin::{Ctx, Plugin, Request};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// #[serde(default, deny_unknown_fields)]
+    /// struct Settings {
+    ///     greeting: String,
+    /// }
+    ///
+    /// impl Default for Settings {
+    ///     fn default() -> Self {
+    ///         Self { greeting: "hello".to_owned() }
+    ///     }
+    /// }
+    ///
+    /// fn hello(_: Request, ctx: Ctx) -> String {
+    ///     ctx.config::<Settings>().greeting.clone()
+    /// }
+    ///
+    /// let plugin = Plugin::new().config::<Settings>().get("/", hello);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If a config was declared before; the host then rejects the plugin with these words.
+    #[track_caller]
+    pub fn config<T: DeserializeOwned + Send + Sync + 'static>(mut self) -> Self {
+        let decl = ConfigDecl::of::<T>();
+        if let Some(before) = &self.config {
+            panic!("config::<{}>(): a plugin has one config, and it is declared as `{}` already", decl.name, before.name);
+        }
+        self.config = Some(decl);
         self
     }
 

@@ -140,6 +140,16 @@ fn rolled_back(shared: &Shared, back: &Back, before: &Snapshot, by: By, reason: 
             shared.services.bus.say(Event::Warning { message: format!("{from}: {error}") });
         }
     }
+    for (from, to) in &back.pairs {
+        let digest =
+            |snapshot: &Snapshot| snapshot.member(from.plugin()).and_then(|member| member.config.digest().map(str::to_owned));
+        if shared.options.config.is_some() && digest(before) != digest(&back.snapshot) {
+            let message = format!(
+                "{to} serves with the config that it served with before; what was edited since is taken with the next edit, or `midair reload`"
+            );
+            shared.services.bus.say(Event::Warning { message });
+        }
+    }
     let code = (by == By::Breach).then_some(Code::Probation);
     let trigger = if by == By::Breach { "breach" } else { "rollback" };
     let attempt = shared.journal.begin(trigger);

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use abi_stable::StableAbi;
 
-use super::memory::{Many, Span};
+use super::memory::{Address, Many, Span};
 use super::outcome::Outcome;
 use super::request::Request;
 use super::state::Op;
@@ -61,4 +61,7 @@ pub struct Host {
     /// Another route of the host, in the snapshot of this context.
     #[sabi(last_prefix_field)]
     pub call: unsafe extern "C" fn(context: *const c_void, request: Request) -> Outcome,
+    /// The plugin's config as `Root::configure` made it, null without one; it lives as long as the context.
+    #[sabi(missing_field(option))]
+    pub config: unsafe extern "C" fn(context: *const c_void) -> Address,
 }
