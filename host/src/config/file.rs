@@ -69,7 +69,7 @@ impl File {
     fn parse(path: &Path, text: String) -> Result<Self> {
         let wrong = |span: Option<Range<usize>>, reason: String| wrong(path, &text, span, reason);
         let table = DeTable::parse(&text).map_err(|error| wrong(error.span(), error.message().to_owned()))?;
-        for key in table.get_ref().keys().filter(|key| !KNOWN.contains(&key.get_ref().as_ref())) {
+        if let Some(key) = table.get_ref().keys().find(|key| !KNOWN.contains(&key.get_ref().as_ref())) {
             let help = format!("a plugin's config stands in [{PLUGIN}.NAME], NAME being its package");
             let reason = unknown("key", key.get_ref(), KNOWN.into_iter());
             return Err(wrong(Some(key.span()), reason).help(help));
