@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -18,6 +19,10 @@ const KNOWN: [&str; 1] = [PLUGIN];
 
 /// The longest file, in bytes: what somebody wrote is shorter, and a device never ends.
 const LONGEST: u64 = 1 << 20;
+
+/// How long a file that may be half saved has to be left alone, and how often that is waited for.
+const QUIET: Duration = Duration::from_millis(50);
+const AGAIN: usize = 10;
 
 /// What a config file said at one moment.
 #[derive(Clone, Debug, Default)]
@@ -40,10 +45,27 @@ pub(crate) struct Section {
 impl File {
     /// What is there now; `None` if nothing is.
     ///
+    /// Who saves in place empties the file first. So one that is empty or bad and was touched a moment ago is read again a moment later; what
+    /// is whole needs no such time.
+    ///
     /// # Errors
     ///
     /// E_CONFIG with the line: no TOML, an unknown key, or a section that is no table. E_IO if it can't be read.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
+        for _ in 0..AGAIN {
+            let read = Self::read_once(path);
+            let is_whole = matches!(&read, Ok(None)) || matches!(&read, Ok(Some(file)) if !file.text.is_empty());
+            let age = fs::metadata(path).and_then(|about| about.modified()).map(|touched| touched.elapsed());
+            let is_young = matches!(age, Ok(Ok(age)) if age < QUIET);
+            if is_whole || !is_young {
+                return read;
+            }
+            std::thread::sleep(QUIET);
+        }
+        Self::read_once(path)
+    }
+
+    fn read_once(path: &Path) -> Result<Option<Self>> {
         let failed = |error| Error::rejected(Code::Io, Stage::Inspect, shown(path), "the config can't be read").caused_by(error);
         match fs::metadata(path) {
             Ok(about) if !about.is_file() => {
