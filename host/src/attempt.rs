@@ -16,7 +16,7 @@ use crate::event::{Bus, Event, Phases};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// New code is live.
+    /// New code is live, or a new config.
     Published,
     /// What it runs serves already.
     Unchanged,
@@ -78,7 +78,7 @@ impl Journal {
     pub fn begin(&self, trigger: impl Into<String>) -> Attempt {
         let mut pages = self.0.lock();
         pages.last_id += 1;
-        Attempt { id: pages.last_id, trigger: trigger.into(), phases: Phases::new(), forced: false }
+        Attempt { id: pages.last_id, trigger: trigger.into(), phases: Phases::new(), forced: false, configures: false }
     }
 
     /// The last records, oldest first.
@@ -102,18 +102,31 @@ pub struct Attempt {
     trigger: String,
     phases: Phases,
     forced: bool,
+    configures: bool,
 }
 
 impl Attempt {
     /// The same attempt without what it did so far, to end it if its journey breaks.
     pub(crate) fn spare(&self) -> Self {
-        Self { id: self.id, trigger: self.trigger.clone(), phases: Phases::new(), forced: self.forced }
+        Self { id: self.id, trigger: self.trigger.clone(), phases: Phases::new(), forced: self.forced, configures: self.configures }
     }
 
     /// Takes bytes that serve already once more, as a generation of its own.
     pub fn force(mut self, forced: bool) -> Self {
         self.forced = forced;
         self
+    }
+
+    /// Takes the config file for every plugin that serves. Else it is read for new code alone.
+    pub fn configure(mut self, configures: bool) -> Self {
+        self.configures = configures;
+        self
+    }
+
+    /// Whether the config file is taken for every plugin that serves.
+    #[must_use]
+    pub fn configures(&self) -> bool {
+        self.configures
     }
 
     /// Whether bytes that serve already are taken once more.

@@ -16,6 +16,7 @@ use crate::call::Call;
 use crate::entry::Calls;
 use crate::event::Event;
 use crate::generation::Generation;
+use crate::snapshot::Setup;
 use crate::tasks::About;
 
 /// A future of a plugin with what it runs under. The future goes first: the call keeps its code.
@@ -43,10 +44,11 @@ pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: T
 }
 
 /// Starts the tasks that a generation declares. It serves by now.
-pub(crate) fn begin(generation: &Arc<Generation>) {
+pub(crate) fn begin(setup: &Setup) {
+    let generation = &setup.generation;
     let declared = generation.handlers().iter().enumerate().filter(|(_, handler)| handler.calls == Calls::Service);
     for (place, handler) in declared {
-        let call = Call::free_at(Arc::clone(generation), place);
+        let call = Call::free_at(setup.clone(), place);
         let about = about(generation, handler.name.clone(), true);
         generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
     }

@@ -16,13 +16,14 @@ use midair_plugin::task::{Taken, lend};
 use midair_plugin::wall::Panic;
 
 use crate::census;
+use crate::config::Config;
 use crate::entry::{HandlerInfo, told};
 use crate::event::Event;
 use crate::generation::Generation;
 use crate::lease::{Lease, Named};
 use crate::route::Found;
 use crate::seed::{self, Bug};
-use crate::snapshot::{Snapshot, Target};
+use crate::snapshot::{Setup, Snapshot, Target};
 
 /// How deep calls of routes by handlers may nest.
 const DEEPEST: u32 = 16;
@@ -33,6 +34,10 @@ pub(crate) struct Call {
     lease: Option<Lease<Snapshot>>,
     depth: u32,
     handler: usize,
+    /// The generation's place in the snapshot.
+    place: usize,
+    /// A candidate's own, as it is in no snapshot.
+    config: Option<Arc<Config>>,
     // Last: whatever the lease lets go of, this generation's code stays until the call is over.
     generation: Arc<Generation>,
 }
@@ -47,19 +52,19 @@ impl Call {
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.services().leases, named);
         let lease = (!seed::is(Bug::LeaseNotHeld)).then_some(lease);
-        Arc::new(Self { lease, depth: 0, handler: target.handler, generation })
+        Arc::new(Self { lease, depth: 0, handler: target.handler, place: target.generation, config: None, generation })
     }
 
     /// What is admitted to nothing: a candidate's `init`, or work that belongs to no request.
     #[must_use]
-    pub(crate) fn free(generation: Arc<Generation>) -> Arc<Self> {
-        Arc::new(Self { lease: None, depth: 0, handler: usize::MAX, generation })
+    pub(crate) fn free(setup: Setup) -> Arc<Self> {
+        Self::free_at(setup, usize::MAX)
     }
 
     /// The same for a handler that the host calls by itself.
     #[must_use]
-    pub(crate) fn free_at(generation: Arc<Generation>, handler: usize) -> Arc<Self> {
-        Arc::new(Self { lease: None, depth: 0, handler, generation })
+    pub(crate) fn free_at(Setup { generation, config }: Setup, handler: usize) -> Arc<Self> {
+        Arc::new(Self { lease: None, depth: 0, handler, place: 0, config: Some(config), generation })
     }
 
     /// Whether it was admitted to nothing.
@@ -68,19 +73,40 @@ impl Call {
         self.lease.is_none()
     }
 
+    /// Its generation with the config that it was admitted with.
+    #[must_use]
+    pub(crate) fn setup(&self) -> Setup {
+        let config = match (&self.config, &self.lease) {
+            (Some(config), _) => Arc::clone(config),
+            (None, Some(lease)) => Arc::clone(&lease.snapshot().configs()[self.place]),
+            (None, None) => Config::none(),
+        };
+        Setup { generation: Arc::clone(&self.generation), config }
+    }
+
     /// A probe's call of something that is no handler: it reaches what the lease's snapshot has.
     #[must_use]
-    pub(crate) fn of_trial(lease: Lease<Snapshot>, generation: Arc<Generation>) -> Arc<Self> {
+    pub(crate) fn of_trial(lease: Lease<Snapshot>, Setup { generation, config }: Setup) -> Arc<Self> {
         // Recorded as nobody's: no handler has this place.
         let named = Named { generation: generation.key(), epoch: lease.snapshot().epoch(), handler: u32::MAX };
         let lease = lease.pin(&generation.services().leases, named);
-        Arc::new(Self { lease: Some(lease), depth: 0, handler: usize::MAX, generation })
+        Arc::new(Self { lease: Some(lease), depth: 0, handler: usize::MAX, place: 0, config: Some(config), generation })
     }
 
     /// Whose code runs.
     #[must_use]
     pub(crate) fn generation(&self) -> &Arc<Generation> {
         &self.generation
+    }
+
+    /// The config that the call was admitted with.
+    #[must_use]
+    pub(crate) fn config(&self) -> Option<&Config> {
+        match (&self.config, &self.lease) {
+            (Some(config), _) => Some(config),
+            (None, Some(lease)) => lease.snapshot().configs().get(self.place).map(Arc::as_ref),
+            (None, None) => None,
+        }
     }
 
     /// The handler's name.
@@ -138,7 +164,8 @@ impl Call {
         let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
         let generation = Arc::clone(&snapshot.generations()[target.generation]);
         let lease = lease.nest(&generation.services().leases, named(snapshot, &generation, target));
-        let call = Arc::new(Self { lease: Some(lease), depth: depth + 1, handler: target.handler, generation });
+        let (handler, place) = (target.handler, target.generation);
+        let call = Arc::new(Self { lease: Some(lease), depth: depth + 1, handler, place, config: None, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, http::HeaderValue::from_bytes(value).ok()?))

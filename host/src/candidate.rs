@@ -15,11 +15,13 @@ use midair_plugin::store::{Kind, Op};
 
 use crate::attempt::Attempt;
 use crate::call::Call;
+use crate::config::{Config, Section};
 use crate::deadline::{Overrun, within};
 use crate::entry::{Plugin, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::generation::{Generation, Identity, Services};
 use crate::library::{Library, Opened};
+use crate::snapshot::Setup;
 
 /// Makes candidates, one at a time, and remembers what the loader did for earlier ones.
 pub(crate) struct Maker {
@@ -92,15 +94,26 @@ impl Maker {
     }
 }
 
+/// Has the code read its section of the config.
+///
+/// # Errors
+///
+/// `E_CONFIG` naming file, line, key and expectation, `E_TIMEOUT` if reading doesn't end.
+pub(crate) fn configure(generation: &Arc<Generation>, section: &Section, deadline: Duration) -> Result<Arc<Config>> {
+    let (reader, section) = (Arc::clone(generation), section.clone());
+    within("midair-config", deadline, move || Config::read(&reader, &section))
+        .map_err(|overrun| too_long(Stage::Check, generation.plugin(), "reading its config", overrun))?
+}
+
 /// Runs the candidate's `init`.
 ///
 /// # Errors
 ///
 /// `E_INIT` if it fails or panics, `E_TIMEOUT` if it doesn't end.
-pub(crate) fn init(candidate: &Arc<Generation>, deadline: Duration) -> Result<()> {
-    let started = Arc::clone(candidate);
+pub(crate) fn init(candidate: &Setup, deadline: Duration) -> Result<()> {
+    let started = candidate.clone();
     within("midair-init", deadline, move || run_init(&started))
-        .map_err(|overrun| too_long(Stage::Init, candidate.plugin(), "its init", overrun))?
+        .map_err(|overrun| too_long(Stage::Init, candidate.generation.plugin(), "its init", overrun))?
 }
 
 /// The same on this thread, for whoever keeps the time.
@@ -108,10 +121,10 @@ pub(crate) fn init(candidate: &Arc<Generation>, deadline: Duration) -> Result<()
 /// # Errors
 ///
 /// `E_INIT` if it fails or panics.
-pub(crate) fn run_init(candidate: &Arc<Generation>) -> Result<()> {
-    let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.plugin(), reason);
-    let Some(code) = candidate.code() else { return Ok(()) };
-    let call = Call::free(Arc::clone(candidate));
+pub(crate) fn run_init(candidate: &Setup) -> Result<()> {
+    let rejected = |reason: String| Error::rejected(Code::Init, Stage::Init, candidate.generation.plugin(), reason);
+    let Some(code) = candidate.generation.code() else { return Ok(()) };
+    let call = Call::free(candidate.clone());
     let outcome = code.init(call.context());
     match outcome.kind() {
         Outcome::DONE => Ok(()),

@@ -5,6 +5,7 @@
 //! as one trait, so that the loops can be tested without opening a library.
 
 use std::any::Any;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -121,6 +122,13 @@ pub(crate) trait Core {
     fn reject(&self, attempt: Attempt, error: &Error) -> Record;
     fn supersede(&self, attempt: Attempt) -> Record;
     fn events(&self) -> &Bus;
+    /// The plugins' config file, if there is to be one.
+    fn config(&self) -> Option<PathBuf>;
+}
+
+/// What is said once when the config file vanished.
+pub(crate) fn config_is_gone(path: &Path) -> Event {
+    Event::Warning { message: format!("{} is gone: what serves keeps its config", path.display()) }
 }
 
 impl Core for Host {
@@ -148,6 +156,10 @@ impl Core for Host {
     fn events(&self) -> &Bus {
         Host::events(self)
     }
+
+    fn config(&self) -> Option<PathBuf> {
+        Host::config(self).map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    }
 }
 
 /// Says that a loop is gone: what serves goes on, but nothing new will come.
@@ -167,10 +179,12 @@ pub(crate) fn said_by(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use super::*;
     use crate::attempt::{Journal, Outcome};
+    use crate::error::Stage;
 
     /// A host that only writes down what it was asked for, and what was said, for a test to wait on.
     pub(crate) struct Ledger {
@@ -179,6 +193,8 @@ pub(crate) mod tests {
         lines: Arc<(Mutex<VecDeque<String>>, Condvar)>,
         control: Mutex<Option<Control>>,
         judge: Mutex<Judge>,
+        refuses_configs: AtomicBool,
+        config: Option<PathBuf>,
     }
 
     /// Why a host refuses artifacts, if it does.
@@ -201,7 +217,20 @@ pub(crate) mod tests {
                 write(&written, line);
                 true
             });
-            Ledger { journal: Journal::default(), bus, lines, control: Mutex::default(), judge: Mutex::new(Box::new(|_| None)) }
+            Ledger {
+                journal: Journal::default(),
+                bus,
+                lines,
+                control: Mutex::default(),
+                judge: Mutex::new(Box::new(|_| None)),
+                refuses_configs: AtomicBool::new(false),
+                config: None,
+            }
+        }
+
+        /// One with a config file.
+        pub(crate) fn with_config(path: PathBuf) -> Ledger {
+            Ledger { config: Some(path), ..Self::new() }
         }
 
         pub(crate) fn control(&self, control: Control) {
@@ -210,7 +239,13 @@ pub(crate) mod tests {
 
         /// Has what is swapped from now on judged.
         pub(crate) fn judge(&self, judge: impl FnMut(&[Artifact]) -> Option<Error> + Send + 'static) {
+            self.refuses_configs.store(false, Ordering::Relaxed);
             *self.judge.lock() = Box::new(judge);
+        }
+
+        /// Has every config refused, until what is swapped is judged anew.
+        pub(crate) fn refuse_configs(&self) {
+            self.refuses_configs.store(true, Ordering::Relaxed);
         }
 
         pub(crate) fn reload(&self) {
@@ -254,13 +289,19 @@ pub(crate) mod tests {
 
         fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
             let refused = (*self.judge.lock())(&artifacts);
-            let plugins: Vec<_> = artifacts.into_iter().map(|artifact| artifact.plugin).collect();
+            let bad_config = || Error::rejected(Code::Config, Stage::Check, "", "it says so");
+            let refuses = self.refuses_configs.load(Ordering::Relaxed) && attempt.configures();
+            let refused = refused.or_else(|| refuses.then(bad_config));
+            let mut line = artifacts.into_iter().fold("swap".to_owned(), |line, artifact| line + " " + &artifact.plugin);
+            if self.config.is_some() && attempt.configures() {
+                line += " +config";
+            }
             if let Some(error) = refused {
-                write(&self.lines, format!("swap {}", plugins.join(" ")));
+                write(&self.lines, line);
                 return self.reject(attempt, &error);
             }
             let record = attempt.finish(Outcome::Published, Vec::new(), &self.journal);
-            write(&self.lines, format!("swap {}", plugins.join(" ")));
+            write(&self.lines, line);
             record
         }
 
@@ -276,6 +317,10 @@ pub(crate) mod tests {
 
         fn events(&self) -> &Bus {
             &self.bus
+        }
+
+        fn config(&self) -> Option<PathBuf> {
+            self.config.clone()
         }
     }
 

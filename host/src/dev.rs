@@ -8,6 +8,10 @@
 //! can't keep new code from ever going live.
 //!
 //! Plugins refused together are tried together again, others go live without them.
+//!
+//! An edit of the config needs no build. Code that the host refused may have lacked just that edit, so it is tried with it; if that is
+//! refused again, the edit goes live with the code that serves. The other way round an edit of the config that was refused is tried with the
+//! next code, which goes live without it if that is refused.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +23,7 @@ use std::time::Instant;
 
 use crate::attempt::{Attempt, Outcome};
 use crate::build::{Cancel, Diagnostic, Product, Project};
-use crate::command::{Bell, Commands, Core, Told, broken, said_by};
+use crate::command::{Bell, Commands, Core, Told, broken, config_is_gone, said_by};
 use crate::debt::Groups;
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::Event;
@@ -45,9 +49,10 @@ pub fn run(host: Host, project: Project, commands: Commands) -> Result<()> {
 }
 
 fn run_with(core: &impl Core, project: Project, commands: &Commands) -> Result<()> {
-    let watcher = Watcher::new(scope_of(&project), commands.wake())?;
+    let config = core.config();
+    let watcher = Watcher::new(scope_of(&project, config.as_ref()), commands.wake())?;
     let (debts, patience) = (Debts::default(), Patience::default());
-    let mut developing = Loop { core, commands, project, watcher, debts, patience, beginning: Beginning::First };
+    let mut developing = Loop { core, commands, project, config, watcher, debts, patience, beginning: Beginning::First };
     catch_unwind(AssertUnwindSafe(|| developing.run())).map_err(|panic| broken(core, "development", panic.as_ref()))
 }
 
@@ -55,6 +60,7 @@ struct Loop<'a, C> {
     core: &'a C,
     commands: &'a Commands,
     project: Project,
+    config: Option<PathBuf>,
     watcher: Watcher,
     debts: Debts,
     patience: Patience,
@@ -76,6 +82,10 @@ struct Debts {
     plugins: BTreeSet<String>,
     /// Plugins whose last edit was refused, by those refused with them.
     refused: Groups<String>,
+    /// Plugins that were built and that the host refused: an edit of the config may be what they lack.
+    judged_bad: BTreeSet<String>,
+    /// An edit of the config isn't live.
+    config: bool,
     /// Plugins whose last build failed: any file of theirs may be the one that was missing.
     unbuilt: BTreeSet<String>,
     /// A manifest changed and cargo hasn't explained it yet.
@@ -138,6 +148,20 @@ struct Task {
     manifest_changed: bool,
     /// Whether a newer edit may cancel the build.
     gives_way: bool,
+    config: Config,
+}
+
+/// What becomes of the config in an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Config {
+    /// New code reads its own section and no more.
+    OfNewCode,
+    /// It was edited together with code.
+    Together,
+    /// It was edited; the code goes along, and if that is refused the config goes alone.
+    Alone,
+    /// It was edited earlier and goes along; if that is refused the code goes without it.
+    Along,
 }
 
 /// How a build ended.
@@ -170,6 +194,7 @@ impl<C: Core> Loop<'_, C> {
                 return Some(Why::Alone(plugin));
             }
             self.watcher.look(Instant::now());
+            self.miss_config();
             let changed = self.watcher.changed(self.debts.failed());
             if let Some(force) = self.debts.reload.take() {
                 return Some(Why::Reload { force });
@@ -185,6 +210,15 @@ impl<C: Core> Loop<'_, C> {
             self.debts.note(told);
         }
         None
+    }
+
+    /// Tells that the config file is gone, once: what was read of it stays.
+    fn miss_config(&mut self) {
+        let Some(config) = &self.config else { return };
+        if !self.watcher.is_there(config) && self.watcher.changed(false).contains(config) {
+            self.watcher.take_one(config);
+            self.core.events().say(config_is_gone(config));
+        }
     }
 
     /// Whether a plugin is gone and that was said: one rejection is enough, however many of its files go one after the other.
@@ -208,6 +242,8 @@ impl<C: Core> Loop<'_, C> {
         };
         // From here on every change is a newer one.
         self.watcher.take();
+        let sources: Vec<PathBuf> = changed.iter().filter(|path| !self.is_config_alone(path)).cloned().collect();
+        let edited = changed.len() > sources.len();
         let mut attempt = self.core.begin(trigger).force(force);
 
         let manifest_changed = changed.iter().any(|path| path.ends_with("Cargo.toml"));
@@ -215,37 +251,55 @@ impl<C: Core> Loop<'_, C> {
         self.debts.missing = self.project.missing_manifest().map(Path::to_owned);
         if self.debts.refresh {
             if let Err(error) = attempt.time(Stage::Build, || self.project.refresh()) {
-                self.debts.plugins.extend(self.project.affected(&changed));
+                self.debts.plugins.extend(self.project.affected(&sources));
+                self.debts.config |= edited;
                 self.core.reject(attempt, &error);
                 return;
             }
             self.debts.refresh = false;
             self.rescope();
         }
-        self.debts.plugins.extend(self.project.affected(&changed));
+        self.debts.plugins.extend(self.project.affected(&sources));
         let all: BTreeSet<_> = self.project.plugins().into_iter().collect();
         self.debts.plugins.retain(|plugin| all.contains(plugin));
         self.debts.unbuilt.retain(|plugin| all.contains(plugin));
         let known = |plugins: BTreeSet<String>| plugins.intersection(&all).cloned().collect::<BTreeSet<_>>();
+        let config = match (edited, self.debts.plugins.is_empty()) {
+            _ if wanted.is_none() => Config::Together,
+            (true, true) => Config::Alone,
+            (true, false) => Config::Together,
+            (false, _) if self.debts.config => Config::Along,
+            (false, _) => Config::OfNewCode,
+        };
+        self.debts.config |= edited;
+        if config == Config::Alone {
+            self.debts.plugins.extend(self.debts.judged_bad.iter().cloned());
+        }
         let owed = known(self.debts.refused.with(&self.debts.plugins));
         let plugins = if wanted.is_some() { owed.clone() } else { all.clone() };
         // What serves as it is owes nothing, whatever becomes of a reload.
         let news = if reloads { known(owed.into_iter().chain(self.debts.refused.members()).collect()) } else { plugins.clone() };
-        self.project.distrust(&changed);
-        self.build_and_swap(attempt, &Task { plugins, news, manifest_changed, gives_way: true });
+        self.project.distrust(&sources);
+        let task = Task { plugins, news, manifest_changed, gives_way: true, config };
+        if task.plugins.is_empty() && config == Config::Alone {
+            self.swap(attempt, Vec::new(), &task);
+            return;
+        }
+        self.build_and_swap(attempt, &task);
     }
 
     /// Tries a plugin that was rejected with all others at the start. What was edited meanwhile is built when all were tried.
     fn attempt_alone(&mut self, plugin: String) {
         let attempt = self.core.begin("start".to_owned());
         let plugins = BTreeSet::from([plugin]);
-        self.build_and_swap(attempt, &Task { news: plugins.clone(), plugins, manifest_changed: false, gives_way: false });
+        let task = Task { news: plugins.clone(), plugins, manifest_changed: false, gives_way: false, config: Config::OfNewCode };
+        self.build_and_swap(attempt, &task);
     }
 
     fn build_and_swap(&mut self, mut attempt: Attempt, task: &Task) {
         let Task { plugins, news, .. } = task;
         let trigger = attempt.trigger().to_owned();
-        self.core.events().say(Event::Building { plugins: plugins.iter().cloned().collect(), trigger });
+        self.core.events().say(Event::Building { plugins: plugins.iter().cloned().collect(), trigger: trigger.clone() });
         let started = Instant::now();
         match attempt.time(Stage::Build, || self.build(task)) {
             // Nothing new goes live on a host that ends, and nothing newer overtook it.
@@ -262,22 +316,59 @@ impl<C: Core> Loop<'_, C> {
                 self.debts.missing = self.project.missing_manifest().map(Path::to_owned);
                 self.core.reject(attempt, &error);
                 self.refuse(plugins, news);
+                self.instead(task, &trigger, &[]);
             }
             Built::Products(products) => {
                 self.debts.unbuilt.retain(|plugin| !plugins.contains(plugin));
                 let build_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 self.core.events().say(Event::Built { plugins: plugins.iter().cloned().collect(), build_us });
                 let artifacts = products.into_iter().map(|product| Artifact { plugin: product.plugin, path: product.artifact });
-                if self.core.swap(attempt, artifacts.collect()).outcome == Outcome::Rejected {
-                    self.refuse(plugins, news);
-                } else {
-                    self.judged(plugins);
-                    self.debts.refused.settle(plugins);
-                }
+                self.swap(attempt, artifacts.collect(), task);
                 // After the swap: nobody waits for this.
                 self.rescope();
             }
         }
+    }
+
+    fn swap(&mut self, attempt: Attempt, artifacts: Vec<Artifact>, task: &Task) {
+        let Task { plugins, news, config, .. } = task;
+        let trigger = attempt.trigger().to_owned();
+        let record = self.core.swap(attempt.configure(*config != Config::OfNewCode), artifacts.clone());
+        if record.outcome != Outcome::Rejected {
+            self.debts.config &= *config == Config::OfNewCode;
+            return self.went_live(plugins);
+        }
+        self.debts.judged_bad.extend(plugins.iter().cloned());
+        self.refuse(plugins, news);
+        self.instead(task, &trigger, &artifacts);
+    }
+
+    /// After a refusal: tries what was edited without what only went along.
+    fn instead(&mut self, task: &Task, trigger: &str, artifacts: &[Artifact]) {
+        match task.config {
+            Config::Alone if !task.plugins.is_empty() => {
+                let attempt = self.core.begin(format!("{trigger}, without code that was refused")).configure(true);
+                self.debts.config = self.core.swap(attempt, Vec::new()).outcome == Outcome::Rejected;
+            }
+            Config::Along if !artifacts.is_empty() => {
+                let attempt = self.core.begin(format!("{trigger}, without a config that was refused"));
+                if self.core.swap(attempt, artifacts.to_vec()).outcome != Outcome::Rejected {
+                    self.went_live(&task.plugins);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn went_live(&mut self, plugins: &BTreeSet<String>) {
+        self.judged(plugins);
+        self.debts.refused.settle(plugins);
+        self.debts.judged_bad.retain(|plugin| !plugins.contains(plugin));
+    }
+
+    /// Whether this is the config file, and no build has read it as a source of its own.
+    fn is_config_alone(&self, path: &Path) -> bool {
+        self.config.as_deref() == Some(path) && !self.project.sources().listed.contains(path)
     }
 
     /// Remembers who was refused with whom; at the start that nobody was tried alone yet.
@@ -364,7 +455,7 @@ impl<C: Core> Loop<'_, C> {
 
     /// Watches what the project is made of now.
     fn rescope(&mut self) {
-        if let Err(error) = self.watcher.rescope(scope_of(&self.project)) {
+        if let Err(error) = self.watcher.rescope(scope_of(&self.project, self.config.as_ref())) {
             self.core.events().say(Event::Warning { message: format!("{error}: what was watched before is watched on") });
         }
     }
@@ -399,14 +490,14 @@ fn build_error(reason: impl Into<String>) -> Error {
 
 /// What to watch of a project: settings and listed files by name, Rust files of its packages, and all files of those with a build
 /// script, which may read any of them.
-fn scope_of(project: &Project) -> Scope {
+fn scope_of(project: &Project, config: Option<&PathBuf>) -> Scope {
     let sources = project.sources();
     let take = |build_script| if build_script { Take::All } else { Take::Rust };
     let mut trees: BTreeMap<_, _> =
         sources.packages.into_iter().map(|package| (package.root, take(package.build_script))).collect();
     let (folders, files): (BTreeSet<_>, BTreeSet<_>) = sources.listed.into_iter().partition(|listed| listed.is_dir());
     trees.extend(folders.into_iter().map(|folder| (folder, Take::All)));
-    Scope { files: files.into_iter().chain(sources.settings).collect(), trees, ..Scope::default() }
+    Scope { files: files.into_iter().chain(sources.settings).chain(config.cloned()).collect(), trees, ..Scope::default() }
 }
 
 #[cfg(test)]
@@ -424,7 +515,10 @@ mod tests {
 
     /// Runs the loop over a project while `story` tells it things and reads what it did.
     fn develop(project: Project, story: impl FnOnce(&Ledger)) {
-        let ledger = Ledger::new();
+        develop_with(Ledger::new(), project, story);
+    }
+
+    fn develop_with(ledger: Ledger, project: Project, story: impl FnOnce(&Ledger)) {
         let (control, commands) = Commands::new();
         thread::scope(|scope| {
             let developing = scope.spawn(|| run_with(&ledger, project, &commands));
@@ -467,6 +561,47 @@ mod tests {
             ledger.until("swap shop");
             ledger.reload();
             ledger.expect(&["building shop: reload", "built", "swap shop"]);
+        });
+    }
+
+    #[test]
+    fn an_edit_of_the_config_builds_nothing_but_what_the_host_refused() {
+        let yard = Yard::new();
+        yard.plugin("shop", OWN_WORKSPACE);
+        // Inside of the package, where other files count once a build failed.
+        let config = yard.path("shop/midair.toml");
+        develop_with(Ledger::with_config(config.clone()), yard.find(&["shop"]).expect("a plugin"), |ledger| {
+            ledger.expect(&["building shop: start", "built", "swap shop +config"]);
+            yard.write("shop/midair.toml", "one");
+            ledger.expect(&["swap +config"]);
+            ledger.judge(|artifacts| refused(artifacts, "shop"));
+            yard.write("shop/src/lib.rs", &code(2));
+            ledger.expect(&["building shop: saved src/lib.rs", "built", "swap shop", "rejected E_LAYOUT"]);
+            yard.write("shop/midair.toml", "two");
+            let again = ["building shop: saved midair.toml", "built", "swap shop +config", "rejected E_LAYOUT", "swap +config"];
+            ledger.expect(&again);
+            ledger.judge(|_| None);
+            yard.write("shop/midair.toml", "three");
+            ledger.expect(&["building shop: saved midair.toml", "built", "swap shop +config"]);
+            // What doesn't build has nothing to do with it.
+            yard.write("shop/src/lib.rs", "fn broken( {");
+            ledger.expect(&["building shop: saved src/lib.rs", "diagnostic error", "rejected E_BUILD"]);
+            yard.write("shop/midair.toml", "four");
+            ledger.expect(&["swap +config"]);
+            // One that was refused goes with the next code, and keeps it from nothing.
+            ledger.refuse_configs();
+            yard.write("shop/midair.toml", "bad");
+            ledger.expect(&["swap +config", "rejected E_CONFIG"]);
+            yard.write("shop/src/lib.rs", &code(3));
+            ledger.expect(&["building shop: saved src/lib.rs", "built", "swap shop +config", "rejected E_CONFIG", "swap shop"]);
+            ledger.judge(|_| None);
+            yard.write("shop/src/lib.rs", &code(4));
+            ledger.expect(&["building shop: saved src/lib.rs", "built", "swap shop +config"]);
+            std::fs::remove_file(&config).expect("a removal");
+            let warning = ledger.next();
+            assert!(warning.ends_with("midair.toml is gone: what serves keeps its config"), "{warning}");
+            yard.write("shop/src/lib.rs", &code(5));
+            ledger.expect(&["building shop: saved src/lib.rs", "built", "swap shop"]);
         });
     }
 

@@ -143,6 +143,14 @@ impl Plugin {
         unsafe { self.library.root().init()(self.built.data(), context) }
     }
 
+    /// Has it read its section of the config, which is JSON. `None` if it was built before there was a config.
+    #[must_use]
+    pub(crate) fn configure(&self, section: &str) -> Option<Outcome> {
+        let configure = self.library.root().configure()?;
+        // SAFETY: the data is the built plugin's own, alive as long as `self`; the section outlives the call.
+        Some(unsafe { configure(self.built.data(), Span::of(section.as_bytes())) })
+    }
+
     /// Calls the handler at `place`; its future, if it makes one, must be dropped before `self`.
     #[must_use]
     pub(crate) fn call(&self, place: usize, context: abi::Context, request: abi::Request, waker: &abi::Waker) -> Outcome {

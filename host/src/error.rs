@@ -52,6 +52,9 @@ pub enum Code {
     /// A type at the border differs between host and plugin.
     #[serde(rename = "E_LAYOUT")]
     Layout,
+    /// The config file can't be read, or a plugin can't take its section.
+    #[serde(rename = "E_CONFIG")]
+    Config,
     /// The plugin's own start failed.
     #[serde(rename = "E_INIT")]
     Init,
@@ -99,6 +102,7 @@ impl Code {
             Code::Probe => "E_PROBE",
             Code::Sym => "E_SYM",
             Code::Layout => "E_LAYOUT",
+            Code::Config => "E_CONFIG",
             Code::Init => "E_INIT",
             Code::Timeout => "E_TIMEOUT",
             Code::State => "E_STATE",
@@ -137,7 +141,7 @@ pub enum Stage {
     Probe,
     /// The copy is opened in this process.
     Load,
-    /// Its types at the border are compared with the host's.
+    /// Its types at the border are compared with the host's, and its config with its own.
     Check,
     /// Its own start runs.
     Init,

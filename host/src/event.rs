@@ -50,6 +50,9 @@ pub enum Event {
     },
     /// A generation is live. Said after its number was read back through the live table.
     Published { attempt: u64, plugin: String, generation: u64, digest: String, epoch: u64, phases_us: Phases, trigger: String },
+    /// A generation that served goes on with another config, by one store; `config` is its digest. Said after it was read back through the
+    /// live table.
+    Configured { attempt: u64, plugin: String, generation: u64, config: String, epoch: u64, phases_us: Phases, trigger: String },
     /// The generation was watched and did well: it is what a later one would go back to. Microseconds since it was published.
     Committed { plugin: String, generation: u64, digest: String, requests: u64, watched_us: u64 },
     /// The generation before serves again, by one store; `from`'s bytes are held. Microseconds from the call, or from the answer that

@@ -76,6 +76,13 @@ pub(crate) enum Ended {
         /// Its number.
         number: u64,
     },
+    /// The last use of a config.
+    Config {
+        /// What the code made of its section, to be dropped by the reaper and nowhere else.
+        value: Box<Outcome>,
+        /// Whose code made it; it goes after.
+        of: Arc<Generation>,
+    },
     /// The last use of a generation.
     Use {
         /// Whose it was.

@@ -42,6 +42,7 @@ mod background;
 mod body;
 pub mod budget;
 mod call;
+mod config;
 mod generation;
 mod lease;
 pub mod marks;

@@ -6,6 +6,9 @@
 //! A file overwritten in place has its full length from the start and may be half old, half new at any moment before its writer closes
 //! it: mapped, such bytes crash the process. So until it is closed, or renamed in, it has to be quiet for long.
 //!
+//! An edit of the config is swapped like a replaced artifact. What was refused may have lacked just that edit, so it is tried with it; what
+//! came alone goes live alone if the other is refused again.
+//!
 //! The digest beside an artifact may come after it. An artifact that was refused for its digest is tried again when that file changes.
 
 use std::collections::BTreeSet;
@@ -15,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::attempt::{Outcome, Record};
-use crate::command::{Commands, Core, broken};
+use crate::command::{Commands, Core, broken, config_is_gone};
 use crate::debt::Groups;
 use crate::error::{Code, Result, Stage};
 use crate::event::Event;
@@ -48,12 +51,15 @@ type Missing = fn(&Path) -> std::io::Result<u64>;
 
 fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, missing: Missing) -> Result<()> {
     let artifacts: Vec<_> = artifacts.into_iter().map(|Artifact { plugin, path }| (plugin, absolute(path))).collect();
-    let files = artifacts.iter().flat_map(|(_, path)| [path.clone(), beside(path)]).collect();
+    let config = core.config();
+    let files = artifacts.iter().flat_map(|(_, path)| [path.clone(), beside(path)]).chain(config.clone()).collect();
     let watcher = Watcher::new(Scope { files, quiet: QUIET, ..Scope::default() }, commands.wake())?;
     let mut running = Loop {
         core,
         commands,
         artifacts,
+        config,
+        owes_config: false,
         watcher,
         missing,
         waiting: Waiting::default(),
@@ -73,6 +79,9 @@ struct Loop<'a, C> {
     core: &'a C,
     commands: &'a Commands,
     artifacts: Vec<(String, PathBuf)>,
+    config: Option<PathBuf>,
+    /// An edit of the config isn't live.
+    owes_config: bool,
     watcher: Watcher,
     missing: Missing,
     waiting: Waiting,
@@ -83,6 +92,20 @@ struct Loop<'a, C> {
     misnamed: BTreeSet<PathBuf>,
     /// Not live: the file that mends one of a group has to bring the others along.
     refused: Groups<PathBuf>,
+}
+
+/// What is to be swapped together.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Change {
+    artifacts: Vec<(String, PathBuf)>,
+    /// Whether the config was edited.
+    config: bool,
+}
+
+impl Change {
+    fn is_none(&self) -> bool {
+        self.artifacts.is_empty() && !self.config
+    }
 }
 
 /// How long files have been quiet that aren't whole.
@@ -141,21 +164,39 @@ impl<C: Core> Loop<'_, C> {
         }
     }
 
-    fn replace(&mut self, replaced: &[(String, PathBuf)]) {
-        let names: Vec<_> = replaced.iter().map(|(_, path)| path.display().to_string()).collect();
-        let along = self.refused.with(&paths_of(replaced));
+    fn replace(&mut self, Change { artifacts: replaced, config: edited }: &Change) {
+        let edited_file = self.config.iter().filter(|_| *edited);
+        let names: Vec<_> =
+            replaced.iter().map(|(_, path)| path).chain(edited_file).map(|path| path.display().to_string()).collect();
+        let verb = if replaced.is_empty() { "saved" } else { "replaced" };
+        let mut along = self.refused.with(&paths_of(replaced));
+        if *edited {
+            along.extend(self.refused.members());
+        }
         let goes = |artifact: &&(String, PathBuf)| {
             replaced.contains(artifact) || (along.contains(&artifact.1) && self.is_whole(&artifact.1))
         };
         let artifacts: Vec<_> = self.artifacts.iter().filter(goes).cloned().collect();
-        let record = self.swap(format!("replaced {}", names.join(", ")), &artifacts, false);
+        let trigger = format!("{verb} {}", names.join(", "));
+        let configures = *edited || self.owes_config;
+        let record = self.swap(trigger.clone(), &artifacts, false, configures);
         self.note(&record, &paths_of(&artifacts));
+        if record.outcome != Outcome::Rejected || artifacts.is_empty() || !configures {
+            return;
+        }
+        if replaced.is_empty() {
+            self.swap(format!("{trigger}, without code that was refused"), &[], false, true);
+        } else if !edited {
+            let trigger = format!("{trigger}, without a config that was refused");
+            let record = self.swap(trigger, &artifacts, false, false);
+            self.note(&record, &paths_of(&artifacts));
+        }
     }
 
     fn start(&mut self) {
         let all = self.artifacts.clone();
         self.core.recover(all.iter().map(|(plugin, path)| Artifact { plugin: plugin.clone(), path: path.clone() }).collect());
-        let record = self.swap("start".to_owned(), &all, false);
+        let record = self.swap("start".to_owned(), &all, false, true);
         if all.len() == 1 || record.outcome != Outcome::Rejected {
             return self.note(&record, &paths_of(&all));
         }
@@ -163,7 +204,7 @@ impl<C: Core> Loop<'_, C> {
             if self.commands.is_stopped() {
                 return;
             }
-            let record = self.swap("start".to_owned(), std::slice::from_ref(&artifact), false);
+            let record = self.swap("start".to_owned(), std::slice::from_ref(&artifact), false, false);
             self.note(&record, &BTreeSet::from([artifact.1]));
         }
     }
@@ -171,9 +212,9 @@ impl<C: Core> Loop<'_, C> {
     fn reload(&mut self, force: bool) {
         (self.waiting, self.others) = (Waiting::default(), None);
         // What serves as it is owes nothing, whatever becomes of this.
-        let news = self.refused.members().into_iter().chain(paths_of(&self.replaced())).collect();
+        let news = self.refused.members().into_iter().chain(paths_of(&self.replaced().artifacts)).collect();
         let all = self.artifacts.clone();
-        let record = self.swap("reload".to_owned(), &all, force);
+        let record = self.swap("reload".to_owned(), &all, force, true);
         self.note(&record, &if record.outcome == Outcome::Rejected { news } else { paths_of(&all) });
     }
 
@@ -187,9 +228,9 @@ impl<C: Core> Loop<'_, C> {
     }
 
     /// What is to be swapped now, if anything is.
-    fn replaced_together(&mut self, now: Instant) -> Option<Vec<(String, PathBuf)>> {
+    fn replaced_together(&mut self, now: Instant) -> Option<Change> {
         let replaced = self.replaced();
-        if replaced.is_empty() {
+        if replaced.is_none() {
             (self.waiting, self.others) = (Waiting::default(), None);
             return None;
         }
@@ -199,14 +240,14 @@ impl<C: Core> Loop<'_, C> {
         // Others may have been replaced with it whose events are still on their way.
         self.watcher.look_at_all(now);
         let together = self.replaced();
-        if together.is_empty() || (together != replaced && self.waits_for(&together, now)) || self.waits_for_others(now) {
+        if together.is_none() || (together != replaced && self.waits_for(&together, now)) || self.waits_for_others(now) {
             return None;
         }
         Some(together)
     }
 
-    /// The artifacts with another content than the one last swapped that nobody writes now. Those that are gone are told once and no more.
-    fn replaced(&mut self) -> Vec<(String, PathBuf)> {
+    /// What has another content than the one last swapped and nobody writes now. What is gone is told once and no more.
+    fn replaced(&mut self) -> Change {
         self.read_digests_anew();
         let changed = self.watcher.changed(false);
         let (there, gone): (Vec<_>, Vec<_>) = self
@@ -222,7 +263,17 @@ impl<C: Core> Loop<'_, C> {
             }
         }
         self.vanished.retain(|path| !self.watcher.is_there(path));
-        there.into_iter().filter(|(_, path)| !self.watcher.is_being_written(path)).collect()
+        let config = self.config.clone().is_some_and(|path| changed.contains(&path) && self.is_config_whole(&path));
+        Change { artifacts: there.into_iter().filter(|(_, path)| !self.watcher.is_being_written(path)).collect(), config }
+    }
+
+    /// Whether the config file can be read; that it is gone is told.
+    fn is_config_whole(&mut self, path: &Path) -> bool {
+        if !self.watcher.is_there(path) {
+            self.watcher.take_one(path);
+            self.core.events().say(config_is_gone(path));
+        }
+        self.is_whole(path)
     }
 
     /// Lets those differ that were refused for their digest and have another one now.
@@ -258,9 +309,9 @@ impl<C: Core> Loop<'_, C> {
     }
 
     /// Whether one of them is still being written. No attempt is begun meanwhile.
-    fn waits_for(&mut self, replaced: &[(String, PathBuf)], now: Instant) -> bool {
+    fn waits_for(&mut self, replaced: &Change, now: Instant) -> bool {
         let mut short_by = Vec::new();
-        for (_, path) in replaced {
+        for (_, path) in &replaced.artifacts {
             match (self.missing)(path) {
                 Ok(bytes) => short_by.push(bytes),
                 // It went again: the event that says so wakes us.
@@ -272,12 +323,16 @@ impl<C: Core> Loop<'_, C> {
         self.waiting.waits(short_by, now)
     }
 
-    fn swap(&mut self, trigger: String, artifacts: &[(String, PathBuf)], force: bool) -> Record {
+    fn swap(&mut self, trigger: String, artifacts: &[(String, PathBuf)], force: bool, configures: bool) -> Record {
         // Before the content is used: a later change is a newer one.
         artifacts.iter().for_each(|(_, path)| self.watcher.take_one(path));
-        let attempt = self.core.begin(trigger).force(force);
+        self.config.iter().filter(|_| configures).for_each(|path| self.watcher.take_one(path));
+        let attempt = self.core.begin(trigger).force(force).configure(configures);
         let handed = artifacts.iter().map(|(plugin, path)| Artifact { plugin: plugin.clone(), path: path.clone() });
         let record = self.core.swap(attempt, handed.collect());
+        if configures {
+            self.owes_config = record.outcome == Outcome::Rejected;
+        }
         for (_, path) in artifacts {
             if record.code == Some(Code::Hash) {
                 self.misnamed.insert(path.clone())
@@ -328,9 +383,12 @@ mod tests {
     }
 
     fn serve(yard: &Yard, names: &[&str], story: impl FnOnce(&Ledger)) {
+        serve_with(Ledger::new(), yard, names, story);
+    }
+
+    fn serve_with(ledger: Ledger, yard: &Yard, names: &[&str], story: impl FnOnce(&Ledger)) {
         let artifacts =
             names.iter().map(|name| Artifact { plugin: (*name).to_owned(), path: yard.path(&format!("{name}.so")) }).collect();
-        let ledger = Ledger::new();
         ledger.judge(bad);
         let (control, commands) = Commands::new();
         thread::scope(|scope| {
@@ -368,6 +426,51 @@ mod tests {
             ledger.expect(&["swap shop"]);
             ledger.reload();
             ledger.expect(&["swap shop"]);
+        });
+    }
+
+    #[test]
+    fn an_edit_of_the_config_is_swapped_with_what_was_refused_or_else_alone() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("midair.toml", "one");
+        serve_with(Ledger::with_config(yard.path("midair.toml")), &yard, &["a"], |ledger| {
+            ledger.expect(&["swap a +config"]);
+            yard.write("midair.toml", "two");
+            ledger.expect(&["swap +config"]);
+            yard.write("a.so", "bad.");
+            ledger.expect(&["swap a", "rejected E_ELF"]);
+            yard.write("midair.toml", "three");
+            ledger.expect(&["swap a +config", "rejected E_ELF", "swap +config"]);
+            yard.write("a.so", "good.");
+            ledger.expect(&["swap a"]);
+            fs::remove_file(yard.path("midair.toml")).expect("a removal");
+            let warning = ledger.next();
+            assert!(warning.ends_with("midair.toml is gone: what serves keeps its config"), "{warning}");
+            yard.write("a.so", "better.");
+            ledger.expect(&["swap a"]);
+            yard.write("midair.toml", "back");
+            ledger.expect(&["swap +config"]);
+        });
+    }
+
+    #[test]
+    fn a_config_that_was_refused_goes_with_the_next_artifact_and_keeps_none_from_going_live() {
+        let yard = Yard::new();
+        yard.write("a.so", "one.");
+        yard.write("midair.toml", "one");
+        serve_with(Ledger::with_config(yard.path("midair.toml")), &yard, &["a"], |ledger| {
+            ledger.expect(&["swap a +config"]);
+            ledger.refuse_configs();
+            yard.write("midair.toml", "bad");
+            ledger.expect(&["swap +config", "rejected E_CONFIG"]);
+            yard.write("a.so", "two.");
+            ledger.expect(&["swap a +config", "rejected E_CONFIG", "swap a"]);
+            ledger.judge(bad);
+            yard.write("a.so", "three.");
+            ledger.expect(&["swap a +config"]);
+            yard.write("a.so", "four.");
+            ledger.expect(&["swap a"]);
         });
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
 use bytes::Bytes;
-use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
+use midair_plugin::abi::{self, Address, HostRef, Many, Outcome, Span};
 use midair_plugin::store::{Op, Refusal};
 use midair_plugin::stream::{self, Pieces};
 use midair_plugin::task::{Keep, Taken};
@@ -20,6 +20,7 @@ use midair_plugin::{task, wall};
 use crate::background;
 use crate::body::{self, Body};
 use crate::call::{Answer, Call};
+use crate::config::Config;
 use crate::event::Event;
 use crate::generation::Ask;
 use crate::slot::Slot;
@@ -36,6 +37,7 @@ static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
     spawn,
     cancel,
     retiring,
+    config,
 });
 
 /// The functions, as a plugin gets them.
@@ -207,8 +209,8 @@ fn answer(found: Result<(Arc<Call>, abi::RequestParts), Outcome>, mut request: a
 
 unsafe extern "C" fn context_free(context: *const c_void) -> *const c_void {
     // SAFETY: the plugin passes a context that it holds.
-    let generation = unsafe { read(context) }.generation();
-    Arc::into_raw(Call::free(Arc::clone(generation))).cast()
+    let call = unsafe { read(context) };
+    Arc::into_raw(Call::free(call.setup())).cast()
 }
 
 /// How many characters of a task's name are kept.
@@ -259,6 +261,12 @@ impl Rest {
         // By a method of the whole: a closure that names a field takes that field alone.
         stream::pieces(Box::new(move |context| self.poll_next(context)), Some(taker))
     }
+}
+
+unsafe extern "C" fn config(context: *const c_void) -> Address {
+    // SAFETY: the plugin passes a context that it holds.
+    let call = unsafe { read(context) };
+    call.config().map_or(Address(std::ptr::null()), Config::address)
 }
 
 fn revoked() -> Outcome {

@@ -1,9 +1,10 @@
 //! What serves at one moment?
 //!
-//! Each plugin's generation and the one route table over all of them. A snapshot never changes: what is published is a new one.
+//! Each plugin's generation with its config and the one route table over all of them. A snapshot never changes: what is published is a new one.
 
 use std::sync::Arc;
 
+use crate::config::Config;
 use crate::entry::Calls;
 use crate::generation::{Generation, Term};
 use crate::route::{Clash, Found, Route, RouteTable};
@@ -17,11 +18,22 @@ pub(crate) struct Target {
     pub handler: usize,
 }
 
+/// A generation with the config that it serves with.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    /// Whose code.
+    pub generation: Arc<Generation>,
+    /// What that code made of its section.
+    pub config: Arc<Config>,
+}
+
 /// A generation in a snapshot, for one term of service.
 #[derive(Clone)]
 pub(crate) struct Member {
     /// Whose code.
     pub generation: Arc<Generation>,
+    /// What that code made of its section; another one is no other term.
+    pub config: Arc<Config>,
     /// Shared by all snapshots in a row that the generation is in.
     pub term: Arc<Term>,
 }
@@ -29,9 +41,15 @@ pub(crate) struct Member {
 impl Member {
     /// The generation, about to serve anew.
     #[must_use]
-    pub(crate) fn anew(generation: Arc<Generation>) -> Self {
+    pub(crate) fn anew(Setup { generation, config }: Setup) -> Self {
         let term = Arc::new(Term::of(&generation));
-        Self { generation, term }
+        Self { generation, config, term }
+    }
+
+    /// The generation with its config.
+    #[must_use]
+    pub(crate) fn setup(&self) -> Setup {
+        Setup { generation: Arc::clone(&self.generation), config: Arc::clone(&self.config) }
     }
 }
 
@@ -42,6 +60,8 @@ static LAST_BEGUN: parking_lot::Mutex<std::sync::Weak<Snapshot>> = parking_lot::
 pub(crate) struct Snapshot {
     epoch: u64,
     generations: Vec<Arc<Generation>>,
+    /// By the generations' places.
+    configs: Vec<Arc<Config>>,
     terms: Vec<Arc<Term>>,
     routes: RouteTable<Target>,
 }
@@ -65,8 +85,9 @@ impl Snapshot {
             })
         });
         let routes = RouteTable::build(routes)?;
+        let configs = members.iter().map(|member| Arc::clone(&member.config)).collect();
         let (generations, terms) = members.into_iter().map(|member| (member.generation, member.term)).unzip();
-        Ok(Self { epoch, generations, terms, routes })
+        Ok(Self { epoch, generations, configs, terms, routes })
     }
 
     /// It is about to be live: from now on the end of its terms is told.
@@ -97,17 +118,27 @@ impl Snapshot {
         &self.generations
     }
 
+    /// What each generation serves with, by its place.
+    #[must_use]
+    pub(crate) fn configs(&self) -> &[Arc<Config>] {
+        &self.configs
+    }
+
     /// The generation of `plugin`.
     #[must_use]
     pub(crate) fn generation(&self, plugin: &str) -> Option<&Arc<Generation>> {
         self.generations.iter().find(|generation| generation.plugin() == plugin)
     }
 
-    /// The generation of `plugin` with its term.
+    /// The generation of `plugin` with its config and its term.
     #[must_use]
     pub(crate) fn member(&self, plugin: &str) -> Option<Member> {
         let at = self.generations.iter().position(|generation| generation.plugin() == plugin)?;
-        Some(Member { generation: Arc::clone(&self.generations[at]), term: Arc::clone(&self.terms[at]) })
+        Some(Member {
+            generation: Arc::clone(&self.generations[at]),
+            config: Arc::clone(&self.configs[at]),
+            term: Arc::clone(&self.terms[at]),
+        })
     }
 
     /// What answers `method` on `path`.

@@ -14,7 +14,7 @@ use crate::generation::Generation;
 use crate::probation::Rules;
 use crate::route::Clash;
 use crate::seed::{self, Bug};
-use crate::snapshot::{Member, Snapshot};
+use crate::snapshot::{Member, Setup, Snapshot};
 
 /// All plugins' standing.
 pub(crate) struct Standing {
@@ -32,9 +32,10 @@ pub(crate) struct Standing {
 struct Place {
     live: Member,
     /// The last committed one: the live one itself, or what a breach goes back to.
-    committed: Option<Arc<Generation>>,
+    /// With the config that it served with last.
+    committed: Option<Setup>,
     /// Those committed before, the newest first.
-    earlier: Vec<Arc<Generation>>,
+    earlier: Vec<Setup>,
 }
 
 /// What was published by one attempt and isn't committed yet.
@@ -111,7 +112,8 @@ impl Standing {
         Self { epoch: 0, places: BTreeMap::new(), trials: Vec::new(), last: Vec::new(), keep }
     }
 
-    /// Decides a publish: the snapshot to store. The candidates go on trial, or are committed at once where a breach leads to nothing.
+    /// Decides a publish: the snapshot to store. The candidates go on trial, or are committed at once where a breach leads to nothing. What
+    /// is in `configs` serves already and goes on with another config: that is no trial, and nothing to go back from.
     ///
     /// # Errors
     ///
@@ -119,28 +121,33 @@ impl Standing {
     pub(crate) fn publish(
         &mut self,
         id: u64,
-        candidates: &[Arc<Generation>],
+        candidates: &[Setup],
+        configs: &[Setup],
         settles: bool,
         rules: &Rules,
         now: Instant,
     ) -> Result<Arc<Snapshot>, Refusal> {
-        let names: BTreeSet<String> = candidates.iter().map(|candidate| candidate.plugin().to_owned()).collect();
+        let names: BTreeSet<String> = candidates.iter().map(|candidate| candidate.generation.plugin().to_owned()).collect();
         let mut places = self.places.clone();
         for candidate in candidates {
-            let live = Member::anew(Arc::clone(candidate));
-            match places.get_mut(candidate.plugin()) {
+            let (live, name) = (Member::anew(candidate.clone()), candidate.generation.plugin());
+            match places.get_mut(name) {
                 Some(place) => place.live = live,
-                None => drop(places.insert(candidate.plugin().to_owned(), Place { live, committed: None, earlier: Vec::new() })),
+                None => drop(places.insert(name.to_owned(), Place { live, committed: None, earlier: Vec::new() })),
             }
+        }
+        for setup in configs {
+            places.get_mut(setup.generation.plugin()).into_iter().for_each(|place| place.configure(setup));
         }
         if !rules.acts || settles {
             names.iter().for_each(|name| places.get_mut(name).into_iter().for_each(|place| place.commit(self.keep)));
         }
         let mut trials: Vec<Trial> = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
-        if rules.acts {
+        if rules.acts && !names.is_empty() {
             trials.push(Trial { id, plugins: names.clone(), since: now, settles, back: None });
         }
-        let next = Standing { epoch: self.epoch + 1, places, trials, last: names.iter().cloned().collect(), keep: self.keep };
+        let last = if names.is_empty() { self.last.clone() } else { names.iter().cloned().collect() };
+        let next = Standing { epoch: self.epoch + 1, places, trials, last, keep: self.keep };
         let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(Refusal::Clash)?);
         let next = next.with_ways_back()?;
         for name in &names {
@@ -154,7 +161,7 @@ impl Standing {
     /// The snapshot of what serves, with these plugins gone back to what was committed last.
     fn compose(&self, epoch: u64, back: &BTreeSet<&str>) -> Result<Snapshot, Clash> {
         let members = self.places.iter().map(|(name, place)| match &place.committed {
-            Some(committed) if back.contains(name.as_str()) => Member::anew(Arc::clone(committed)),
+            Some(committed) if back.contains(name.as_str()) => Member::anew(committed.clone()),
             _ => place.live.clone(),
         });
         Snapshot::compose(epoch, members)
@@ -209,7 +216,7 @@ impl Standing {
             let term = snapshot.member(name)?;
             let from = std::mem::replace(&mut place.live, term).generation;
             from.counts().end_trial();
-            Some((from, to))
+            Some((from, to.generation))
         });
         let pairs = pairs.collect();
         self.epoch = snapshot.epoch();
@@ -234,7 +241,7 @@ impl Standing {
     ///
     /// Why there is no such way; the standing is as before.
     pub(crate) fn back(&mut self, which: &Which) -> Result<Back, NoWay> {
-        let targets: Vec<(String, Arc<Generation>)> = match which {
+        let targets: Vec<(String, Setup)> = match which {
             Which::Last if self.last.is_empty() => return Err(NoWay::Never),
             Which::Last => {
                 let found: Vec<_> = self.last.iter().map(|name| Ok((name.clone(), self.place(name)?.before(name)?))).collect();
@@ -251,7 +258,7 @@ impl Standing {
         let (mut places, mut pairs) = (self.places.clone(), Vec::new());
         for (name, target) in targets {
             let Some(place) = places.get_mut(&name) else { continue };
-            pairs.push((Arc::clone(&place.live.generation), Arc::clone(&target)));
+            pairs.push((Arc::clone(&place.live.generation), Arc::clone(&target.generation)));
             place.go_back(target, self.keep);
         }
         let trials = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
@@ -300,13 +307,13 @@ impl Standing {
     /// The plugin's last committed generation.
     #[must_use]
     pub(crate) fn committed(&self, name: &str) -> Option<&Arc<Generation>> {
-        self.places.get(name)?.committed.as_ref()
+        self.places.get(name)?.committed.as_ref().map(|committed| &committed.generation)
     }
 
     /// The number of the generation that a rollback of this plugin would put back.
     #[must_use]
     pub(crate) fn before(&self, name: &str) -> Option<u64> {
-        self.places.get(name)?.before(name).ok().map(|before| before.number())
+        self.places.get(name)?.before(name).ok().map(|before| before.generation.number())
     }
 
     /// Every generation that serves or is kept, with how it stands.
@@ -315,7 +322,7 @@ impl Standing {
         let of = |place: &Place| {
             let live = &place.live.generation;
             let phase = if place.on_trial() { Phase::Trial } else { Phase::Committed };
-            let kept = place.committed.iter().chain(&place.earlier).filter(|kept| kept.key() != live.key());
+            let kept = place.kept();
             let mut all = vec![(Arc::clone(live), phase)];
             all.extend(kept.map(|kept| (Arc::clone(kept), Phase::Kept)));
             all
@@ -335,11 +342,28 @@ impl Trial {
 
 impl Place {
     fn on_trial(&self) -> bool {
-        self.committed.as_ref().is_none_or(|committed| committed.key() != self.live.generation.key())
+        self.committed.as_ref().is_none_or(|committed| committed.generation.key() != self.live.generation.key())
+    }
+
+    /// What is kept to go back to.
+    fn kept(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        let all = self.committed.iter().chain(&self.earlier).map(|kept| &kept.generation);
+        all.filter(|kept| kept.key() != self.live.generation.key())
+    }
+
+    /// The same code goes on with another config; one that another generation read is nobody's any more.
+    fn configure(&mut self, Setup { generation, config }: &Setup) {
+        if self.live.generation.key() != generation.key() {
+            return;
+        }
+        self.live.config = Arc::clone(config);
+        if !self.on_trial() {
+            self.committed = Some(self.live.setup());
+        }
     }
 
     fn commit(&mut self, keep: usize) {
-        let live = Arc::clone(&self.live.generation);
+        let live = self.live.setup();
         if self.on_trial() {
             self.earlier.splice(0..0, self.committed.replace(live));
             self.earlier.truncate(keep);
@@ -347,32 +371,32 @@ impl Place {
     }
 
     /// The generation to go back to when none is named.
-    fn before(&self, name: &str) -> Result<Arc<Generation>, NoWay> {
+    fn before(&self, name: &str) -> Result<Setup, NoWay> {
         let live = &self.live.generation;
-        let before = |kept: &&Arc<Generation>| kept.number() < live.number();
+        let before = |kept: &&Setup| kept.generation.number() < live.number();
         let committed = self.committed.iter().filter(|_| self.on_trial());
         committed
             .chain(&self.earlier)
             .filter(before)
-            .max_by_key(|kept| kept.number())
+            .max_by_key(|kept| kept.generation.number())
             .cloned()
             .ok_or(NoWay::Nothing(name.to_owned()))
     }
 
-    fn numbered(&self, name: &str, number: u64) -> Result<Arc<Generation>, NoWay> {
+    fn numbered(&self, name: &str, number: u64) -> Result<Setup, NoWay> {
         if self.live.generation.number() == number {
             return Err(NoWay::Serves(name.to_owned(), number));
         }
-        let kept = || self.committed.iter().chain(&self.earlier).filter(|kept| kept.key() != self.live.generation.key());
-        let gone = || NoWay::Gone(name.to_owned(), number, kept().map(|kept| kept.number()).collect());
-        kept().find(|kept| kept.number() == number).cloned().ok_or_else(gone)
+        let gone = || NoWay::Gone(name.to_owned(), number, self.kept().map(|kept| kept.number()).collect());
+        let mut all = self.committed.iter().chain(&self.earlier);
+        all.find(|kept| kept.generation.number() == number).cloned().ok_or_else(gone)
     }
 
     /// What was committed stays kept, so that one may also go forward again by its number.
-    fn go_back(&mut self, target: Arc<Generation>, keep: usize) {
-        let was = self.committed.replace(Arc::clone(&target));
+    fn go_back(&mut self, target: Setup, keep: usize) {
+        let was = self.committed.replace(target.clone());
         self.earlier.splice(0..0, was);
-        self.earlier.retain(|kept| kept.key() != target.key());
+        self.earlier.retain(|kept| kept.generation.key() != target.generation.key());
         self.earlier.truncate(keep);
         self.live = Member::anew(target);
     }
@@ -414,6 +438,7 @@ mod tests {
     use midair_plugin::store::Memory;
 
     use super::*;
+    use crate::config::Config;
     use crate::event::Bus;
     use crate::generation::{Ended, Identity, Services};
     use crate::lease::Leases;
@@ -437,6 +462,10 @@ mod tests {
         Generation::without_code(identity, Arc::clone(services))
     }
 
+    pub(super) fn setup(generation: &Arc<Generation>) -> Setup {
+        Setup { generation: Arc::clone(generation), config: Config::none() }
+    }
+
     /// Of a snapshot: `a=1 b=2`.
     pub(super) fn shown(snapshot: &Snapshot) -> String {
         snapshot.generations().iter().map(|generation| generation.to_string()).collect::<Vec<_>>().join(" ")
@@ -445,7 +474,7 @@ mod tests {
     pub(super) fn ended(ended: &Receiver<Ended>) -> Vec<String> {
         let told = ended.try_iter().filter_map(|ended| match ended {
             Ended::Term { plugin, number } => Some(format!("{plugin}={number}")),
-            Ended::Use { .. } => None,
+            Ended::Config { .. } | Ended::Use { .. } => None,
         });
         told.collect()
     }
@@ -458,7 +487,7 @@ mod tests {
         let mut standing = Standing::new(4);
         let first = generation("a", 1, &services);
         first.counts().try_against(rules, None);
-        standing.publish(1, &[Arc::clone(&first)], false, &rules, start).expect("no routes, no clash");
+        standing.publish(1, &[setup(&first)], &[], false, &rules, start).expect("no routes, no clash");
         assert_eq!(standing.due(&rules, start), Some(rules.time));
         let answer = |count| {
             for _ in 0..count {
@@ -474,13 +503,13 @@ mod tests {
         assert_eq!((committed(&mut standing, rules.time * 2), standing.due(&rules, start)), (0, None), "once");
         let failed = generation("a", 2, &services);
         failed.counts().try_against(rules, None);
-        standing.publish(2, &[Arc::clone(&failed)], false, &rules, start).expect("no routes, no clash");
+        standing.publish(2, &[setup(&failed)], &[], false, &rules, start).expect("no routes, no clash");
         (0..5).for_each(|_| drop(failed.counts().answered(true, None).map(|verdict| format!("{verdict:?}"))));
         assert_eq!(committed(&mut standing, rules.time), 0, "it failed, whoever has heard of it");
         assert_eq!(standing.due(&Rules { time: Duration::MAX, ..rules }, start), Some(Duration::MAX), "no time is too long");
         // What an earlier run committed needs its time alone.
         let mut standing = Standing::new(4);
-        standing.publish(1, &[generation("a", 1, &services)], true, &rules, start).expect("no routes, no clash");
+        standing.publish(1, &[setup(&generation("a", 1, &services))], &[], true, &rules, start).expect("no routes, no clash");
         assert_eq!(committed(&mut standing, rules.time / 2), 0);
         assert_eq!(committed(&mut standing, rules.time), 1);
     }
@@ -493,7 +522,9 @@ mod tests {
         let mut standing = Standing::new(2);
         assert_eq!(standing.back(&Which::Last).err(), Some(NoWay::Never));
         for number in 1..=5 {
-            standing.publish(number, &[generation("a", number, &services)], false, &rules, now).expect("no routes, no clash");
+            standing
+                .publish(number, &[setup(&generation("a", number, &services))], &[], false, &rules, now)
+                .expect("no routes, no clash");
         }
         let back = |standing: &mut Standing, which: &Which| standing.back(which).map(|back| shown(&back.snapshot));
         let a = || "a".to_owned();
@@ -506,6 +537,57 @@ mod tests {
         assert_eq!(back(&mut standing, &Which::Plugin("b".to_owned())), Err(NoWay::Unknown("b".to_owned())));
     }
 
+    /// Publishes another config for what serves, and gives it.
+    fn configure(standing: &mut Standing, generation: &Arc<Generation>) -> (Arc<Config>, Arc<Snapshot>) {
+        let config = Config::none();
+        let setup = Setup { generation: Arc::clone(generation), config: Arc::clone(&config) };
+        let next = standing.publish(0, &[], &[setup], false, &Rules::PRODUCTION, Instant::now()).expect("no routes, no clash");
+        (config, next)
+    }
+
+    fn has(snapshot: &Snapshot, plugin: &str, config: &Arc<Config>) -> bool {
+        snapshot.member(plugin).is_some_and(|member| Arc::ptr_eq(&member.config, config))
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn an_edit_of_the_config_is_no_trial_and_what_is_gone_back_to_keeps_its_own() {
+        let (services, heard) = services();
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(4);
+        let [a1, a2, b1] = [("a", 1), ("a", 2), ("b", 1)].map(|(plugin, number)| generation(plugin, number, &services));
+        standing.publish(1, &[setup(&a1), setup(&b1)], &[], false, &rules, now).expect("no routes, no clash").begin();
+        assert_eq!(standing.commit(&rules, now).concat().len(), 2);
+        let (first, next) = configure(&mut standing, &a1);
+        assert_eq!((shown(&next), next.epoch(), has(&next, "a", &first)), ("a=1 b=1".to_owned(), 2, true));
+        assert!(standing.commit(&rules, now).is_empty() && standing.trial_of(a1.key()).is_none(), "nothing is on trial");
+        drop(next);
+        assert_eq!(ended(&heard), Vec::<String>::new(), "the term goes on");
+        // New code on trial; then the configs of both plugins are edited.
+        standing.publish(2, &[setup(&a2)], &[], false, &rules, now).expect("no routes, no clash");
+        let (of_code, _) = configure(&mut standing, &a2);
+        let (of_other, next) = configure(&mut standing, &b1);
+        assert!(has(&next, "a", &of_code) && has(&next, "b", &of_other));
+        let (_, stale) = configure(&mut standing, &a1);
+        assert!(has(&stale, "a", &of_code), "what another generation read is nobody's");
+        let back = standing.breach(2).expect("a way back");
+        assert_eq!(shown(&back.snapshot), "a=1 b=1");
+        assert!(has(&back.snapshot, "a", &first), "it serves with the config that it served with");
+        assert!(has(&back.snapshot, "b", &of_other), "the other one keeps what was edited since");
+        // By hand, and forward again.
+        standing.publish(3, &[setup(&a2)], &[], true, &rules, now).expect("no routes, no clash");
+        let (second, _) = configure(&mut standing, &a2);
+        let back = standing.back(&Which::Plugin("a".to_owned())).expect("a way back");
+        assert!(has(&back.snapshot, "a", &first));
+        let forth = standing.back(&Which::To("a".to_owned(), 2)).expect("a way forward");
+        assert!(has(&forth.snapshot, "a", &second));
+        assert_eq!(
+            standing.back(&Which::Last).map(|back| shown(&back.snapshot)),
+            Ok("a=1 b=1".to_owned()),
+            "an edit is no publish"
+        );
+    }
+
     #[cfg(not(midair_loom))]
     #[test]
     fn fault_41_a_breach_takes_its_own_trial_back_and_no_other() {
@@ -513,7 +595,8 @@ mod tests {
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
         let mut standing = Standing::new(4);
         let publish = |standing: &mut Standing, id, candidates: &[Arc<Generation>]| {
-            let next = standing.publish(id, candidates, false, &rules, now).expect("no routes, no clash");
+            let candidates: Vec<Setup> = candidates.iter().map(setup).collect();
+            let next = standing.publish(id, &candidates, &[], false, &rules, now).expect("no routes, no clash");
             next.begin();
             next
         };
@@ -544,7 +627,7 @@ mod model {
     use loom::sync::Mutex;
     use loom::thread;
 
-    use super::tests::{ended, generation, services, shown};
+    use super::tests::{ended, generation, services, setup, shown};
     use super::*;
     use crate::lease::{Lease, Leases, Named};
     use crate::slot::Slot;
@@ -597,8 +680,8 @@ mod model {
             let told = Arc::new(Mutex::new(Told { heard, all: Vec::new() }));
             let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
             let mut standing = Standing::new(4);
-            let both = [generation("a", 1, &services), generation("b", 1, &services)];
-            let first = standing.publish(1, &both, false, &rules, now).expect("no routes");
+            let both = [setup(&generation("a", 1, &services)), setup(&generation("b", 1, &services))];
+            let first = standing.publish(1, &both, &[], false, &rules, now).expect("no routes");
             first.begin();
             let slot = Arc::new(Slot::new(first));
             standing.commit(&rules, now);
@@ -609,7 +692,7 @@ mod model {
                 })
                 .collect();
             // As the journey does, and the probation's thread.
-            let next = standing.publish(2, &[generation("a", 2, &services)], false, &rules, now).expect("no routes");
+            let next = standing.publish(2, &[setup(&generation("a", 2, &services))], &[], false, &rules, now).expect("no routes");
             next.begin();
             drop(slot.publish(next));
             let back = standing.breach(2).expect("a way back");

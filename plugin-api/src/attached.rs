@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use crate::abi::{self, Many, Outcome, Span};
+use crate::config::Parsed;
 use crate::ctx::Level;
 use crate::error::{Error, Result};
 use crate::request::Request;
@@ -44,6 +45,17 @@ impl Attached {
 
     pub(crate) fn is_probe(&self) -> bool {
         self.identity().flags & abi::Identity::PROBE != 0
+    }
+
+    /// The plugin's config, if it declares one.
+    pub(crate) fn config(&self) -> Option<&Parsed> {
+        // An older host has no config, and says so by not having this.
+        let config = self.0.host.config()?;
+        // SAFETY: the context is held until `self` is dropped.
+        let address = unsafe { config(self.0.data) };
+        // SAFETY: the host gives null or the address of what `shim::configure` of this very library made, which lives and stays as it is
+        // as long as the context, which `self` holds.
+        unsafe { address.0.cast::<Parsed>().as_ref() }
     }
 
     pub(crate) fn log(&self, level: Level, message: &str) {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::attached::Attached;
+use crate::config::Parsed;
 use crate::error::Result;
 use crate::operation::Operation;
 use crate::request::Request;
@@ -72,6 +73,24 @@ impl Ctx {
             Link::Host(host) => host.is_probe(),
             Link::Test(world) => world.is_probe(),
         }
+    }
+
+    /// The plugin's config, in the snapshot that this call was admitted to: whatever is edited meanwhile, it stays the same to the call's end.
+    ///
+    /// `T` is the type that [`Plugin::config`](crate::Plugin::config) declares. It was read before it was published; here nothing is parsed,
+    /// locked or looked up. A `Ctx` that is kept keeps the config of its own time.
+    ///
+    /// # Panics
+    ///
+    /// If the plugin declares no config or another type; the message says what to write.
+    #[must_use]
+    #[track_caller]
+    pub fn config<T: Send + Sync + 'static>(&self) -> &T {
+        let parsed = match &self.0 {
+            Link::Host(host) => host.config(),
+            Link::Test(world) => world.config(),
+        };
+        Parsed::get(parsed).unwrap_or_else(|wrong| panic!("{wrong}"))
     }
 
     /// A line in the host's log.

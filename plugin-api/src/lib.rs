@@ -33,6 +33,7 @@
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
 mod body;
+mod config;
 mod ctx;
 mod error;
 mod export;

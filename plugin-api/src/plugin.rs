@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::abi::{Handler, Outcome};
+use crate::config::ConfigDecl;
 use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::request::Request;
@@ -25,30 +26,18 @@ use crate::state;
 ///
 /// let plugin = Plugin::new().get("/", |_, _| "a plain handler").get("/{name}", hello);
 /// ```
+#[derive(Default)]
 #[must_use = "a plugin does nothing before `export!` hands it to the host"]
 pub struct Plugin {
     pub(crate) routes: Vec<Route>,
     pub(crate) works: Vec<Work>,
     pub(crate) tables: Vec<TableDecl>,
+    pub(crate) config: Option<ConfigDecl>,
     pub(crate) init: Option<Hook>,
     pub(crate) selftests: Vec<SelfTest>,
     pub(crate) smokes: Vec<Smoke>,
-    /// Of its own tokio, if it has one.
-    pub(crate) runtime_threads: usize,
-}
-
-impl Default for Plugin {
-    fn default() -> Self {
-        Self {
-            routes: Vec::new(),
-            works: Vec::new(),
-            tables: Vec::new(),
-            init: None,
-            selftests: Vec::new(),
-            smokes: Vec::new(),
-            runtime_threads: 2,
-        }
-    }
+    /// Of its own tokio, if it says how many.
+    pub(crate) runtime_threads: Option<usize>,
 }
 
 /// A function that the host runs once.
@@ -202,7 +191,7 @@ impl Plugin {
     /// are polled on the host's threads.
     #[cfg(feature = "tokio")]
     pub fn runtime_threads(mut self, threads: usize) -> Self {
-        self.runtime_threads = threads.max(1);
+        self.runtime_threads = Some(threads.max(1));
         self
     }
 
@@ -219,6 +208,49 @@ impl Plugin {
     /// can't be read rejects it, and the code before serves on.
     pub fn table<T: Serialize + DeserializeOwned>(mut self, name: &str) -> Self {
         self.tables.push(TableDecl { name: name.to_owned(), check: |bytes| state::decode::<T>(bytes).map(drop) });
+        self
+    }
+
+    /// Declares the type of the plugin's config: what [`Ctx::config`] gives, read from the section `[plugin.NAME]` of the host's config
+    /// file, where NAME is the plugin's package. `midair dev` takes `midair.toml` beside the workspace's Cargo.toml.
+    ///
+    /// The section is read before new code is published, and whenever it was edited; one that can't be read is rejected with file, line, key
+    /// and expectation, and what served before serves on. Without a section an empty one is read: give fields `#[serde(default)]`. To check
+    /// more than types, give the type `#[serde(try_from = "...")]`: `init` doesn't run for an edit of the config alone. Dates of TOML arrive
+    /// as text.
+    ///
+    /// ```
+    /// use midair_plugin::{Ctx, Plugin, Request};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// #[serde(default, deny_unknown_fields)]
+    /// struct Settings {
+    ///     greeting: String,
+    /// }
+    ///
+    /// impl Default for Settings {
+    ///     fn default() -> Self {
+    ///         Self { greeting: "hello".to_owned() }
+    ///     }
+    /// }
+    ///
+    /// fn hello(_: Request, ctx: Ctx) -> String {
+    ///     ctx.config::<Settings>().greeting.clone()
+    /// }
+    ///
+    /// let plugin = Plugin::new().config::<Settings>().get("/", hello);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If a config was declared before; the host then rejects the plugin with these words.
+    #[track_caller]
+    pub fn config<T: DeserializeOwned + Send + Sync + 'static>(mut self) -> Self {
+        let decl = ConfigDecl::of::<T>();
+        if let Some(before) = &self.config {
+            panic!("config::<{}>(): a plugin has one config, and it is declared as `{}` already", decl.name, before.name);
+        }
+        self.config = Some(decl);
         self
     }
 

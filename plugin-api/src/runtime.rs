@@ -14,6 +14,9 @@ mod tokio_runtime {
 
     use tokio::runtime::{Builder, EnterGuard, Handle};
 
+    /// Threads, unless the plugin says how many.
+    const THREADS: usize = 2;
+
     /// How long the end waits for blocking work. Its threads aren't waited for any longer, and show in the census.
     const END: Duration = Duration::from_secs(5);
 
@@ -28,9 +31,9 @@ mod tokio_runtime {
         /// # Panics
         ///
         /// If the system gives no threads or descriptors for it.
-        pub(crate) fn start(threads: usize) -> Self {
+        pub(crate) fn start(threads: Option<usize>) -> Self {
             let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(threads).thread_name("plugin-tokio").enable_all();
+            builder.worker_threads(threads.unwrap_or(THREADS)).thread_name("plugin-tokio").enable_all();
             let runtime = builder.build().unwrap_or_else(|error| panic!("its tokio runtime can't be started: {error}"));
             // One library, one plugin: there was none before.
             HANDLE.store(Box::into_raw(Box::new(runtime.handle().clone())), Ordering::Release);
@@ -51,7 +54,7 @@ mod tokio_runtime {
     }
 
     /// The one runtime of all plugins that a process tests.
-    pub(crate) fn start_for_tests(threads: usize) {
+    pub(crate) fn start_for_tests(threads: Option<usize>) {
         static RUNTIME: OnceLock<Runtime> = OnceLock::new();
         RUNTIME.get_or_init(|| Runtime::start(threads));
     }
@@ -78,12 +81,12 @@ mod tokio_runtime {
     pub(crate) struct Runtime;
 
     impl Runtime {
-        pub(crate) fn start(_: usize) -> Self {
+        pub(crate) fn start(_: Option<usize>) -> Self {
             Self
         }
     }
 
-    pub(crate) fn start_for_tests(_: usize) {}
+    pub(crate) fn start_for_tests(_: Option<usize>) {}
 
     pub(crate) struct Entered;
 

@@ -6,6 +6,7 @@ use std::ffi::c_void;
 
 use crate::abi::{self, Address, Built, Handler, Many, Outcome, Owner, Pair, Root, Span};
 use crate::attached::Attached;
+use crate::config::Misfit;
 use crate::ctx::{Ctx, Link};
 use crate::error::Result;
 use crate::plugin::{Check, Handle, Hook, Plugin, Reply};
@@ -128,6 +129,27 @@ unsafe extern "C" fn check(data: Address, bytes: Span) -> Outcome {
     }
 }
 
+/// Reads the plugin's section of the config.
+///
+/// # Safety
+///
+/// `plugin` is the address that `build`'s owner holds, and the section outlives the call.
+pub unsafe extern "C" fn configure(plugin: *const c_void, section: Span) -> Outcome {
+    // SAFETY: passed on to the caller; the shelf isn't changed any more.
+    let shelf = unsafe { &*plugin.cast::<Shelf>() };
+    // SAFETY: passed on to the caller.
+    let section = unsafe { section.bytes() };
+    let Some(config) = &shelf.plugin.config else { return Outcome::done() };
+    match wall::guard(|| (config.read)(section)) {
+        Ok(Ok(parsed)) => Outcome::made(parsed),
+        Ok(Err(Misfit { keys, reason })) => {
+            let keys: Vec<_> = keys.into_iter().map(|key| ("key", key)).collect();
+            Outcome::told(Outcome::ERROR, 500, reason, &keys)
+        }
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
 /// Runs the `init` hook.
 ///
 /// # Safety
@@ -161,5 +183,5 @@ fn run(hook: impl FnOnce() -> Result<()>) -> Outcome {
 /// The root of a plugin with this manifest and constructor, for `export!`.
 #[must_use]
 pub const fn root(manifest: extern "C" fn() -> Span, build: extern "C" fn() -> Built) -> Root {
-    Root { manifest, build, init, attach: census::attach }
+    Root { manifest, build, init, attach: census::attach, configure }
 }

@@ -25,6 +25,7 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 
 use crate::abi::{self, RequestParts};
+use crate::config::{ConfigDecl, Parsed};
 use crate::ctx::{Ctx, Level, Link};
 use crate::error::{Error, Result};
 use crate::operation::block_on;
@@ -43,19 +44,53 @@ type Router = matchit::Router<BTreeMap<String, usize>>;
 /// What a [`Ctx`] reaches in a test.
 pub(crate) struct World {
     plugin: OnceLock<(Plugin, Router)>,
+    config: Option<Parsed>,
     store: Memory,
     log: Mutex<Vec<(Level, String)>>,
     probe: AtomicBool,
 }
 
 impl App {
-    /// Runs the plugin's `init` hook and is ready for requests.
+    /// Runs the plugin's `init` hook and is ready for requests. A config that the plugin declares is read from an empty section.
     ///
     /// # Panics
     ///
-    /// If routes clash or `init` fails; a host would reject the plugin.
+    /// If routes clash, `init` fails or the config needs more than an empty section; a host would reject the plugin.
     #[must_use]
+    #[track_caller]
     pub fn new(plugin: Plugin) -> Self {
+        let read = |config: &ConfigDecl| (config.read)(b"{}").unwrap_or_else(|misfit| panic!("config: {}", misfit.reason));
+        let config = plugin.config.as_ref().map(read);
+        Self::of(plugin, config)
+    }
+
+    /// The same with this config, which `init` sees too.
+    ///
+    /// ```
+    /// use midair_plugin::{Ctx, Plugin, test::App};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Settings {
+    ///     greeting: String,
+    /// }
+    ///
+    /// let plugin = Plugin::new().config::<Settings>().get("/", |_, ctx: Ctx| ctx.config::<Settings>().greeting.clone());
+    /// let app = App::config(plugin, Settings { greeting: "hi".to_owned() });
+    /// assert_eq!(app.get("/").text(), "hi");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If routes clash or `init` fails, or the plugin declares no config or another type.
+    #[must_use]
+    #[track_caller]
+    pub fn config<T: Send + Sync + 'static>(plugin: Plugin, config: T) -> Self {
+        let (declared, given) = (plugin.config.as_ref().map(|config| config.name), std::any::type_name::<T>());
+        assert!(declared == Some(given), "the config is a `{given}`, but the plugin declares {}", declared.unwrap_or("none"));
+        Self::of(plugin, Some(Parsed::of(config)))
+    }
+
+    fn of(plugin: Plugin, config: Option<Parsed>) -> Self {
         let mut paths: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
         for (index, route) in plugin.routes.iter().enumerate() {
             let clash = paths.entry(route.path.clone()).or_default().insert(route.method.clone(), index);
@@ -67,6 +102,7 @@ impl App {
         }
         let world = Arc::new(World {
             plugin: OnceLock::new(),
+            config,
             store: Memory::default(),
             log: Mutex::default(),
             probe: AtomicBool::new(false),
@@ -163,6 +199,10 @@ impl App {
 impl World {
     pub(crate) fn store(&self) -> &Memory {
         &self.store
+    }
+
+    pub(crate) fn config(&self) -> Option<&Parsed> {
+        self.config.as_ref()
     }
 
     pub(crate) fn is_probe(&self) -> bool {

@@ -7,6 +7,7 @@ mod bad_input;
 mod budget;
 mod census;
 mod clients;
+mod config;
 mod dev;
 mod ending;
 mod fifty_edits;

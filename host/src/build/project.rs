@@ -156,6 +156,12 @@ impl Project {
         self.groups.first().map(|group| group.target.as_path())
     }
 
+    /// The folder of the workspace of the first plugin.
+    #[must_use]
+    pub fn root(&self) -> Option<&Path> {
+        self.groups.first().map(|group| group.root.as_path())
+    }
+
     /// A plugin's manifest that is gone, if one is.
     #[must_use]
     pub fn missing_manifest(&self) -> Option<&Path> {

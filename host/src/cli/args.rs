@@ -148,6 +148,9 @@ pub struct Serve {
     /// Folder for private copies and the lock [default: in the target folder for dev, else ~/.local/state/midair]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// The plugins' config file: [plugin.NAME] for each [default: midair.toml beside Cargo.toml for dev, else none]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
     /// Give up on a request after this time [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = above_zero)]
     pub request_timeout: Option<Duration>,

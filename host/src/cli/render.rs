@@ -46,6 +46,9 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         Event::Published { plugin, generation, phases_us, .. } => {
             format!("{} {}", paint.good(&format!("{plugin} {generation} live")), took(phases_us))
         }
+        Event::Configured { plugin, generation, phases_us, .. } => {
+            format!("{} {}", paint.good(&format!("{plugin} {generation} has its new config")), took(phases_us))
+        }
         Event::Committed { plugin, generation, requests, .. } if *requests > 0 => {
             format!("{plugin} {generation} committed after {}", count(usize::try_from(*requests).unwrap_or(usize::MAX), "request"))
         }

@@ -44,7 +44,8 @@ pub fn dev(args: Dev) -> Result<()> {
         let project = Project::find(&paths, &build::Options { release, profile, features, cargo_args, cargo: None, ansi: color })?;
         let beside_the_build = || project.target().map(|target| target.join("midair/data"));
         let folder = serve.data.clone().or_else(beside_the_build).unwrap_or_else(|| PathBuf::from("target/midair/data"));
-        let mode = Mode { generation_header: true, options: swap::Options::development("") };
+        let config = project.root().map(|root| root.join("midair.toml"));
+        let mode = Mode { generation_header: true, options: swap::Options { config, ..swap::Options::development("") } };
         let plugins = project.plugins().len();
         host(&serve, folder, mode, plugins, outlet, |host, commands| crate::dev::run(host, project, commands))
     })
@@ -83,6 +84,18 @@ fn artifact(path: PathBuf) -> Result<Artifact> {
     }
 }
 
+/// A config file that was named must be there at the start, for the same reason.
+fn config(path: PathBuf) -> Result<PathBuf> {
+    match path.metadata() {
+        Ok(found) if found.is_file() => std::path::absolute(&path)
+            .map_err(|error| Error::fatal(Code::Io, path.display().to_string(), "the config can't be found").caused_by(error)),
+        Ok(_) => Err(Error::fatal(Code::Config, path.display().to_string(), "the config isn't a regular file")),
+        Err(error) => Err(Error::fatal(Code::Config, path.display().to_string(), "the config can't be read")
+            .caused_by(error)
+            .help("name the file, such as --config midair.toml, or leave the option out")),
+    }
+}
+
 /// Opens the outlet around `body` and sees to it that its last words get out.
 fn telling(json: bool, body: impl FnOnce(&Outlet) -> Result<()>) -> Result<()> {
     let outlet = Outlet::open(json)?;
@@ -113,6 +126,7 @@ fn host(
     outlet: &Outlet,
     body: impl FnOnce(Host, Commands) -> Result<()> + Send + 'static,
 ) -> Result<()> {
+    let config = serve.config.clone().map(config).transpose()?.or(mode.options.config.clone());
     let fuse = Fuse::lay().map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     let data = Data::claim(&folder)?;
     let (data_path, artifact_limit) = (data.path().to_owned(), serve.artifact_limit as u64);
@@ -120,8 +134,18 @@ fn host(
     let probe = if serve.no_probe { Probe::Off } else { Probe::On };
     let (deadline, retire) = (serve.step_timeout, serve.retire_timeout);
     let (keep, most_libraries) = (serve.probation.keep, serve.most_libraries);
-    let options =
-        swap::Options { data: data_path, artifact_limit, rules, probe, deadline, retire, keep, most_libraries, ..mode.options };
+    let options = swap::Options {
+        data: data_path,
+        config,
+        artifact_limit,
+        rules,
+        probe,
+        deadline,
+        retire,
+        keep,
+        most_libraries,
+        ..mode.options
+    };
     let host = Host::new(options)?;
     host.expect(plugins);
     outlet.listen(host.events());

@@ -101,6 +101,7 @@ struct Plugin {
     phase: Option<String>,
     way_back: Option<u64>,
     digest: Option<String>,
+    config: Option<String>,
     leases: u64,
     requests: u64,
     errors: u64,
@@ -162,6 +163,7 @@ pub fn status(status: &Status) -> String {
         "is",
         "way back",
         "digest",
+        "config",
         "requests",
         "errors",
         "panics",
@@ -172,14 +174,21 @@ pub fn status(status: &Status) -> String {
         "keys",
     ];
     let plugins = status.plugins.iter().map(|plugin| {
-        let digest = plugin.digest.as_deref().unwrap_or("-");
+        let digest = |digest: Option<&str>| short(digest.unwrap_or("-"));
         let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         let phase = plugin.phase.as_deref().map_or("-", phase);
         let Census { threads, destructors, keys } = plugin.census;
         let counts = [plugin.requests, plugin.errors, plugin.panics, plugin.leases, plugin.retained, threads, destructors, keys]
             .map(|count| count.to_string());
         let (generation, way_back) = (number(plugin.generation), number(plugin.way_back));
-        let mut row = vec![plugin.plugin.clone(), generation, phase.to_owned(), way_back, short(digest)];
+        let mut row = vec![
+            plugin.plugin.clone(),
+            generation,
+            phase.to_owned(),
+            way_back,
+            digest(plugin.digest.as_deref()),
+            digest(plugin.config.as_deref()),
+        ];
         row.extend(counts);
         row
     });
@@ -306,7 +315,7 @@ mod tests {
     fn a_host_that_serves() {
         check(
             r#"{"run":"r1","pid":7,"dev":true,"probe":true,"epoch":9,
-                "plugins":[{"plugin":"shop","generation":7,"phase":"trial","way_back":5,"digest":"0123456789abcdef","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2,"census":{"threads":4,"destructors":9,"keys":1}},
+                "plugins":[{"plugin":"shop","generation":7,"phase":"trial","way_back":5,"digest":"0123456789abcdef","config":"89abcdef01234567","leases":1,"requests":1200,"errors":3,"panics":0,"retained":2,"census":{"threads":4,"destructors":9,"keys":1}},
                            {"plugin":"cart","generation":null,"digest":null}],
                 "held":{"shop":[{"digest":"fedcba9876543210","by":"hand","reason":"rolled back: asked for"}]},
                 "leases":[{"id":3,"plugin":"shop","generation":6,"handler":"GET /slow","age_us":61250000}],
@@ -317,9 +326,9 @@ mod tests {
             &expect![[r#"
                 dev host, pid 7, run r1, epoch 9, probe on
 
-                PLUGIN  GENERATION  IS        WAY BACK  DIGEST        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED  THREADS  DESTRUCTORS  KEYS
-                shop    7           on trial  5         0123456789ab  1200      3       0       1          2         4        9            1
-                cart    -           -         -         -             0         0       0       0          0         0        0            0
+                PLUGIN  GENERATION  IS        WAY BACK  DIGEST        CONFIG        REQUESTS  ERRORS  PANICS  IN FLIGHT  RETAINED  THREADS  DESTRUCTORS  KEYS
+                shop    7           on trial  5         0123456789ab  89abcdef0123  1200      3       0       1          2         4        9            1
+                cart    -           -         -         -             -             0         0       0       0          0         0        0            0
 
                 HELD OF  DIGEST        REASON
                 shop     fedcba987654  rolled back: asked for

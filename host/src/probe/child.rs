@@ -28,6 +28,7 @@ use crate::answer;
 use crate::body::Body;
 use crate::call::Call;
 use crate::candidate;
+use crate::config::Config;
 use crate::entry::{Plugin, Smoke, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
@@ -37,7 +38,7 @@ use crate::lease::Leases;
 use crate::library::Opened;
 use crate::services;
 use crate::slot::Slot;
-use crate::snapshot::{Member, Snapshot};
+use crate::snapshot::{Member, Setup, Snapshot};
 use crate::tasks::Tasks;
 
 /// The memory that a child may take, in bytes: enough for what a plugin loads when it starts, less than what hurts a machine. Counted is
@@ -145,14 +146,17 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let (plugin, digest, file) = (order.plugin.clone(), order.digest.clone(), order.path.clone());
     let identity = Identity { plugin, number: order.number, code: digest.clone(), digest, file };
     let candidate = Generation::candidate(identity, code, Arc::clone(&services));
+    begins(Stage::Check, "reading its config");
+    let config = Config::read(&candidate, &order.config)?;
+    let setup = Setup { generation: Arc::clone(&candidate), config };
     begins(Stage::Init, "its init");
-    candidate::run_init(&candidate)?;
+    candidate::run_init(&setup)?;
     // From here on it is as it will be when it serves: what `init` wrote is there, and its routes answer.
     go_live(&services, std::iter::once(&candidate));
-    let snapshot = Snapshot::compose(1, [Member::anew(Arc::clone(&candidate))]).map_err(|clash| {
+    let snapshot = Snapshot::compose(1, [Member::anew(setup.clone())]).map_err(|clash| {
         Error::rejected(Code::Routes, Stage::Try, &order.plugin, clash.to_string()).help("each method and path has one handler")
     })?;
-    let trial = Trial { candidate, slot: Slot::new(Arc::new(snapshot)), why };
+    let trial = Trial { candidate: setup, slot: Slot::new(Arc::new(snapshot)), why };
     for (place, name) in selftests.iter().enumerate() {
         let what = format!("the self-test {name}");
         begins(Stage::Probe, &what);
@@ -182,7 +186,7 @@ fn listen(bus: &Bus, wire: &Wire, why: Arc<Mutex<String>>) {
 
 /// A plugin that was started and tests itself.
 struct Trial {
-    candidate: Arc<Generation>,
+    candidate: Setup,
     slot: Slot,
     /// Why a handler failed last.
     why: Arc<Mutex<String>>,
@@ -190,12 +194,12 @@ struct Trial {
 
 impl Trial {
     fn failed(&self, what: &str, how: &str) -> Error {
-        Error::rejected(Code::Probe, Stage::Probe, self.candidate.plugin(), format!("{what} {how}"))
+        Error::rejected(Code::Probe, Stage::Probe, self.candidate.generation.plugin(), format!("{what} {how}"))
     }
 
     fn selftest(&self, place: usize, what: &str) -> Result<()> {
-        let call = Call::of_trial(self.slot.admit(), Arc::clone(&self.candidate));
-        let outcome = self.candidate.code().map_or_else(Outcome::done, |code| code.selftest(place, call.context()));
+        let call = Call::of_trial(self.slot.admit(), self.candidate.clone());
+        let outcome = self.candidate.generation.code().map_or_else(Outcome::done, |code| code.selftest(place, call.context()));
         match outcome.kind() {
             Outcome::DONE => Ok(()),
             Outcome::PANIC => Err(self.failed(what, &format!("panicked: {}", told(&outcome.panic())))),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Section;
 use crate::error::{Code, Error, Stage};
 
 /// What is to be tried, and how.
@@ -24,6 +25,8 @@ pub(crate) struct Order {
     pub dev: bool,
     /// For each step.
     pub deadline: Duration,
+    /// The plugin's section of the config, as it will be published with.
+    pub config: Section,
 }
 
 /// What the child says.

@@ -14,6 +14,7 @@ use crate::attempt::{Attempt, Outcome, Part, Record};
 use crate::background;
 
 use crate::candidate::{self, Maker};
+use crate::config::{Config, File};
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::Event;
 use crate::generation::{Alarm, Generation, Identity, go_live};
@@ -22,7 +23,7 @@ use crate::marks::Held;
 use crate::probation::Verdict;
 use crate::probe::{self, Probe, Standby};
 use crate::seed::{self, Bug};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Member, Setup, Snapshot};
 use crate::stage::Staged;
 use crate::standing::Refusal;
 
@@ -43,6 +44,8 @@ pub(super) struct Journey {
     maker: Maker,
     /// What was said about artifacts: each once a run.
     remarked: BTreeSet<String>,
+    /// The config file as it was read last: if it vanishes, that stays.
+    config: File,
 }
 
 /// An artifact that was judged.
@@ -52,9 +55,9 @@ struct Judged {
     manifest: Manifest,
 }
 
-/// A candidate, the file that its code came from, and where the operator put it.
+/// A candidate with its config, the file that its code came from, and where the operator put it.
 struct Candidate {
-    generation: Arc<Generation>,
+    setup: Setup,
     staged: Staged,
     artifact: Artifact,
 }
@@ -63,6 +66,8 @@ struct Candidate {
 #[derive(Default)]
 struct Prepared {
     candidates: Vec<Candidate>,
+    /// What serves already, with the config that it is to go on with.
+    configs: Vec<Setup>,
     unchanged: Vec<Part>,
     /// Passed over, as they were rolled back.
     held: Vec<(String, Held)>,
@@ -70,7 +75,8 @@ struct Prepared {
 
 impl Journey {
     pub(super) fn new(shared: Arc<Shared>, maker: Maker) -> Self {
-        Self { shared, numbers: BTreeMap::new(), maker, remarked: BTreeSet::new() }
+        let config = File::missing(shared.options.config.as_deref());
+        Self { shared, numbers: BTreeMap::new(), maker, remarked: BTreeSet::new(), config }
     }
 
     pub(super) fn run(mut self, orders: &Receiver<Job>) {
@@ -78,7 +84,9 @@ impl Journey {
             let mut jobs: Vec<Job> = std::iter::once(first).chain(orders.try_iter()).collect();
             while !jobs.is_empty() {
                 let Job { attempt, artifacts, settles, done } = jobs.remove(0);
-                let again = |later: &Job| later.attempt.is_forced() >= attempt.is_forced() && same(&later.artifacts, &artifacts);
+                let covers =
+                    |later: &Attempt| later.is_forced() >= attempt.is_forced() && later.configures() >= attempt.configures();
+                let again = |later: &Job| covers(&later.attempt) && same(&later.artifacts, &artifacts);
                 let record = if jobs.iter().any(again) {
                     attempt.supersede(&self.shared.journal, &self.shared.services.bus)
                 } else {
@@ -113,15 +121,16 @@ impl Journey {
     }
 
     fn refuse(&self, attempt: Attempt, candidates: &[Candidate], error: &Error) -> Record {
-        candidates.iter().for_each(|candidate| candidate.generation.revoke());
+        candidates.iter().for_each(|candidate| candidate.setup.generation.revoke());
         self.shared.reject(attempt, error)
     }
 
     /// Every step before publish that looks at an artifact. `prepared` has what was made so far, whatever is returned.
     fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], settles: bool, prepared: &mut Prepared) -> Result<()> {
+        attempt.time(Stage::Inspect, || self.read_config())?;
         let now = self.shared.slot.now();
         // A process takes its time to start, as the disk does.
-        let mut standby = (self.shared.options.probe == Probe::On).then(probe::stand_by).flatten();
+        let mut standby = (self.shared.options.probe == Probe::On && !artifacts.is_empty()).then(probe::stand_by).flatten();
         let (mut changed, mut names) = (Vec::new(), BTreeSet::new());
         for artifact in artifacts {
             let judged = self.judge(attempt, artifact)?;
@@ -156,10 +165,65 @@ impl Journey {
         for judged in changed {
             self.candidate(attempt, judged, prepared)?;
         }
+        if attempt.configures() {
+            attempt.time(Stage::Check, || self.configure(&now, artifacts.is_empty(), prepared))?;
+        }
         attempt.time(Stage::Try, || {
-            let tried = |candidate: &Candidate| candidate::try_tables(&candidate.generation, self.shared.options.deadline);
+            let tried = |candidate: &Candidate| candidate::try_tables(&candidate.setup.generation, self.shared.options.deadline);
             prepared.candidates.iter().try_for_each(tried)
         })
+    }
+
+    /// Reads the config file as it is by now.
+    fn read_config(&mut self) -> Result<()> {
+        if let Some(path) = &self.shared.options.config
+            && let Some(read) = File::read(path)?
+        {
+            self.config = read;
+        }
+        Ok(())
+    }
+
+    /// Has what serves read its section, where that says something new. If no artifacts came, those with nothing new are unchanged.
+    fn configure(&mut self, now: &Snapshot, alone: bool, prepared: &mut Prepared) -> Result<()> {
+        for (generation, before) in now.generations().iter().zip(now.configs()) {
+            let plugin = generation.plugin();
+            if prepared.candidates.iter().any(|candidate| candidate.setup.generation.plugin() == plugin) {
+                continue;
+            }
+            let section = self.config.section(plugin);
+            let config = if before.says(&section) {
+                Config::none()
+            } else {
+                candidate::configure(generation, &section, self.shared.options.deadline)?
+            };
+            if config.is_declared() {
+                prepared.unchanged.retain(|part| part.plugin != plugin);
+                prepared.configs.push(Setup { generation: Arc::clone(generation), config });
+            } else if alone {
+                prepared.unchanged.push(part_of(generation));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of sections that nobody reads, each once. As long as a plugin is missing, its section may be one of those.
+    fn remark_on_config(&mut self, live: &Snapshot) {
+        if live.generations().len() < *self.shared.expected.lock() {
+            return;
+        }
+        let plugins: Vec<&str> = live.generations().iter().map(|generation| generation.plugin()).collect();
+        let mut remarks = self.config.strangers(&plugins);
+        for (generation, config) in live.generations().iter().zip(live.configs()) {
+            if self.config.has(generation.plugin()) && !config.is_declared() {
+                remarks.push(self.config.section(generation.plugin()).unread());
+            }
+        }
+        for message in remarks {
+            if self.remarked.insert(message.clone()) {
+                self.shared.services.bus.say(Event::Warning { message });
+            }
+        }
     }
 
     fn judge(&mut self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
@@ -205,6 +269,7 @@ impl Journey {
             digest: judged.staged.digest().to_owned(),
             dev: options.dev,
             deadline: options.deadline,
+            config: self.config.section(&judged.manifest.name),
         };
         let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.bus));
         if seed::is(Bug::ProbeIgnored) { Ok(()) } else { tried }
@@ -234,15 +299,20 @@ impl Journey {
         let made = self.maker.make(attempt, identity);
         self.shared.opened.lock().clone_from(self.maker.opened());
         let generation = made?;
-        prepared.candidates.push(Candidate { generation: Arc::clone(&generation), staged, artifact });
+        let section = self.config.section(generation.plugin());
+        let config = attempt
+            .time(Stage::Check, || candidate::configure(&generation, &section, self.shared.options.deadline))
+            .inspect_err(|_| generation.revoke())?;
+        let setup = Setup { generation: Arc::clone(&generation), config };
+        prepared.candidates.push(Candidate { setup: setup.clone(), staged, artifact });
         self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
         if let Some(code) = generation.code() {
             self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
         }
         if seed::is(Bug::StoreBeforeInit) {
-            let _ = self.store(attempt.id(), &[Arc::clone(&generation)], false);
+            let _ = self.store(attempt.id(), std::slice::from_ref(&setup), &[], false);
         }
-        attempt.time(Stage::Init, || candidate::init(&generation, self.shared.options.deadline))
+        attempt.time(Stage::Init, || candidate::init(&setup, self.shared.options.deadline))
     }
 
     /// Writes down what goes on trial, for a next run in case this one dies of it.
@@ -250,7 +320,7 @@ impl Journey {
         if !self.shared.options.recovers || seed::is(Bug::TrialUnmarked) {
             return Ok(());
         }
-        candidates.iter().try_for_each(|Candidate { generation, artifact, .. }| {
+        candidates.iter().try_for_each(|Candidate { setup: Setup { generation, .. }, artifact, .. }| {
             self.shared.marks.change(generation.plugin(), |mark| {
                 mark.pending = Some(generation.digest().to_owned());
                 if !settles {
@@ -263,7 +333,7 @@ impl Journey {
     /// Takes back what [`mark`](Self::mark) wrote: these aren't on trial after all.
     fn unmark(&self, candidates: &[Candidate]) {
         let now = self.shared.slot.now();
-        for Candidate { generation, .. } in candidates {
+        for Candidate { setup: Setup { generation, .. }, .. } in candidates {
             let serves = now.generation(generation.plugin()).map(|live| live.digest().to_owned());
             // If it can't be written, a death now would be blamed on bytes that were refused anyway.
             let _ = self
@@ -276,7 +346,7 @@ impl Journey {
     /// The one store. All that can be refused here is a clash of routes, and that before anything is changed.
     fn publish(&mut self, mut attempt: Attempt, prepared: Prepared, settles: bool) -> Record {
         let shared = Arc::clone(&self.shared);
-        let Prepared { candidates, unchanged, held } = prepared;
+        let Prepared { candidates, configs, unchanged, held } = prepared;
         let (bus, id, trigger) = (&shared.services.bus, attempt.id(), attempt.trigger().to_owned());
         let say_others = || {
             for Part { plugin, digest, generation } in unchanged.clone() {
@@ -286,13 +356,15 @@ impl Journey {
                 bus.say(Event::Held { plugin, digest, by, reason });
             }
         };
-        if candidates.is_empty() {
+        if candidates.is_empty() && configs.is_empty() {
             let record = attempt.finish(Outcome::Unchanged, unchanged.clone(), &shared.journal);
             say_others();
+            self.remark_on_config(&shared.slot.now());
             return record;
         }
-        let generations: Vec<Arc<Generation>> = candidates.iter().map(|candidate| Arc::clone(&candidate.generation)).collect();
-        let before = match attempt.time(Stage::Publish, || self.store(id, &generations, settles)) {
+        let setups: Vec<Setup> = candidates.iter().map(|candidate| candidate.setup.clone()).collect();
+        let generations: Vec<Arc<Generation>> = setups.iter().map(|setup| Arc::clone(&setup.generation)).collect();
+        let before = match attempt.time(Stage::Publish, || self.store(id, &setups, &configs, settles)) {
             Ok(before) => before,
             Err(refusal) => {
                 self.unmark(&candidates);
@@ -302,12 +374,30 @@ impl Journey {
         // Read back through the live table: only what really answers is said to be published.
         let live = shared.slot.now();
         let seen = generations.iter().filter_map(|candidate| live.generation(candidate.plugin()));
-        let parts: Vec<Part> =
+        let published: Vec<Part> =
             if seed::is(Bug::SaysUnseen) { generations.iter().map(part_of).collect() } else { seen.map(part_of).collect() };
+        let goes_on = |setup: &&Setup| {
+            let is_it =
+                |member: Member| member.generation.key() == setup.generation.key() && Arc::ptr_eq(&member.config, &setup.config);
+            live.member(setup.generation.plugin()).is_some_and(is_it)
+        };
+        let configured: Vec<&Setup> = configs.iter().filter(goes_on).collect();
+        let parts = published.iter().cloned().chain(configured.iter().map(|setup| part_of(&setup.generation))).collect();
         // The record first: who hears of it finds the record.
         let record = attempt.finish(Outcome::Published, parts, &shared.journal);
         say_others();
-        for Part { plugin, digest, generation } in record.parts.clone() {
+        for Setup { generation, config } in configured {
+            bus.say(Event::Configured {
+                attempt: id,
+                plugin: generation.plugin().to_owned(),
+                generation: generation.number(),
+                config: config.digest().unwrap_or_default().to_owned(),
+                epoch: live.epoch(),
+                phases_us: record.phases_us.clone(),
+                trigger: trigger.clone(),
+            });
+        }
+        for Part { plugin, digest, generation } in published {
             let (epoch, phases_us, trigger) = (live.epoch(), record.phases_us.clone(), trigger.clone());
             bus.say(Event::Published { attempt: id, plugin, generation, digest, epoch, phases_us, trigger });
         }
@@ -316,7 +406,8 @@ impl Journey {
             let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
             bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
         }
-        for Candidate { generation, staged, .. } in candidates {
+        self.remark_on_config(&live);
+        for Candidate { setup: Setup { generation, .. }, staged, .. } in candidates {
             generation.keep(staged);
             if !settles && !shared.marks.of(generation.plugin()).held.is_empty() {
                 // Other bytes came: what was held may come again.
@@ -331,17 +422,18 @@ impl Journey {
     }
 
     /// Decides the publish and stores; what served before.
-    fn store(&mut self, id: u64, candidates: &[Arc<Generation>], settles: bool) -> Result<Arc<Snapshot>, Refusal> {
+    fn store(&mut self, id: u64, setups: &[Setup], configs: &[Setup], settles: bool) -> Result<Arc<Snapshot>, Refusal> {
+        let candidates: Vec<&Arc<Generation>> = setups.iter().map(|setup| &setup.generation).collect();
         let (shared, rules) = (&self.shared, &self.shared.options.rules);
         let mut standing = shared.standing.lock();
         let committed: Vec<_> = candidates.iter().map(|candidate| standing.committed(candidate.plugin()).cloned()).collect();
-        let next = standing.publish(id, candidates, settles, rules, Instant::now())?;
+        let next = standing.publish(id, setups, configs, settles, rules, Instant::now())?;
         // From here on nothing can fail.
         for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
             candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()));
         }
         if !seed::is(Bug::WritesForgotten) {
-            go_live(&shared.services, candidates.iter());
+            go_live(&shared.services, candidates.iter().copied());
         }
         if !seed::is(Bug::NumbersReused) {
             self.numbers.extend(candidates.iter().map(|candidate| (candidate.plugin().to_owned(), candidate.number())));
@@ -349,13 +441,13 @@ impl Journey {
         next.begin();
         let epoch = next.epoch();
         let before = if seed::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
-        for candidate in candidates {
+        for (candidate, setup) in candidates.into_iter().zip(setups) {
             if let Some(old) = before.generation(candidate.plugin()) {
                 old.leaves(epoch);
                 background::end(old, shared.options.retire);
             }
             candidate.enters(epoch);
-            background::begin(candidate);
+            background::begin(setup);
             // Somebody has to know when it is due.
             let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
             let _ = shared.services.alarms.send(alarm);

@@ -12,7 +12,7 @@ mod status;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
@@ -56,6 +56,9 @@ pub struct Options {
     pub data: PathBuf,
     /// Whether error texts may reach clients.
     pub dev: bool,
+    /// The config file of the plugins, `[plugin.NAME]` for each; without one every section is empty. It is read at the start of each
+    /// attempt.
+    pub config: Option<PathBuf>,
     /// How long opening a library, building its plugin, its `init`, a self-test and the trial of a table may take, each.
     pub deadline: Duration,
     /// Whether new bytes are tried in a child process first. It is on, and needs a line in the program's `main`: see [`probe`].
@@ -93,6 +96,7 @@ impl Options {
         Self {
             data: data.into(),
             dev: false,
+            config: None,
             deadline: Duration::from_secs(10),
             probe: Probe::On,
             artifact_limit: 1 << 30,
@@ -251,6 +255,12 @@ impl Host {
         &self.shared.slot
     }
 
+    /// The config file of the plugins, if there is to be one.
+    #[must_use]
+    pub fn config(&self) -> Option<&Path> {
+        self.shared.options.config.as_deref()
+    }
+
     /// The run's id, new with each process.
     #[must_use]
     pub fn run(&self) -> &str {
@@ -304,6 +314,9 @@ impl Host {
     }
 
     /// Takes artifacts through the journey, all or none of them, and publishes them with one store. Blocks until it is over.
+    ///
+    /// New code is published with its section of the config file as it is by now. An attempt that [configures](Attempt::configure) takes
+    /// the file for all plugins, in the same store; it needs no artifacts.
     ///
     /// Attempts wait their turn; one whose artifacts a later one brings again is superseded. Plugin code runs inside, on threads of its own.
     pub fn swap(&self, attempt: Attempt, artifacts: Vec<Artifact>) -> Record {
@@ -394,16 +407,28 @@ fn reap(ended: &Receiver<Ended>, bus: &Bus, deadline: Duration) {
         match ended {
             Ended::Term { plugin, number } => bus.say(Event::Drained { plugin, generation: number }),
             Ended::Use { plugin, number, code } => {
-                if let Err(overrun) = within("midair-reap", deadline, move || drop(code)) {
-                    let why = match overrun {
-                        Overrun::Deadline(_) => "takes too long; its thread was given up",
-                        Overrun::NoThread => "found no thread to run on; it is leaked",
-                        Overrun::Broke => "broke",
-                    };
-                    bus.say(Event::Warning { message: format!("{plugin}={number}: dropping the plugin {why}") });
-                }
+                free(bus, deadline, &format!("{plugin}={number}: dropping the plugin"), move || drop(code));
+            }
+            // The code goes after what it made.
+            Ended::Config { value, of } => {
+                let what = format!("{of}: dropping its config");
+                free(bus, deadline, &what, move || {
+                    drop(value);
+                    drop(of);
+                });
             }
         }
+    }
+}
+
+fn free(bus: &Bus, deadline: Duration, what: &str, free: impl FnOnce() + Send + 'static) {
+    if let Err(overrun) = within("midair-reap", deadline, free) {
+        let why = match overrun {
+            Overrun::Deadline(_) => "takes too long; its thread was given up",
+            Overrun::NoThread => "found no thread to run on; it is leaked",
+            Overrun::Broke => "broke",
+        };
+        bus.say(Event::Warning { message: format!("{what} {why}") });
     }
 }
 

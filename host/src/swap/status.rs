@@ -12,6 +12,7 @@ use super::{Host, Shared};
 use crate::attempt::Record;
 use crate::budget::{Allowed, Budget, Used};
 use crate::census::Counts;
+use crate::config::Config;
 use crate::generation::Generation;
 use crate::lease::Facts;
 use crate::marks::Held;
@@ -57,6 +58,8 @@ pub struct PluginStatus {
     pub way_back: Option<u64>,
     /// blake3 of its artifact, in hex.
     pub digest: String,
+    /// The digest of the config that it serves with; null if it declares none.
+    pub config: Option<String>,
     /// Calls in flight on any of its generations.
     pub leases: usize,
     /// Calls answered by this generation.
@@ -238,7 +241,7 @@ impl Host {
         };
         let leases: Vec<LeaseStatus> = shared.in_flight(&shared.known()).into_iter().map(|lease| lease.status).collect();
         let opened = shared.opened.lock().clone();
-        let plugin = |generation: &Arc<Generation>| {
+        let plugin = |(generation, config): (&Arc<Generation>, &Arc<Config>)| {
             let (name, counts) = (generation.plugin().to_owned(), generation.counts());
             let phase = standing.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
             PluginStatus {
@@ -246,6 +249,7 @@ impl Host {
                 phase: word(phase),
                 way_back: shared.standing.lock().before(&name),
                 digest: generation.digest().to_owned(),
+                config: config.digest().map(str::to_owned),
                 leases: leases.iter().filter(|lease| lease.plugin == name).count(),
                 requests: counts.requests.load(Relaxed),
                 errors: counts.errors.load(Relaxed),
@@ -262,7 +266,7 @@ impl Host {
             dev: shared.options.dev,
             probe: shared.options.probe == Probe::On,
             epoch: snapshot.epoch(),
-            plugins: snapshot.generations().iter().map(plugin).collect(),
+            plugins: snapshot.generations().iter().zip(snapshot.configs()).map(plugin).collect(),
             held: held.map(|(plugin, mark)| (plugin, mark.held)).collect(),
             leases,
             tasks: shared.services.tasks.list().into_iter().map(TaskStatus::of).collect(),

@@ -119,7 +119,8 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
         from.leaves(epoch);
         background::end(from, shared.options.retire);
         to.enters(epoch);
-        background::begin(to);
+        let member = back.snapshot.member(to.plugin()).filter(|member| member.generation.key() == to.key());
+        member.into_iter().for_each(|member| background::begin(&member.setup()));
     }
     before
 }
@@ -141,6 +142,16 @@ fn rolled_back(shared: &Shared, back: &Back, before: &Snapshot, by: By, reason: 
         }
         if let Err(error) = written {
             shared.services.bus.say(Event::Warning { message: format!("{from}: {error}") });
+        }
+    }
+    for (from, to) in &back.pairs {
+        let digest =
+            |snapshot: &Snapshot| snapshot.member(from.plugin()).and_then(|member| member.config.digest().map(str::to_owned));
+        if shared.options.config.is_some() && digest(before) != digest(&back.snapshot) {
+            let message = format!(
+                "{to} serves with the config that it served with before; what was edited since is taken with the next edit, or `midair reload`"
+            );
+            shared.services.bus.say(Event::Warning { message });
         }
     }
     let code = (by == By::Breach).then_some(Code::Probation);

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use abi_stable::StableAbi;
 
-use super::memory::{Many, Span};
+use super::memory::{Address, Many, Span};
 use super::outcome::Outcome;
 use super::request::Request;
 use super::state::Op;
@@ -70,6 +70,9 @@ pub struct Host {
     pub cancel: unsafe extern "C" fn(context: *const c_void, task: u64),
     /// Done when new requests reach the context's generation no more.
     pub retiring: unsafe extern "C" fn(context: *const c_void) -> Outcome,
+    /// The plugin's config as `Root::configure` made it, null without one; it lives as long as the context.
+    #[sabi(missing_field(option))]
+    pub config: unsafe extern "C" fn(context: *const c_void) -> Address,
 }
 
 impl Host {

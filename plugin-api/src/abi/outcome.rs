@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use abi_stable::StableAbi;
 
-use super::memory::{Held, Many, Owner, Pair, Span, read_pairs};
+use super::memory::{Address, Held, Many, Owner, Pair, Span, read_pairs};
 use super::state::Row;
 use crate::{store, wall};
 
@@ -84,6 +84,18 @@ impl Outcome {
             owner: Owner::NONE,
             poll: None,
         }
+    }
+
+    /// It went well and made this, which stays with this side until the outcome is dropped.
+    #[must_use]
+    pub fn made<T: Send + Sync + 'static>(value: T) -> Self {
+        Self { owner: Owner::of(value), ..Self::done() }
+    }
+
+    /// Where what was [`made`](Self::made) is, for its maker alone; null if it is nothing.
+    #[must_use]
+    pub fn value(&self) -> Address {
+        Address(self.owner.data())
     }
 
     /// A future of the maker, to be polled with `poll`; without one, what a poll answers that isn't done.

@@ -187,6 +187,10 @@ pub struct Root {
     /// Lets the host count what the library leaves in the process. The first function that is called, and once.
     #[sabi(last_prefix_field)]
     pub attach: unsafe extern "C" fn(census: Census) -> Enrolled,
+    /// Reads the plugin's section of the config, JSON, as the type that it declares: `DONE` with the value, or without one if it declares
+    /// none; `ERROR` with the keys that lead to the place as details, the outermost first; or `PANIC`.
+    #[sabi(missing_field(option))]
+    pub configure: unsafe extern "C" fn(plugin: *const c_void, section: Span) -> Outcome,
 }
 
 impl RootModule for RootRef {
