@@ -29,7 +29,8 @@
 //! - `static` variables start anew with each swap: what must survive belongs into [`Ctx::table`], [`Ctx::cell`] or [`Ctx::counter`].
 //! - A blocking handler blocks one of the host's workers.
 //! - What needs a tokio reactor (reqwest, sqlx, `tokio::time`, ..) needs the feature `tokio`: each generation then has a runtime of its own,
-//!   entered wherever its code runs. Connections that it holds end with the generation.
+//!   entered wherever its code runs. Connections that it holds end with the generation. With tokio's own features `signal`, `process` or
+//!   `full` each generation leaves two descriptors behind, as tokio never closes its pipe for signals.
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
 mod body;

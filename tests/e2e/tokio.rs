@@ -100,7 +100,8 @@ fn a_plugin_with_a_tokio_of_its_own_fetches_asks_a_database_reads_files_and_is_s
     let artifacts = two("own-tokio", SOURCE, DEPENDENCIES, folder.path());
     let path = folder.path().join("libserved.so");
     project::save(&path, &artifacts[0]);
-    let mut midair = Launch::run(&[&path]).start();
+    // Committed after its first answer: so there is something to go back to.
+    let mut midair = Launch::run(&[&path]).arg("--probation").arg("0").arg("--probation-requests").arg("1").start();
     midair.published();
     works(&midair, "one");
     project::save(&path, &artifacts[1]);
