@@ -18,6 +18,7 @@ use crate::entry::told;
 use crate::event::Event;
 use crate::generation::Generation;
 use crate::lease::{Lease, Named};
+use crate::logs;
 use crate::route::Found;
 use crate::seed::{self, Bug};
 use crate::snapshot::{Snapshot, Target};
@@ -41,6 +42,7 @@ impl Call {
     pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
         // Between two requests no plugin's frame is on this stack.
         census::visit();
+        logs::visit();
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.services().leases, named);

@@ -416,13 +416,28 @@ mod tests {
     use crate::event::Bus;
     use crate::generation::{Ended, Identity, Services};
     use crate::lease::Leases;
+    use crate::logs::Logs;
 
     /// A host's services, and what its reaper would hear.
     pub(super) fn services() -> (Arc<Services>, Receiver<Ended>) {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
         let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
-        (Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper }), ended)
+        (
+            Arc::new(Services {
+                store,
+                logs: Logs::of_probe(bus.clone()),
+                bus,
+                leases,
+                dev: false,
+                probe: false,
+                frames,
+                functions,
+                alarms,
+                reaper,
+            }),
+            ended,
+        )
     }
 
     pub(super) fn generation(plugin: &str, number: u64, services: &Arc<Services>) -> Arc<Generation> {

@@ -52,6 +52,9 @@ pub mod abi;
 #[expect(unsafe_code, reason = "stands in for the system's functions of threads and thread-locals")]
 pub mod census;
 #[doc(hidden)]
+#[expect(unsafe_code, reason = "the only caller of the functions by which a host hears what is logged")]
+pub mod logs;
+#[doc(hidden)]
 pub mod manifest;
 #[doc(hidden)]
 #[expect(unsafe_code, reason = "abi_stable's header and root")]

@@ -31,7 +31,7 @@ Examples:
   midair status                     what serves, and what became of the last changes
 
 Environment:
-  MIDAIR_LOG          how much the host logs about itself to stderr, such as debug [default: warn]
+  MIDAIR_LOG          the same as --log
   MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes
   NO_COLOR            set it for output without colours"
 )]
@@ -82,6 +82,15 @@ What is replaced is held: the same bytes don't come back by themselves. Other by
     Rollback(Rollback),
     /// Ask a running host to look again for changes
     Reload(Reload),
+    /// Show or change what of the logs is told, while the host runs
+    #[command(after_help = "\
+Examples:
+  midair log                          what holds now
+  midair log info,shop=debug          more of the plugin shop
+  midair log warn,shop::cart=trace    all of one of its modules, and warnings
+
+Of the host itself `midair::` is told on its stderr, of plugins all is an event. A filter that makes no sense changes nothing.")]
+    Log(Log),
 }
 
 /// What `midair dev` takes.
@@ -145,6 +154,9 @@ pub struct Serve {
     /// Tell what happens as JSON, one object a line, and keep all else from stdout
     #[arg(long)]
     pub json: bool,
+    /// What of the logs is told, such as info,shop=debug [default: info,midair::=warn]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
     /// Folder for private copies and the lock [default: in the target folder for dev, else ~/.local/state/midair]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -263,6 +275,17 @@ pub struct Reload {
     /// Take what is there even if nothing changed
     #[arg(long)]
     pub force: bool,
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// What `midair log` takes.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// What is to hold from now on: LEVEL or TARGET=LEVEL, comma between several [default: show what holds]
+    #[arg(value_name = "FILTER")]
+    pub filter: Option<String>,
     /// Which host.
     #[command(flatten)]
     pub client: Client,

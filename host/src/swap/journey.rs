@@ -204,7 +204,7 @@ impl Journey {
             dev: options.dev,
             deadline: options.deadline,
         };
-        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.bus));
+        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.logs));
         if seed::is(Bug::ProbeIgnored) { Ok(()) } else { tried }
     }
 

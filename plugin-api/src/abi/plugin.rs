@@ -8,6 +8,7 @@ use abi_stable::package_version_strings;
 use abi_stable::sabi_types::VersionStrings;
 
 use super::host::Context;
+use super::logs::Logs;
 use super::memory::{Address, Many, Owner, Pair, Span};
 use super::outcome::{Outcome, Waker};
 use super::request::Request;
@@ -185,6 +186,12 @@ pub struct Root {
     /// Lets the host count what the library leaves in the process. The first function that is called, and once.
     #[sabi(last_prefix_field)]
     pub attach: unsafe extern "C" fn(census: Census) -> Enrolled,
+    /// Says where what the library logs goes. Called once, before `build`.
+    #[sabi(missing_field(option))]
+    pub log_to: unsafe extern "C" fn(logs: Logs),
+    /// Another filter holds: what is wanted is asked anew.
+    #[sabi(missing_field(option))]
+    pub refilter: extern "C" fn(),
 }
 
 impl RootModule for RootRef {
