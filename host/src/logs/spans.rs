@@ -60,7 +60,8 @@ impl Spans {
     /// One holder less; `true` if it was the last.
     pub(super) fn let_go(&self, number: u64) -> bool {
         let mut shard = self.shard(number).lock();
-        if !shard.get(&number).is_some_and(|open| open.holders.fetch_sub(1, Ordering::AcqRel) == 1) {
+        let is_last = shard.get(&number).is_some_and(|open| open.holders.fetch_sub(1, Ordering::AcqRel) == 1);
+        if !is_last {
             return false;
         }
         let closed = shard.remove(&number);

@@ -177,3 +177,62 @@ impl<'a> Values<'a> {
         with(&fields.value_set_all(&all));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sites::{self, Said};
+    use super::*;
+
+    #[derive(Default)]
+    struct Shown(Vec<String>);
+
+    impl field::Visit for Shown {
+        fn record_error(&mut self, field: &field::Field, value: &(dyn Error + 'static)) {
+            self.0.push(format!("{field}: {value} <- {:?}", value.source()));
+        }
+
+        fn record_debug(&mut self, field: &field::Field, value: &dyn Debug) {
+            self.0.push(format!("{field}={value:?}"));
+        }
+    }
+
+    fn shown(fields: &[&str], values: &[(u32, u32, u64, u64)], text: &str) -> Vec<String> {
+        let (name, target, file, module) = ("n", "values", "", "");
+        let site = sites::find(Said { is_span: true, level: 3, name, target, file, module, line: 0, fields: fields.to_vec() });
+        let value = |&(field, kind, bits, len)| Value { field, kind, bits, len };
+        let values: Vec<Value> = values.iter().map(value).collect();
+        let (mut shown, speaker) = (Shown::default(), Speaker { plugin: "shop", generation: 7, pid: 1, swaps: 2 });
+        Values { values: &values, text }.lend(site, Some(speaker), |values| values.record(&mut shown));
+        shown.0
+    }
+
+    #[test]
+    fn values_come_as_what_they_were_with_who_said_them() {
+        let values = [
+            (0, Value::SIGNED, u64::MAX, 0),
+            (1, Value::FLOAT, 1.5_f64.to_bits(), 0),
+            (2, Value::BOOL, 1, 0),
+            (3, Value::STRING, 0, 2),
+            (4, Value::TEXT, 2, 2),
+            (5, Value::ERROR, 4, 1),
+            (5, Value::CAUSE, 5, 1),
+        ];
+        let expected =
+            ["a=-1", "b=1.5", "c=true", "d=\"ab\"", "e=cd", "f: x <- Some(y)", "midair.plugin=\"shop\"", "midair.generation=7"];
+        assert_eq!(shown(&["a", "b", "c", "d", "e", "f"], &values, "abcdxy"), expected);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_passed_over() {
+        let values = [
+            (7, Value::BOOL, 1, 0),
+            (1, Value::BOOL, 1, 0),
+            (0, 99, 1, 0),
+            (0, Value::CAUSE, 0, 1),
+            (0, Value::STRING, 1, 1),
+            (0, Value::STRING, u64::MAX, u64::MAX),
+        ];
+        let expected = ["a=\"\"", "midair.plugin=\"shop\"", "midair.generation=7"];
+        assert_eq!(shown(&["a"], &values, "ä"), expected);
+    }
+}
