@@ -147,7 +147,9 @@ mod tests {
         }
         let wire = gathered.wire();
         // SAFETY: `gathered` is alive.
-        let (values, text) = unsafe { (wire.values.items(), wire.text.text()) };
+        let values = unsafe { wire.values.items() };
+        // SAFETY: as above.
+        let text = unsafe { wire.text.text() };
         assert_eq!((values.len(), text), (40, expected.as_str()));
         let last = values[39];
         assert_eq!((last.field, last.kind, &text[last.bits as usize..]), (39, Value::TEXT, &*format!("39{}", "x".repeat(39))));
