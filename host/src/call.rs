@@ -21,6 +21,7 @@ use crate::entry::{HandlerInfo, told};
 use crate::event::Event;
 use crate::generation::Generation;
 use crate::lease::{Lease, Named};
+use crate::logs;
 use crate::route::Found;
 use crate::seed::{self, Bug};
 use crate::snapshot::{Setup, Snapshot, Target};
@@ -48,6 +49,7 @@ impl Call {
     pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
         // Between two requests no plugin's frame is on this stack.
         census::visit();
+        logs::visit();
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.services().leases, named);

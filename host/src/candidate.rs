@@ -65,9 +65,13 @@ impl Maker {
             let reason = "the system's loader gave a library that was opened before";
             return Err(Error::rejected(Code::Sym, Stage::Load, name, reason).help("this is a fault in midair: please report it"));
         }
-        let subject = name.clone();
+        let (subject, number, logs) = (name.clone(), identity.number, Arc::clone(&self.services.logs));
+        let build = move || {
+            library.log_to(&logs, &subject, number);
+            Plugin::build(library, &subject)
+        };
         let code = attempt
-            .time(Stage::Init, || within("midair-build", deadline, move || Plugin::build(library, &subject)))
+            .time(Stage::Init, || within("midair-build", deadline, build))
             .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;
         Ok(Generation::candidate(identity, code, Arc::clone(&self.services)))
     }

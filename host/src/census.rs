@@ -142,6 +142,11 @@ fn settle() {
     }
 }
 
+/// Whether this thread does its last: other thread-locals may be gone.
+pub(crate) fn is_ending() -> bool {
+    HERE.with_borrow(|here| here.is_ending)
+}
+
 fn end() {
     HERE.with_borrow_mut(|here| here.is_ending = true);
     run(|_| true);

@@ -12,6 +12,7 @@ use crate::census::Census;
 use crate::error::{Code, Error, Result, Stage};
 use crate::frames::Module;
 use crate::library::Library;
+use crate::logs::Source;
 
 /// What calls a handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,6 +135,12 @@ impl Plugin {
     #[must_use]
     pub(crate) fn census(&self) -> &Arc<Census> {
         self.library.census()
+    }
+
+    /// Its way into the host's log, if it has one.
+    #[must_use]
+    pub(crate) fn logs(&self) -> Option<&Arc<Source>> {
+        self.library.logs()
     }
 
     /// Runs its `init` hook to the end, on this thread.

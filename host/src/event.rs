@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Code, Stage};
 use crate::marks::By;
@@ -102,8 +103,8 @@ pub enum Event {
     WorkersBusy { handlers: Vec<String> },
     /// A request worker is free again.
     WorkersFree,
-    /// A line that a plugin logged.
-    Log { plugin: String, generation: u64, level: String, message: String },
+    /// A line that a plugin logged: with its `Ctx`, with `tracing` or with `log`.
+    Log(Box<Line>),
     /// Something that its reader should know and need not act on at once.
     Warning { message: String },
     /// The host was asked to end and lets requests finish.
@@ -117,6 +118,43 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         help: Option<String>,
     },
+}
+
+/// A line that a plugin logged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are the words of the contract with scripts")]
+pub struct Line {
+    pub plugin: String,
+    pub generation: u64,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+    /// What filters go by: the module's path, unless the line says otherwise.
+    pub target: String,
+    pub message: String,
+    /// By name; what is neither number nor truth is text.
+    pub fields: Map<String, Value>,
+    /// What it lies in, the outermost first.
+    pub spans: Vec<LineSpan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// The host's process.
+    pub pid: u64,
+    /// How many publishes and rollbacks there were.
+    pub swaps: u64,
+}
+
+/// A span that a line lies in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the fields are the words of the contract with scripts")]
+pub struct LineSpan {
+    pub name: String,
+    pub fields: Map<String, Value>,
 }
 
 type Listener = Box<dyn FnMut(&Arc<Event>) -> bool + Send>;

@@ -20,6 +20,7 @@ use crate::entry::{HandlerInfo, Plugin};
 use crate::event::{Bus, Event};
 use crate::frames::Namer;
 use crate::lease::Leases;
+use crate::logs::Logs;
 use crate::probation::{Counts, Verdict};
 use crate::seed::{self, Bug};
 use crate::stage::Staged;
@@ -31,6 +32,8 @@ pub(crate) struct Services {
     pub store: Memory,
     /// Where plugins' log lines and failures are told.
     pub bus: Bus,
+    /// Where what plugins log goes.
+    pub logs: Arc<Logs>,
     /// All calls in flight.
     pub leases: Arc<Leases>,
     /// Whether error texts may reach clients.
@@ -312,6 +315,7 @@ impl Generation {
 
     /// It serves from this epoch on.
     pub(crate) fn enters(&self, epoch: u64) {
+        self.services.logs.swapped(epoch);
         self.served.lock().0.push((epoch, None));
         self.published.get_or_init(Instant::now);
         *self.retiring.lock() = Arc::default();
@@ -339,6 +343,7 @@ impl Generation {
 
     /// It doesn't serve from this epoch on.
     pub(crate) fn leaves(&self, epoch: u64) {
+        self.services.logs.swapped(epoch);
         if let Some((_, to)) = self.served.lock().0.last_mut() {
             to.get_or_insert(epoch);
         }

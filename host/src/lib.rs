@@ -21,6 +21,10 @@ pub mod event;
 pub mod probe;
 pub mod swap;
 
+// What plugins say.
+#[expect(unsafe_code, reason = "the functions by which plugins log")]
+pub mod logs;
+
 // From file to code.
 mod candidate;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]

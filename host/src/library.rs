@@ -4,7 +4,7 @@
 
 use std::ffi::{c_int, c_void};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use abi_stable::library::{AbiHeaderRef, LibHeader};
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
@@ -14,6 +14,7 @@ use crate::census::Census;
 use crate::error::{Code, Error, Result, Stage};
 use crate::frames::Module;
 use crate::layout;
+use crate::logs::{Logs, Source};
 
 #[cfg(midair_seeded)]
 static HANDLES: parking_lot::Mutex<Vec<(usize, Handle)>> = parking_lot::Mutex::new(Vec::new());
@@ -31,6 +32,7 @@ pub(crate) struct Library {
     address: usize,
     module: Arc<Module>,
     census: Arc<Census>,
+    logs: OnceLock<Arc<Source>>,
 }
 
 impl Opened {
@@ -82,7 +84,7 @@ impl Opened {
         let root = unsafe { header.unchecked_layout::<RootRef>() }
             .map_err(|error| rejected(Code::Sym, "its root can't be made".to_owned()).caused_by(error.to_string()))?;
         let census = Census::attach(root);
-        Ok(Library { root, address: std::ptr::from_ref(header) as usize, module: Arc::new(module), census })
+        Ok(Library { root, address: std::ptr::from_ref(header) as usize, module: Arc::new(module), census, logs: OnceLock::new() })
     }
 }
 
@@ -116,11 +118,23 @@ impl Library {
     pub(crate) fn census(&self) -> &Arc<Census> {
         &self.census
     }
+
+    /// Lets it log as this generation of the plugin, from before its first function is called.
+    pub(crate) fn log_to(&self, logs: &Arc<Logs>, plugin: &str, generation: u64) {
+        self.logs.get_or_init(|| logs.attach(self.root, plugin, generation));
+    }
+
+    /// Its way into the log, if it has one.
+    #[must_use]
+    pub(crate) fn logs(&self) -> Option<&Arc<Source>> {
+        self.logs.get()
+    }
 }
 
 impl Drop for Library {
     /// Everything that could call it was dropped before, so what waits for that may go.
     fn drop(&mut self) {
+        self.logs.get().into_iter().for_each(|logs| logs.close());
         self.census.close();
     }
 }

@@ -21,7 +21,7 @@ use crate::background;
 use crate::body::{self, Body};
 use crate::call::{Answer, Call};
 use crate::config::Config;
-use crate::event::Event;
+use crate::entry::Plugin;
 use crate::generation::Ask;
 use crate::slot::Slot;
 
@@ -78,19 +78,14 @@ unsafe extern "C" fn identity(context: *const c_void) -> abi::Identity {
     abi::Identity { plugin: Span::of(generation.plugin().as_bytes()), generation: generation.number(), flags }
 }
 
-/// How many characters of a log line are kept.
-const LONGEST_LINE: usize = 16 << 10;
-
 unsafe extern "C" fn log(context: *const c_void, level: u32, message: Span) {
     // SAFETY: the plugin passes a context that it holds.
     let generation = unsafe { read(context) }.generation();
     // SAFETY: the plugin keeps the message during the call.
-    let message: String = unsafe { message.text() }.chars().take(LONGEST_LINE).collect();
-    let level = ["error", "warn", "info", "debug"].get(level.saturating_sub(1) as usize).copied().unwrap_or("trace");
-    let (plugin, number) = (generation.plugin().to_owned(), generation.number());
-    let _ = wall::guard(|| {
-        generation.services().bus.say(Event::Log { plugin, generation: number, level: level.to_owned(), message });
-    });
+    let message = unsafe { message.text() };
+    if let Some(logs) = generation.code().and_then(Plugin::logs) {
+        logs.say(level, message);
+    }
 }
 
 unsafe extern "C" fn state(context: *const c_void, ops: Many<abi::Op>) -> Outcome {

@@ -442,6 +442,7 @@ mod tests {
     use crate::event::Bus;
     use crate::generation::{Ended, Identity, Services};
     use crate::lease::Leases;
+    use crate::logs::Logs;
     use crate::tasks::Tasks;
 
     /// A host's services, and what its reaper would hear.
@@ -451,7 +452,20 @@ mod tests {
         let frames = crate::frames::Namer::without_names(bus.clone());
         let (tasks, front) = (Tasks::new(), OnceLock::new());
         (
-            Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper, tasks, front }),
+            Arc::new(Services {
+                store,
+                logs: Logs::of_probe(bus.clone()),
+                bus,
+                leases,
+                dev: false,
+                probe: false,
+                frames,
+                functions,
+                alarms,
+                reaper,
+                tasks,
+                front,
+            }),
             ended,
         )
     }

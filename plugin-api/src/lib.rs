@@ -18,6 +18,13 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Logs
+//!
+//! What a plugin logs with the crates `tracing` and `log` arrives at the host, with the name of the plugin and the number of the generation; so does
+//! [`Ctx::info`]. What the host's filter leaves out costs next to nothing, and the filter can be changed while the plugin runs. A plugin sets no
+//! subscriber and no logger of its own: the host's are there before its function runs. Spans are best entered by `Instrument` in async handlers. In unit tests
+//! nobody listens, unless the test sets a subscriber. The feature `tracing`, on by default, can be turned off.
+//!
 //! # Limitations
 //!
 //! - A panic in a handler is a 500 for that request. An abort, a segmentation fault, a stack overflow, a panic while another one unwinds, or
@@ -60,6 +67,9 @@ pub mod abi;
 #[doc(hidden)]
 #[expect(unsafe_code, reason = "stands in for the system's functions of threads and thread-locals")]
 pub mod census;
+#[doc(hidden)]
+#[expect(unsafe_code, reason = "the only caller of the functions by which a host hears what is logged")]
+pub mod logs;
 #[doc(hidden)]
 pub mod manifest;
 #[doc(hidden)]

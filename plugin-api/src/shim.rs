@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::plugin::{Check, Handle, Hook, Plugin, Reply};
 use crate::request::Request;
 use crate::runtime::{self, Runtime};
-use crate::{census, task, wall};
+use crate::{census, logs, task, wall};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
@@ -183,5 +183,5 @@ fn run(hook: impl FnOnce() -> Result<()>) -> Outcome {
 /// The root of a plugin with this manifest and constructor, for `export!`.
 #[must_use]
 pub const fn root(manifest: extern "C" fn() -> Span, build: extern "C" fn() -> Built) -> Root {
-    Root { manifest, build, init, attach: census::attach, configure }
+    Root { manifest, build, init, attach: census::attach, configure, log_to: logs::log_to, refilter: logs::refilter }
 }

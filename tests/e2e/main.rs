@@ -14,6 +14,7 @@ mod fifty_edits;
 mod foreign;
 mod http;
 mod load;
+mod logs;
 mod panics;
 mod probe;
 mod rollback;

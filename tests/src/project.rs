@@ -93,9 +93,18 @@ impl Project {
             let line = workspace.lines().find(|line| line.split(' ').next() == Some(name));
             line.unwrap_or_else(|| panic!("the workspace says nothing of {name}")).to_owned()
         };
-        let inherited = |line: &str| match line.strip_suffix(" = { workspace = true, optional = true }") {
-            Some(name) => optional(&from_workspace(name)),
-            None => line.strip_suffix(".workspace = true").map_or_else(|| line.to_owned(), from_workspace),
+        let inherited = |line: &str| match (line.strip_suffix(".workspace = true"), line.split_once(" = { workspace = true, ")) {
+            (Some(name), _) => from_workspace(name),
+            (None, None) => line.to_owned(),
+            // What is said beside is added to what the workspace says.
+            (None, Some((name, more))) => {
+                let said = from_workspace(name);
+                let (_, said) = said.split_once(" = ").unwrap_or_default();
+                let said = said
+                    .strip_prefix("{ ")
+                    .map_or_else(|| format!("version = {said}"), |said| said.trim_end_matches(" }").to_owned());
+                format!("{name} = {{ {said}, {more}")
+            }
         };
         let manifest = repository::read("plugin-api/Cargo.toml");
         // Neither its tests nor its lints matter here.
@@ -267,14 +276,6 @@ fn manifest(name: &str, more: &str) -> String {
          midair-plugin = {{ path = {:?} }}\nserde = {{ version = \"1\", features = [\"derive\"] }}\nserde_json = \"1\"\n{more}",
         repository::root().join("plugin-api")
     )
-}
-
-/// A line of dependencies as one that is optional.
-fn optional(line: &str) -> String {
-    match line.split_once(" = ") {
-        Some((name, version)) if version.starts_with('"') => format!("{name} = {{ version = {version}, optional = true }}"),
-        _ => line.replacen('{', "{ optional = true,", 1),
-    }
 }
 
 /// Writes a file by rename, with the folders above it.

@@ -31,7 +31,7 @@ Examples:
   midair status                     what serves, and what became of the last changes
 
 Environment:
-  MIDAIR_LOG          how much the host logs about itself to stderr, such as debug [default: warn]
+  MIDAIR_LOG          the same as --log
   MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes
   NO_COLOR            set it for output without colours"
 )]
@@ -82,6 +82,15 @@ What is replaced is held: the same bytes don't come back by themselves. Other by
     Rollback(Rollback),
     /// Ask a running host to look again for changes
     Reload(Reload),
+    /// Show or change what of the logs is told, while the host runs
+    #[command(after_help = "\
+Examples:
+  midair log                          what holds now
+  midair log info,shop=debug          more of the plugin shop
+  midair log warn,shop::cart=trace    all of one of its modules, and warnings
+
+Of the host itself `midair::` is told on its stderr, of plugins all is an event. A filter that makes no sense changes nothing.")]
+    Log(Log),
 }
 
 /// What `midair dev` takes.
@@ -145,6 +154,9 @@ pub struct Serve {
     /// Tell what happens as JSON, one object a line, and keep all else from stdout
     #[arg(long)]
     pub json: bool,
+    /// What of the logs is told, such as info,shop=debug [default: info,midair::=warn]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
     /// Folder for private copies and the lock [default: in the target folder for dev, else ~/.local/state/midair]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -274,6 +286,17 @@ pub struct Reload {
     pub client: Client,
 }
 
+/// What `midair log` takes.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// What is to hold from now on: LEVEL or TARGET=LEVEL, comma between several [default: show what holds]
+    #[arg(value_name = "FILTER")]
+    pub filter: Option<String>,
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// Where the admin listener is, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAddr {
@@ -395,13 +418,13 @@ mod tests {
         check(
             "midair dev",
             &expect![
-                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
+                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
             ],
         );
         check(
             "midair dev a b --features x,y --listen 8080 --admin off -- --offline -v",
             &expect![[
-                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
+                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, log: None, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
             ]],
         );
         check(
@@ -416,7 +439,7 @@ mod tests {
         check(
             "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0 --step-timeout 0.5 --no-probe",
             &expect![[
-                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, retire_timeout: 30s, no_probe: true, most_libraries: None, workers: None } })"#
+                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, retire_timeout: 30s, no_probe: true, most_libraries: None, workers: None } })"#
             ]],
         );
     }

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -82,6 +83,26 @@ pub fn rollback(ask: &Client, which: Option<&Which>) -> Result<()> {
 pub fn reload(ask: &Client, force: bool) -> Result<()> {
     let body = once(ask, Method::POST, if force { "/reload?force" } else { "/reload" })?;
     print(if ask.json { &body } else { "accepted: the host looks again; `midair events` tells what comes of it" })
+}
+
+/// `midair log`: what of the logs is told, or is to be told from now on.
+///
+/// # Errors
+///
+/// No host answers, or it refuses.
+pub fn log(ask: &Client, filter: Option<&str>) -> Result<()> {
+    let body = match filter {
+        None => once(ask, Method::GET, "/log")?,
+        Some(filter) => {
+            let filter = utf8_percent_encode(filter, NON_ALPHANUMERIC);
+            once(ask, Method::POST, &format!("/log?filter={filter}"))?
+        }
+    };
+    if ask.json {
+        return print(&body);
+    }
+    let told = serde_json::from_str::<serde_json::Value>(&body).map_err(|error| odd_answer("/log").caused_by(error))?;
+    print(told["filter"].as_str().ok_or_else(|| odd_answer("/log"))?)
 }
 
 /// `midair events`: what the host remembers and then all that happens, until it ends, nobody reads, or a signal comes.

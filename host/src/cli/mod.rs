@@ -7,20 +7,20 @@
 pub mod args;
 pub mod client;
 mod data;
+mod lines;
 pub mod outlet;
 pub mod render;
 pub mod serve;
 mod signals;
 pub mod table;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{Action, Cli};
-use crate::error::{Code, Error};
+use self::lines::Adjustable;
+use crate::error::{Code, Error, Result};
 use crate::exit;
 
 /// Does what the command line asks for, and ends the process: 0 when it went well, 1 when it couldn't start, 2 for wrong usage.
@@ -28,16 +28,8 @@ use crate::exit;
 /// The process ends without unwinding: plugin code may be stuck on threads that nobody can join.
 pub fn main() -> ! {
     let cli = Cli::parse();
-    show_own_diagnostics();
-    let outcome = match cli.action {
-        Action::Dev(dev) => serve::dev(dev),
-        Action::Run(run) => serve::run(run),
-        Action::Status(ask) => client::status(&ask),
-        Action::Generations(ask) => client::generations(&ask),
-        Action::Events(ask) => client::events(&ask),
-        Action::Rollback(rollback) => client::rollback(&rollback.client, rollback.which.as_ref()),
-        Action::Reload(reload) => client::reload(&reload.client, reload.force),
-    };
+    let filter = log(&cli.action);
+    let outcome = filter.and_then(|filter| act(cli.action, filter));
     let status = match outcome {
         Ok(()) => 0,
         Err(error) => {
@@ -49,13 +41,35 @@ pub fn main() -> ! {
     exit::now(status)
 }
 
+fn act(action: Action, filter: Adjustable) -> Result<()> {
+    match action {
+        Action::Dev(dev) => serve::dev(dev, filter),
+        Action::Run(run) => serve::run(run, filter),
+        Action::Status(ask) => client::status(&ask),
+        Action::Generations(ask) => client::generations(&ask),
+        Action::Events(ask) => client::events(&ask),
+        Action::Rollback(rollback) => client::rollback(&rollback.client, rollback.which.as_ref()),
+        Action::Reload(reload) => client::reload(&reload.client, reload.force),
+        Action::Log(log) => client::log(&log.client, log.filter.as_deref()),
+    }
+}
+
 fn exit_status(error: &Error) -> i32 {
     if error.code() == Code::Usage { 2 } else { 1 }
 }
 
-/// The host's own log goes to stderr, `MIDAIR_LOG` chooses how much of it; events go elsewhere.
-fn show_own_diagnostics() {
-    let filter = EnvFilter::builder().with_env_var("MIDAIR_LOG").with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    let color = render::color_wanted(io::stderr().is_terminal());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
+/// Takes what is logged, by the filter that was asked for.
+fn log(action: &Action) -> Result<Adjustable> {
+    let said = match action {
+        Action::Dev(dev) => dev.serve.log.as_ref(),
+        Action::Run(run) => run.serve.log.as_ref(),
+        _ => None,
+    };
+    let by_environment = std::env::var("MIDAIR_LOG").ok().filter(|filter| !filter.is_empty());
+    let (source, filter) = match (said, &by_environment) {
+        (Some(filter), _) => ("--log", filter.as_str()),
+        (None, Some(filter)) => ("MIDAIR_LOG", filter.as_str()),
+        (None, None) => ("", lines::DEFAULT),
+    };
+    lines::take(filter).map_err(|wrong| Error::fatal(Code::Usage, source, wrong))
 }

@@ -7,9 +7,10 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 
 use owo_colors::{OwoColorize, Style};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Stage};
-use crate::event::{Event, Phases};
+use crate::event::{Event, Line, Phases};
 use crate::marks::By;
 
 /// How many of a panic's functions are shown, the innermost first; the event has all of them.
@@ -100,9 +101,7 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             let head = format!("{} {handler} of {plugin} {generation} failed, its request got an error", paint.bad("error:"));
             story(&head, &[error], None)
         }
-        Event::Log { plugin, generation, level, message } => {
-            format!("{} {}", paint.faint(&format!("{plugin} {generation} {}:", level.to_lowercase())), indented(message))
-        }
+        Event::Log(said) => logged(said, &paint),
         Event::WorkersBusy { handlers } => {
             format!("{} every worker is inside a handler, new requests wait: {}", paint.alert("warning:"), handlers.join(", "))
         }
@@ -117,6 +116,30 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         // The times of a build are told when it is live, and that old requests are over when they were said to go on; both only add noise.
         Event::Built { .. } | Event::Retired { .. } | Event::Drained { .. } | Event::Committed { .. } => return None,
     })
+}
+
+/// A line of a plugin's: whose, in which spans, the words, the fields. The target is told where it isn't the plugin's own.
+fn logged(said: &Line, paint: &Paint) -> String {
+    let Line { plugin, generation, level, target, message, fields, spans, .. } = said;
+    let mut head = format!("{plugin} {generation} {}", level.to_lowercase());
+    let own = plugin.replace('-', "_");
+    if !target.is_empty() && target.split("::").next() != Some(&own) {
+        let _ = write!(head, " {}", indented(target));
+    }
+    for span in spans {
+        let _ = write!(head, " {}{}", indented(&span.name), shown(&span.fields, "{", "}"));
+    }
+    let mut text = indented(message);
+    text.push_str(&shown(fields, if message.is_empty() { "" } else { " " }, ""));
+    format!("{} {text}", paint.faint(&format!("{head}:")))
+}
+
+fn shown(fields: &Map<String, Value>, before: &str, after: &str) -> String {
+    if fields.is_empty() {
+        return String::new();
+    }
+    let all: Vec<_> = fields.iter().map(|(name, value)| format!("{}={}", indented(name), indented(&value.to_string()))).collect();
+    format!("{before}{}{after}", all.join(" "))
 }
 
 /// A fatal error with its causes and the way out, as main prints it.
@@ -325,6 +348,14 @@ mod tests {
                       caused by: no such cart"#]],
             ),
             (r#"{"event":"log","plugin":"shop","generation":7,"level":"INFO","message":"hello"}"#, expect!["shop 7 info: hello"]),
+            (
+                r#"{"event":"log","plugin":"my-shop","generation":7,"level":"debug","target":"my_shop::cart","message":"sold","fields":{"id":7,"to":"a b"},"spans":[{"name":"request","fields":{"path":"/"}},{"name":"pay"}],"pid":1,"swaps":2}"#,
+                expect![[r#"my-shop 7 debug request{path="/"} pay: sold id=7 to="a b""#]],
+            ),
+            (
+                r#"{"event":"log","plugin":"shop","generation":7,"level":"info","target":"hyper::proto","message":"","fields":{"id":7}}"#,
+                expect!["shop 7 info hyper::proto: id=7"],
+            ),
             (r#"{"event":"warning","message":"look"}"#, expect!["warning: look"]),
             (
                 r#"{"event":"stopping","signal":"SIGINT","in_flight":2}"#,

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::args::{AdminAddr, Dev, Run, Serve};
 use super::data::{self, Data};
+use super::lines::{self, Adjustable};
 use super::outlet::{Form, Outlet};
 use super::signals::Signals;
 use crate::build::{self, Project};
@@ -37,7 +38,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// # Errors
 ///
 /// What kept the host from starting, or from going on.
-pub fn dev(args: Dev) -> Result<()> {
+pub(super) fn dev(args: Dev, filter: Adjustable) -> Result<()> {
     let Dev { paths, release, profile, features, serve, cargo_args } = args;
     telling(serve.json, |outlet| {
         let color = outlet.form() == Form::Human { color: true };
@@ -45,7 +46,8 @@ pub fn dev(args: Dev) -> Result<()> {
         let beside_the_build = || project.target().map(|target| target.join("midair/data"));
         let folder = serve.data.clone().or_else(beside_the_build).unwrap_or_else(|| PathBuf::from("target/midair/data"));
         let config = project.root().map(|root| root.join("midair.toml"));
-        let mode = Mode { generation_header: true, options: swap::Options { config, ..swap::Options::development("") } };
+        let options = swap::Options { config, ..swap::Options::development("") };
+        let mode = Mode { generation_header: true, options, filter };
         let plugins = project.plugins().len();
         host(&serve, folder, mode, plugins, outlet, |host, commands| crate::dev::run(host, project, commands))
     })
@@ -56,7 +58,7 @@ pub fn dev(args: Dev) -> Result<()> {
 /// # Errors
 ///
 /// What kept the host from starting, or from going on.
-pub fn run(args: Run) -> Result<()> {
+pub(super) fn run(args: Run, filter: Adjustable) -> Result<()> {
     let Run { artifacts, trust_owner, allow_library, generation_header, serve, .. } = args;
     telling(serve.json, |outlet| {
         let mut named = BTreeSet::new();
@@ -66,7 +68,8 @@ pub fn run(args: Run) -> Result<()> {
         let folder = serve.data.clone().map_or_else(|| data::of_user(|name| std::env::var_os(name)), Ok)?;
         let trust = swap::Trust::Strict { owners: trust_owner };
         let allow_libraries = (!allow_library.is_empty()).then_some(allow_library);
-        let mode = Mode { generation_header, options: swap::Options { trust, allow_libraries, ..swap::Options::new("") } };
+        let options = swap::Options { trust, allow_libraries, ..swap::Options::new("") };
+        let mode = Mode { generation_header, options, filter };
         let plugins = artifacts.len();
         host(&serve, folder, mode, plugins, outlet, |host, commands| crate::run::run(host, artifacts, commands))
     })
@@ -116,6 +119,7 @@ struct Mode {
     generation_header: bool,
     /// All but the folder and what the command line says in both.
     options: swap::Options,
+    filter: Adjustable,
 }
 
 fn host(
@@ -149,6 +153,8 @@ fn host(
     let host = Host::new(options)?;
     host.expect(plugins);
     outlet.listen(host.events());
+    lines::tell(host.events());
+    host.logs().offer(mode.filter);
 
     let (control, commands) = Commands::new();
     let limits = Limits {

@@ -28,6 +28,7 @@ use super::gate::{Gate, Refusal};
 use crate::attempt::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::event::{Bus, Event};
+use crate::logs::Unchanged;
 use crate::swap::{Host, Which};
 
 /// Events that a slow reader of `/events` may fall behind before it is let go. More than the bus remembers, so that a new one gets those.
@@ -151,12 +152,13 @@ fn router(room: Room, gate: Gate) -> Router {
         .route("/events", get(events))
         .route("/rollback", post(rollback))
         .route("/reload", post(reload))
+        .route("/log", get(log).post(refilter))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || {
             refuse(
                 StatusCode::NOT_FOUND,
-                "there is no such page; see /status, /generations, /events, /healthz, /readyz, /reload, /rollback",
+                "there is no such page; see /status, /generations, /events, /log, /healthz, /readyz, /reload, /rollback",
             )
         })
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "this page doesn't take that method"))
@@ -236,6 +238,39 @@ async fn rollback(State(room): State<Room>, from: Result<Query<From>, QueryRejec
     match tokio::task::spawn_blocking(move || room.host.roll_back(&which)).await {
         Ok(record) if record.outcome == Outcome::RolledBack => Json(record).into_response(),
         Ok(record) => refuse(StatusCode::CONFLICT, record.reason.as_deref().unwrap_or_default()),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// What of the logs is told; 404 if this program has no filter that can be changed.
+async fn log(State(room): State<Room>) -> Response {
+    match room.host.logs().filter() {
+        Some(filter) => Json(json!({ "filter": filter })).into_response(),
+        None => refuse(StatusCode::NOT_FOUND, FIXED),
+    }
+}
+
+const FIXED: &str = "this program's filter of logs can't be changed from here";
+
+/// Which filter is to hold.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    filter: String,
+}
+
+/// Lets another filter hold, and answers when all plugins have heard of it: 400 if it makes no sense.
+async fn refilter(State(room): State<Room>, wanted: Result<Query<Wanted>, QueryRejection>) -> Response {
+    let Wanted { filter } = match wanted {
+        Ok(Query(wanted)) => wanted,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
+    };
+    // It waits for the plugins to look again.
+    let changed = tokio::task::spawn_blocking(move || room.host.logs().refilter(&filter).map(|()| filter)).await;
+    match changed {
+        Ok(Ok(filter)) => Json(json!({ "filter": filter })).into_response(),
+        Ok(Err(Unchanged::Unfit(wrong))) => refuse(StatusCode::BAD_REQUEST, &wrong),
+        Ok(Err(Unchanged::Fixed)) => refuse(StatusCode::NOT_FOUND, FIXED),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
@@ -335,6 +370,9 @@ mod tests {
             ("POST /rollback?plugin=shop&to=x", "400 Bad Request", r#"{"error":""#),
             ("POST /rollback?plug=shop", "400 Bad Request", r#"{"error":""#),
             ("GET /rollback", "405 Method Not Allowed", r#"{"error":""#),
+            ("GET /log", "404 Not Found", "can't be changed"),
+            ("POST /log?filter=info", "404 Not Found", "can't be changed"),
+            ("POST /log?level=info", "400 Bad Request", r#"{"error":""#),
             ("GET /reload", "405 Method Not Allowed", r#"{"error":""#),
             ("GET /nowhere", "404 Not Found", r#"{"error":""#),
         ] {

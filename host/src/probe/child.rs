@@ -36,6 +36,7 @@ use crate::frames::Namer;
 use crate::generation::{Generation, Identity, Services, go_live};
 use crate::lease::Leases;
 use crate::library::Opened;
+use crate::logs::Logs;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::{Member, Setup, Snapshot};
@@ -125,6 +126,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let services = Arc::new(Services {
         store: Memory::default(),
         frames: Namer::without_names(bus.clone()),
+        logs: Logs::of_probe(bus.clone()),
         bus,
         leases: Leases::new(),
         dev: order.dev,
@@ -140,6 +142,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let opened = Opened::open(&order.path)?;
     begins(Stage::Check, "comparing its types");
     let library = opened.check()?;
+    library.log_to(&services.logs, &order.plugin, order.number);
     begins(Stage::Init, "its plugin function");
     let code = Plugin::build(library, &order.plugin)?;
     let (selftests, smokes) = (code.selftests().to_vec(), code.smokes().to_vec());
@@ -175,7 +178,7 @@ fn listen(bus: &Bus, wire: &Wire, why: Arc<Mutex<String>>) {
     let wire = wire.clone();
     bus.listen(move |event| {
         match &**event {
-            Event::Log { level, message, .. } => wire.say(&Told::Log { level: level.clone(), message: message.clone() }),
+            Event::Log(line) => wire.say(&Told::Log { level: line.level.clone(), message: line.message.clone() }),
             Event::Failed { error, .. } => why.lock().clone_from(error),
             Event::Panicked { message, location, .. } => *why.lock() = format!("the handler panicked: {message} at {location}"),
             _ => {}

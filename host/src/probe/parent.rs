@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use super::child::MEMORY;
 use super::wire::{Order, Told, line};
 use super::{HOOKED, LINE, MARK, program};
 use crate::error::{Code, Error, Result, Stage};
-use crate::event::{Bus, Event};
+use crate::logs::Logs;
 
 /// What one does about a plugin that hangs while it is opened.
 const CONSTRUCTORS: &str = "a constructor, which is code that runs while the system opens a library, doesn't come to an end";
@@ -51,7 +52,7 @@ pub(crate) fn stand_by() -> Option<Standby> {
 /// # Errors
 ///
 /// What the step found wrong; `E_PROBE` if the child died, ended or hung, or couldn't be started.
-pub(crate) fn try_out(order: &Order, standby: Option<Standby>, bus: &Bus) -> Result<()> {
+pub(crate) fn try_out(order: &Order, standby: Option<Standby>, logs: &Arc<Logs>) -> Result<()> {
     let failed = |reason: String| Error::rejected(Code::Probe, Stage::Probe, &order.plugin, reason);
     if !HOOKED.load(Ordering::Relaxed) {
         return Err(without_hook(order, "this program can't try it"));
@@ -78,7 +79,8 @@ pub(crate) fn try_out(order: &Order, standby: Option<Standby>, bus: &Bus) -> Res
     };
     for (level, message) in std::mem::take(&mut trial.logged) {
         let message = format!("in the probe: {message}");
-        bus.say(Event::Log { plugin: order.plugin.clone(), generation: order.number, level, message });
+        let level = ["error", "warn", "info", "debug"].iter().position(|known| *known == level).map_or(5, |at| at as u32 + 1);
+        logs.tell(&order.plugin, order.number, level, &message);
     }
     Err(refused)
 }

@@ -271,7 +271,7 @@ impl Journey {
             deadline: options.deadline,
             config: self.config.section(&judged.manifest.name),
         };
-        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.bus));
+        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.logs));
         if seed::is(Bug::ProbeIgnored) { Ok(()) } else { tried }
     }
 

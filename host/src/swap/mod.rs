@@ -37,6 +37,7 @@ use crate::frames::Namer;
 use crate::generation::{Ended, Generation, Services};
 use crate::inspect::{code, loaded};
 use crate::lease::Leases;
+use crate::logs::Logs;
 use crate::marks::Marks;
 use crate::probation::Rules;
 use crate::probe::{self, Probe};
@@ -192,6 +193,7 @@ impl Host {
         let services = Arc::new(Services {
             store: Memory::default(),
             bus: bus.clone(),
+            logs: Logs::new(bus.clone(), options.deadline)?,
             leases: Leases::new(),
             dev: options.dev,
             probe: false,
@@ -238,6 +240,12 @@ impl Host {
     #[must_use]
     pub fn events(&self) -> &Bus {
         &self.shared.services.bus
+    }
+
+    /// What plugins log, and how much of it. It reaches the program's own `tracing` subscriber.
+    #[must_use]
+    pub fn logs(&self) -> &Logs {
+        &self.shared.services.logs
     }
 
     /// Answers a request within this process, as the HTTP host would: by the handler that its method and path lead to.

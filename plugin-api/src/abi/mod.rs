@@ -8,6 +8,7 @@
 //! - Kinds are `u32` and an unknown one is refused: no Rust enum crosses.
 
 mod host;
+pub mod logs;
 mod memory;
 mod outcome;
 mod plugin;

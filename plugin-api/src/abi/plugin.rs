@@ -8,6 +8,7 @@ use abi_stable::package_version_strings;
 use abi_stable::sabi_types::VersionStrings;
 
 use super::host::Context;
+use super::logs::Logs;
 use super::memory::{Address, Many, Owner, Pair, Span};
 use super::outcome::{Outcome, Waker};
 use super::request::Request;
@@ -191,6 +192,12 @@ pub struct Root {
     /// none; `ERROR` with the keys that lead to the place as details, the outermost first; or `PANIC`.
     #[sabi(missing_field(option))]
     pub configure: unsafe extern "C" fn(plugin: *const c_void, section: Span) -> Outcome,
+    /// Says where what the library logs goes. Called once, before `build`.
+    #[sabi(missing_field(option))]
+    pub log_to: unsafe extern "C" fn(logs: Logs),
+    /// Another filter holds: what is wanted is asked anew.
+    #[sabi(missing_field(option))]
+    pub refilter: extern "C" fn(),
 }
 
 impl RootModule for RootRef {

@@ -1,0 +1,156 @@
+//! What becomes of what a plugin logs?
+//!
+//! Each library gets a [`Source`], whose functions it calls with callsites, events and spans. They become events and spans of this process's
+//! own `tracing` subscriber, whichever that is: under metadata that is made once for each callsite (`sites`), with the values copied out of
+//! the call (`values`), and in spans of which the plugin has nothing but a number (`spans`). Beside its own fields each has [`PLUGIN`] and
+//! [`GENERATION`], and events [`PID`] and [`SWAPS`].
+//!
+//! What the subscriber doesn't want is left out in the plugin already. `tracing` tells each callsite when that changed, and so a callsite of
+//! ours: then all libraries are asked to look again, on a thread of its own and under a deadline. That thread also takes what is logged while
+//! a thread ends: the subscriber's own thread-locals may be gone there.
+//!
+//! A probe has no subscriber: what is logged there becomes events on its bus, and goes to the host.
+
+mod late;
+mod sites;
+mod source;
+mod spans;
+mod values;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub(crate) use self::source::Source;
+pub(crate) use self::spans::visit;
+use crate::deadline::within;
+use crate::error::Result;
+use crate::event::{Bus, Event};
+
+/// The field of each event and span of a plugin's that has the plugin's name.
+pub const PLUGIN: &str = "midair.plugin";
+/// The field with the number of the generation, a `u64`.
+pub const GENERATION: &str = "midair.generation";
+/// The field of each event of a plugin's with the process's id, a `u64`.
+pub const PID: &str = "midair.pid";
+/// The field with how many publishes and rollbacks there were in this process, a `u64`.
+pub const SWAPS: &str = "midair.swaps";
+
+/// Whether this is of a plugin, and not of the host itself.
+#[must_use]
+pub fn is_of_plugin(metadata: &tracing::Metadata<'_>) -> bool {
+    sites::is_ours(metadata)
+}
+
+/// How many callsites of plugins this process knows; equal ones of all generations are one. It ends at 8,192: events and spans of any more
+/// come under a callsite that says so.
+#[must_use]
+pub fn callsites() -> usize {
+    sites::count()
+}
+
+/// A filter of the program's subscriber that can be changed while it runs.
+pub trait Filter: Send + Sync {
+    /// What holds now, in its own words.
+    fn text(&self) -> String;
+
+    /// Lets another one hold.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with `text`; then the one before still holds.
+    fn replace(&self, text: &str) -> std::result::Result<(), String>;
+}
+
+/// Why there is no other filter now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unchanged {
+    /// The program has no filter that can be changed.
+    Fixed,
+    /// The filter makes no sense; what is wrong with it.
+    Unfit(String),
+}
+
+/// The logs of one host's plugins.
+pub struct Logs {
+    /// Where what is logged becomes events of the host, in a probe.
+    probe: Option<Bus>,
+    bus: Bus,
+    deadline: Duration,
+    swaps: Arc<AtomicU64>,
+    sources: Mutex<Vec<Weak<Source>>>,
+    filter: Mutex<Option<Arc<dyn Filter>>>,
+}
+
+impl Logs {
+    /// Those of a host; `deadline` is for each library that looks again at what is wanted.
+    ///
+    /// # Errors
+    ///
+    /// If the thread can't be started that a process has for them.
+    pub(crate) fn new(bus: Bus, deadline: Duration) -> Result<Arc<Self>> {
+        let logs = Arc::new(Self::of(bus, deadline, false));
+        late::begin(&logs)?;
+        Ok(logs)
+    }
+
+    /// Those of a probe.
+    #[must_use]
+    pub(crate) fn of_probe(bus: Bus) -> Arc<Self> {
+        Arc::new(Self::of(bus, Duration::ZERO, true))
+    }
+
+    fn of(bus: Bus, deadline: Duration, is_probe: bool) -> Self {
+        let probe = is_probe.then(|| bus.clone());
+        Self { probe, bus, deadline, swaps: Arc::default(), sources: Mutex::default(), filter: Mutex::default() }
+    }
+
+    /// There were so many publishes and rollbacks.
+    pub(crate) fn swapped(&self, epoch: u64) {
+        self.swaps.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// Names the filter that [`refilter`](Self::refilter) changes, for whoever asks the admin listener.
+    pub fn offer(&self, filter: impl Filter + 'static) {
+        *self.filter.lock() = Some(Arc::new(filter));
+    }
+
+    /// What holds now, if the program offered a filter.
+    #[must_use]
+    pub fn filter(&self) -> Option<String> {
+        let filter = self.filter.lock().clone();
+        filter.map(|filter| filter.text())
+    }
+
+    /// Lets another filter hold, and returns when every library has heard of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Unchanged`]: then the one before still holds.
+    pub fn refilter(&self, text: &str) -> std::result::Result<(), Unchanged> {
+        let filter = self.filter.lock().clone().ok_or(Unchanged::Fixed)?;
+        filter.replace(text).map_err(Unchanged::Unfit)?;
+        self.look_again();
+        Ok(())
+    }
+
+    /// Has every library ask anew what is wanted. It happens by itself soon after the subscriber's filter changed; this returns when it has
+    /// happened. Code of plugins runs, though none of their authors'.
+    pub fn look_again(&self) {
+        let sources: Vec<Arc<Source>> = {
+            let mut sources = self.sources.lock();
+            sources.retain(|source| source.upgrade().is_some_and(|source| !source.is_closed()));
+            sources.iter().filter_map(Weak::upgrade).collect()
+        };
+        for source in sources {
+            let asked = Arc::clone(&source);
+            if within("midair-refilter", self.deadline, move || asked.look_again()).is_err() {
+                let message = format!("{source}: it didn't come to hear that another filter of logs holds");
+                self.bus.say(Event::Warning { message });
+            }
+        }
+    }
+}

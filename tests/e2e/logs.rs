@@ -1,0 +1,470 @@
+//! Does what a plugin logs arrive, by whatever way it is logged, however often its code was swapped?
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::process::Output;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use bytes::Bytes;
+use midair::attempt::Outcome;
+use midair::event::Event;
+use midair::probe::Probe;
+use midair::swap::{Artifact, Host, Options};
+use midair_tests::host::{Launch, Midair};
+use midair_tests::patience;
+use midair_tests::project::Project;
+use serde_json::{Value, json};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing_subscriber::layer::{Context as Layered, SubscriberExt};
+use tracing_subscriber::{Layer, Registry};
+
+/// Logs in every way there is.
+const SOURCE: &str = r#"
+use std::fmt;
+use std::time::Duration;
+
+use midair_plugin::{Ctx, Plugin, Request, Result};
+use tracing::Instrument;
+
+midair_plugin::export!(plugin);
+
+const VARIANT: u64 = 1;
+
+fn plugin() -> Plugin {
+    tracing::info!("put together");
+    Plugin::new()
+        .get("/PREFIX/fields", fields)
+        .get("/PREFIX/levels", levels)
+        .get("/PREFIX/record", |_, _| { log::warn!(target: "PREFIX::records", "a record, {}", 7); log::debug!("none"); "done" })
+        .get("/PREFIX/ctx", |_, ctx| { ctx.warn("by ctx"); "done" })
+        .get("/PREFIX/debug", |_, _| { tracing::info!(value = ?Chatty, "outer"); "done" })
+        .get("/PREFIX/thread", |_, _| { std::thread::spawn(|| LAST.with(|_| ())).join().expect("it ends"); "done" })
+        .get("/PREFIX/forgets", |_, _| { std::mem::forget(tracing::info_span!("forgotten").entered()); "done" })
+        .get("/PREFIX/plain", |_, _| { tracing::info!("plain"); "done" })
+        .get("/PREFIX/panic", |_, _| -> &'static str { panic!("on purpose") })
+        .get("/PREFIX/spans/{n}", spans)
+        .get("/PREFIX/work", work)
+}
+
+fn fields(_: Request, _: Ctx) -> &'static str {
+    let failed = fmt_error();
+    let failed: &(dyn std::error::Error + 'static) = &failed;
+    tracing::warn!(
+        target: "billing", signed = -7_i64, unsigned = u64::MAX, float = 1.5, truth = true, text = "words", debug = ?Some(1),
+        display = %"shown", failed, missing = tracing::field::Empty, "all {}", "kinds"
+    );
+    "done"
+}
+
+#[derive(Debug)]
+struct Failed(std::num::ParseIntError);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("it failed") }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> { Some(&self.0) }
+}
+
+fn fmt_error() -> Failed { Failed("x".parse::<u8>().expect_err("no number")) }
+
+fn levels(_: Request, _: Ctx) -> &'static str {
+    tracing::trace!("a level");
+    tracing::debug!("a level");
+    tracing::info!("a level");
+    tracing::warn!("a level");
+    tracing::error!("a level");
+    "done"
+}
+
+struct Chatty;
+
+impl fmt::Debug for Chatty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        tracing::info!("inner");
+        f.write_str("chatty")
+    }
+}
+
+struct Last;
+
+impl Drop for Last {
+    fn drop(&mut self) { tracing::info!("a thread ends"); }
+}
+
+thread_local! {
+    static LAST: Last = const { Last };
+}
+
+async fn spans(req: Request, ctx: Ctx) -> Result<&'static str> {
+    let n: u64 = req.param("n")?;
+    let request = tracing::info_span!("request", n, later = tracing::field::Empty);
+    let recorded = request.clone();
+    async move {
+        tracing::info!(n, "before");
+        for _ in 0..3 {
+            ctx.sleep(Duration::from_millis(5)).await?;
+            async { ctx.sleep(Duration::from_millis(1)).await.map(|()| tracing::info!(n, "inside")) }
+                .instrument(tracing::info_span!("inner"))
+                .await?;
+        }
+        recorded.record("later", "recorded");
+        tracing::info!(parent: &recorded, n, "after");
+        tracing::info!(parent: None, n, "apart");
+        Ok("done")
+    }
+    .instrument(request)
+    .await
+}
+
+async fn work(_: Request, ctx: Ctx) -> Result<String> {
+    async {
+        ctx.sleep(Duration::from_micros(10)).await?;
+        tracing::info!(variant = VARIANT, "worked");
+        Ok(ctx.generation().to_string())
+    }
+    .instrument(tracing::info_span!("work"))
+    .await
+}
+"#;
+
+fn project(name: &str, prefix: &str) -> Project {
+    let project = Project::plugin(name, &SOURCE.replace("PREFIX", prefix));
+    let more =
+        "serde_json = \"1\"\nlog = \"0.4\"\ntracing = { version = \"0.1\", default-features = false, features = [\"std\"] }\n";
+    project.edit("Cargo.toml", "serde_json = \"1\"\n", more);
+    project
+}
+
+fn message(event: &Value, message: &str) -> bool {
+    event["event"] == "log" && event["message"] == message
+}
+
+#[track_caller]
+fn ask(midair: &Midair, path: &str) {
+    assert_eq!(midair.get(path).body, "done", "{path}\n{}", midair.story());
+}
+
+#[test]
+fn fields_of_every_kind_records_and_lines_arrive_with_who_said_them_and_after_an_edit_with_the_new_generation() {
+    let project = project("tells", "t");
+    let mut midair = Launch::dev(&[project.root()]).start();
+    let built = midair.wait_for("what the plugin function says", |event| message(event, "put together"));
+    assert_eq!((&built["generation"], &built["swaps"]), (&json!(1), &json!(0)));
+    midair.published();
+    for generation in [1, 2] {
+        ask(&midair, "/t/fields");
+        let told = midair.wait_for("all kinds", |event| message(event, "all kinds"));
+        let who = json!({ "plugin": "tells", "generation": generation, "swaps": generation, "pid": midair.pid() });
+        for (name, value) in who.as_object().expect("an object") {
+            assert_eq!(&told[name], value, "{told}");
+        }
+        assert_eq!((&told["level"], &told["target"], &told["spans"]), (&json!("warn"), &json!("billing"), &json!([])));
+        assert!(told["line"].is_u64() && told["file"].as_str().is_some_and(|file| file.ends_with("src/lib.rs")), "{told}");
+        let fields = json!({
+            "signed": -7, "unsigned": u64::MAX, "float": 1.5, "truth": true, "text": "words", "debug": "Some(1)", "display": "shown",
+            "failed": "it failed: invalid digit found in string",
+        });
+        assert_eq!(told["fields"], fields);
+        ask(&midair, "/t/record");
+        let record = midair.wait_for("a record", |event| message(event, "a record, 7"));
+        assert_eq!(
+            (&record["level"], &record["target"], &record["generation"]),
+            (&json!("warn"), &json!("t::records"), &json!(generation))
+        );
+        ask(&midair, "/t/ctx");
+        let line = midair.wait_for("a line", |event| message(event, "by ctx"));
+        assert_eq!((&line["level"], &line["target"], &line["generation"]), (&json!("warn"), &json!("tells"), &json!(generation)));
+        ask(&midair, "/t/debug");
+        midair.wait_for("what a Debug says", |event| message(event, "inner"));
+        let outer = midair.wait_for("what has it as a field", |event| message(event, "outer"));
+        assert_eq!(outer["fields"], json!({ "value": "chatty" }));
+        ask(&midair, "/t/thread");
+        let end = midair.wait_for("what a thread says at its end", |event| message(event, "a thread ends"));
+        assert_eq!(end["generation"], generation);
+        assert_eq!(midair.get("/t/panic").status, 500);
+        assert_eq!(midair.wait_for("a panic", |event| event["event"] == "panicked")["generation"], generation);
+        if generation == 1 {
+            project.edit("src/lib.rs", "VARIANT: u64 = 1", "VARIANT: u64 = 2");
+            midair.published();
+        }
+    }
+    let ended = midair.terminate();
+    assert!(!ended.stderr.contains("all kinds"), "what plugins say is told once\n{}", ended.stderr);
+}
+
+#[test]
+fn spans_go_with_their_requests_across_awaits_and_what_is_forgotten_ends_with_its_request() {
+    let project = project("nests", "n");
+    let mut midair = Launch::dev(&[project.root()]).arg("--workers").arg("1").start();
+    midair.published();
+    ask(&midair, "/n/forgets");
+    ask(&midair, "/n/plain");
+    let plain = midair.wait_for("a line outside", |event| message(event, "plain"));
+    assert_eq!(plain["spans"], json!([]));
+    let http = midair.http();
+    thread::scope(|scope| {
+        (0..8).for_each(|n| drop(scope.spawn(move || assert_eq!(http.get(&format!("/n/spans/{n}")).body, "done"))))
+    });
+    ask(&midair, "/n/plain");
+    assert_eq!(midair.wait_for("a line outside", |event| message(event, "plain"))["spans"], json!([]));
+    let mut seen = BTreeMap::<String, usize>::new();
+    for told in midair.all("log") {
+        let (said, n) = (told["message"].as_str().expect("a text"), &told["fields"]["n"]);
+        let spans = match said {
+            "before" => json!([{ "name": "request", "fields": { "n": n } }]),
+            "inside" => json!([{ "name": "request", "fields": { "n": n } }, { "name": "inner", "fields": {} }]),
+            "after" => json!([{ "name": "request", "fields": { "n": n, "later": "recorded" } }]),
+            "apart" => json!([]),
+            _ => continue,
+        };
+        assert_eq!(told["spans"], spans, "{told}");
+        *seen.entry(said.to_owned()).or_default() += 1;
+    }
+    let expected = [("after", 8), ("apart", 8), ("before", 8), ("inside", 24)].map(|(said, times)| (said.to_owned(), times));
+    assert_eq!(seen, BTreeMap::from(expected), "{}", midair.story());
+}
+
+fn client(midair: &Midair, args: &[&str]) -> Output {
+    midair.client(args).output().expect("a client")
+}
+
+/// The levels at which a plugin tells now, asked by its prefix; a last line says that no more come.
+#[track_caller]
+fn levels(midair: &mut Midair, plugin: &str) -> Vec<String> {
+    let before = midair.all("log").len();
+    ask(midair, &format!("/{plugin}/levels"));
+    ask(midair, &format!("/{plugin}/ctx"));
+    midair.wait_for("the last line", |event| message(event, "by ctx") && event["plugin"] == plugin);
+    let told = midair.all("log").into_iter().skip(before).filter(|event| message(event, "a level"));
+    told.map(|event| event["level"].as_str().expect("a text").to_owned()).collect()
+}
+
+#[test]
+fn levels_are_changed_by_target_while_two_plugins_run_and_without_a_swap() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifacts: Vec<_> = ["one", "two"].into_iter().flat_map(|name| project(name, name).build_to(folder.path())).collect();
+    let mut midair = Launch::run(&[&artifacts[0], &artifacts[1]]).env("MIDAIR_LOG", Some("warn,two=info")).start();
+    midair.all_published(&["one", "two"]);
+    assert_eq!(levels(&mut midair, "one"), ["warn", "error"]);
+    assert_eq!(levels(&mut midair, "two"), ["info", "warn", "error"]);
+    let shown = client(&midair, &["log"]);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "warn,two=info\n");
+    let changed = client(&midair, &["log", "warn,one=trace"]);
+    assert!(changed.status.success(), "{changed:?}");
+    assert_eq!(levels(&mut midair, "one"), ["trace", "debug", "info", "warn", "error"]);
+    assert_eq!(levels(&mut midair, "two"), ["warn", "error"]);
+    let refused = client(&midair, &["log", "info,one=loud"]);
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && words.contains("one=loud"), "{refused:?}");
+    assert_eq!(midair.admin().get("/log").json(), json!({ "filter": "warn,one=trace" }));
+    assert_eq!(levels(&mut midair, "one"), ["trace", "debug", "info", "warn", "error"]);
+    assert!(client(&midair, &["log", "error"]).status.success());
+    assert_eq!(midair.admin().get("/log").json(), json!({ "filter": "error" }));
+    ask(&midair, "/one/record");
+    for prefix in ["one", "two"] {
+        ask(&midair, &format!("/{prefix}/levels"));
+    }
+    for plugin in ["one", "two"] {
+        midair.wait_for("the errors", |event| message(event, "a level") && event["plugin"] == plugin && event["level"] == "error");
+    }
+    let after: Vec<_> = midair.all("log").into_iter().rev().take(2).map(|event| event["level"].clone()).collect();
+    assert_eq!(after, ["error", "error"], "{}", midair.story());
+    assert_eq!(midair.all("published").len(), 2, "nothing was swapped");
+}
+
+#[test]
+fn a_filter_that_makes_no_sense_at_the_start_is_wrong_usage() {
+    for (arg, env, source) in [(Some("shop=loud"), None, "--log"), (None, Some("shop=loud"), "MIDAIR_LOG")] {
+        let mut launch = Launch::run(&["/nowhere/libshop.so".as_ref()]).env("MIDAIR_LOG", env);
+        if let Some(filter) = arg {
+            launch = launch.arg("--log").arg(filter);
+        }
+        let ended = launch.end();
+        assert!(
+            ended.status.code() == Some(2) && ended.stderr.contains(source) && ended.stderr.contains("shop=loud"),
+            "{}",
+            ended.words()
+        );
+    }
+}
+
+// In this very process, with a subscriber of its own.
+
+/// What was heard of one plugin.
+#[derive(Default)]
+struct Heard {
+    /// Message, generation and the names of the spans around.
+    events: Vec<(String, u64, Vec<&'static str>)>,
+    spans: u64,
+    closed: u64,
+}
+
+static HEARD: Mutex<BTreeMap<String, Heard>> = Mutex::new(BTreeMap::new());
+static MORE: Condvar = Condvar::new();
+
+fn heard() -> MutexGuard<'static, BTreeMap<String, Heard>> {
+    HEARD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hears what plugins say in this process.
+struct Ear;
+
+#[derive(Default)]
+struct Read {
+    plugin: String,
+    generation: u64,
+    message: String,
+}
+
+impl Visit for Read {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == midair::logs::GENERATION {
+            self.generation = value;
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == midair::logs::PLUGIN {
+            value.clone_into(&mut self.plugin);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        }
+    }
+}
+
+impl Layer<Registry> for Ear {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Layered<'_, Registry>) {
+        let mut read = Read::default();
+        attributes.record(&mut read);
+        if midair::logs::is_of_plugin(attributes.metadata()) {
+            heard().entry(read.plugin.clone()).or_default().spans += 1;
+            context.span(id).expect("it is new").extensions_mut().insert(read.plugin);
+        }
+    }
+
+    fn on_close(&self, id: Id, context: Layered<'_, Registry>) {
+        let span = context.span(&id).expect("it is about to go");
+        if let Some(plugin) = span.extensions().get::<String>() {
+            heard().entry(plugin.clone()).or_default().closed += 1;
+        }
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, context: Layered<'_, Registry>) {
+        if !midair::logs::is_of_plugin(event.metadata()) {
+            return;
+        }
+        let mut read = Read::default();
+        event.record(&mut read);
+        assert_ne!(read.message, "too much", "a subscriber that panics");
+        let spans = context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()).map(|span| span.name()).collect();
+        heard().entry(read.plugin).or_default().events.push((read.message, read.generation, spans));
+        MORE.notify_all();
+    }
+}
+
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let subscriber = tracing_subscriber::registry().with(Ear);
+        tracing::subscriber::set_global_default(subscriber).expect("nobody else in this process sets one");
+    });
+}
+
+/// Asks and waits; the body.
+fn answer(host: &Host, path: &str) -> String {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let request = http::Request::get(path).body(Bytes::new()).expect("a request");
+    let mut asked = pin!(host.ask(request));
+    loop {
+        match asked.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => return String::from_utf8_lossy(answer.body()).into_owned(),
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Swaps two artifacts back and forth, and looks what is heard after each time.
+fn back_and_forth(name: &str, swaps: u64) {
+    listen();
+    let (data, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let project = project(name, "b");
+    let paths = [1, 2].map(|variant| {
+        project.edit("src/lib.rs", "VARIANT: u64 = 1", &format!("VARIANT: u64 = {variant}"));
+        project.build_to(&folder.path().join(variant.to_string())).remove(0)
+    });
+    let host = Host::new(Options { probe: Probe::Off, keep: 0, ..Options::development(data.path()) }).expect("a host");
+    let panics = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+    let noted = Arc::clone(&panics);
+    host.events().listen(move |event| {
+        if let Event::Panicked { generation, .. } = **event {
+            noted.0.lock().expect("a lock").push(generation);
+            noted.1.notify_all();
+        }
+        true
+    });
+    let mut callsites = 0;
+    for swap in 1..=swaps {
+        let path = paths[(swap % 2) as usize].clone();
+        let record = host.swap(host.begin("test"), vec![Artifact { plugin: String::new(), path }]);
+        assert_eq!(record.outcome, Outcome::Published, "{record:?}");
+        assert_eq!(answer(&host, "/b/work"), swap.to_string());
+        {
+            let mut heard = heard();
+            let events = std::mem::take(&mut heard.get_mut(name).expect("it said something").events);
+            let expected = [("put together", vec![]), ("worked", vec!["work"])];
+            assert_eq!(events, expected.map(|(said, spans)| (said.to_owned(), swap, spans)), "after swap {swap}");
+        }
+        if swap % 20 == 0 {
+            answer(&host, "/b/panic");
+            answer(&host, "/b/thread");
+            let (said, more) = &*panics;
+            let arrived = more.wait_timeout_while(said.lock().expect("a lock"), patience(), |said| said.last() != Some(&swap));
+            assert!(!arrived.expect("a lock").1.timed_out(), "the panic of generation {swap}");
+            let until = Instant::now() + patience();
+            let mut all = heard();
+            let end = ("a thread ends".to_owned(), swap, vec![]);
+            while !all.get(name).is_some_and(|heard| heard.events.contains(&end)) {
+                let left = until.saturating_duration_since(Instant::now());
+                assert!(!left.is_zero(), "the end of a thread of generation {swap}");
+                all = MORE.wait_timeout(all, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            all.get_mut(name).expect("it is there").events.clear();
+        }
+        if swap == 20 {
+            callsites = midair::logs::callsites();
+        }
+    }
+    let heard = heard();
+    assert_eq!((heard[name].spans, heard[name].closed), (swaps, swaps), "each span was closed");
+    // Other tests in this process may bring a few of their own; each swap here would bring three.
+    let more = midair::logs::callsites() - callsites;
+    assert!(more < 60, "{more} callsites more after {} swaps", swaps - 20);
+}
+
+#[test]
+fn fault_28_logs_spans_and_panics_arrive_with_the_right_generation_after_200_swaps() {
+    back_and_forth("back-and-forth", 200);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn fault_28_logs_spans_and_panics_arrive_with_the_right_generation_after_1_000_swaps() {
+    back_and_forth("back-and-forth-long", 1_000);
+}
