@@ -17,7 +17,7 @@ use async_task::{Runnable, Task};
 use event_listener::Event;
 use parking_lot::Mutex;
 
-use crate::census;
+use crate::{census, logs};
 
 /// Whose work it is and what it is called.
 #[derive(Clone, Debug)]
@@ -147,6 +147,7 @@ fn work(queue: &Mutex<Receiver<Runnable>>) {
         let Ok(runnable) = next else { return };
         // Between two pieces of work no plugin's frame is on this stack.
         census::visit();
+        logs::visit();
         // Plugins' panics are values by now; a fault of the host's own ends that work and no more.
         let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
     }
