@@ -41,9 +41,13 @@ mod answer;
 mod background;
 pub mod budget;
 mod call;
+mod delivery;
 mod generation;
+mod jobs;
 mod lease;
 pub mod marks;
+mod messages;
+mod offers;
 pub mod probation;
 mod route;
 #[expect(unsafe_code, reason = "the functions that plugins call")]

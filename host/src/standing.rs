@@ -417,6 +417,8 @@ mod tests {
     use crate::event::Bus;
     use crate::generation::{Ended, Identity, Services};
     use crate::lease::Leases;
+    use crate::messages::Messages;
+    use crate::offers::Offers;
     use crate::tasks::Tasks;
 
     /// A host's services, and what its reaper would hear.
@@ -424,9 +426,24 @@ mod tests {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
         let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
-        let (tasks, front) = (Tasks::new(), OnceLock::new());
+        let (tasks, front, offers) = (Tasks::new(), OnceLock::new(), Offers::default());
+        let messages = Messages::new(Arc::clone(&tasks), bus.clone());
         (
-            Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper, tasks, front }),
+            Arc::new(Services {
+                store,
+                bus,
+                leases,
+                dev: false,
+                probe: false,
+                frames,
+                functions,
+                alarms,
+                reaper,
+                tasks,
+                messages,
+                offers,
+                front,
+            }),
             ended,
         )
     }

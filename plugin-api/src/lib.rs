@@ -33,10 +33,13 @@
 
 mod ctx;
 mod error;
+mod every;
 mod export;
+pub mod message;
 mod plugin;
 mod request;
 mod response;
+mod service;
 mod state;
 pub mod test;
 mod work;
@@ -72,11 +75,14 @@ pub mod wall;
 pub use bytes::Bytes;
 pub use ctx::{Ctx, Level};
 pub use error::{Error, Result};
+pub use every::{Beat, Every, Overlap};
 pub use http::{HeaderMap, Method, StatusCode};
+pub use message::On;
 pub use operation::Operation;
 pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
 pub use response::{Html, IntoResponse, Json, Redirect, Response};
+pub use service::Service;
 pub use state::{Batch, Cell, Counter, Revision, Table};
 pub use work::{Interval, Task};
 
