@@ -43,10 +43,13 @@ pub(crate) enum Asked {
     Later(Answering),
 }
 
+type Function = dyn Fn(Bytes, &Caller) -> Answered + Send + Sync;
+type AsyncFunction = dyn Fn(Bytes, Caller) -> Answering + Send + Sync;
+
 #[derive(Clone)]
 enum Offer {
-    Now(Arc<dyn Fn(Bytes, &Caller) -> Answered + Send + Sync>),
-    Later(Arc<dyn Fn(Bytes, Caller) -> Answering + Send + Sync>),
+    Now(Arc<Function>),
+    Later(Arc<AsyncFunction>),
 }
 
 /// All that a host offers, by name.

@@ -26,8 +26,8 @@ fn plugin() -> Plugin {
 
 async fn heard(number: u64, ctx: Ctx) -> Result<()> {
     match number {
-        404 => Err(midair_plugin::Error::internal(\"on purpose\")),
-        500 => panic!(\"on purpose\"),
+        1_000_404 => Err(midair_plugin::Error::internal(\"on purpose\")),
+        1_000_500 => panic!(\"on purpose\"),
         _ => ctx.service(\"heard\").call(&number).await,
     }
 }
@@ -134,7 +134,7 @@ fn a_message_that_cannot_be_read_an_error_and_a_panic_are_told_and_the_next_one_
     let hearing = Hearing::of(&inside, |_| false);
     inside.publish(&built("hearing-bad", &[HEARING.to_owned()])[0]);
     inside.host.try_emit("numbers", "no number").expect("there is room");
-    for number in [404_u64, 500, 7] {
+    for number in [1_000_404_u64, 1_000_500, 7] {
         inside.host.try_emit("numbers", &number).expect("there is room");
     }
     until("the last of them", || counts(&inside, "numbers")[2] == 1);
