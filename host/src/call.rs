@@ -17,13 +17,14 @@ use midair_plugin::wall::Panic;
 
 use crate::census;
 use crate::config::Config;
-use crate::entry::{HandlerInfo, told};
+use crate::entry::{Calls, HandlerInfo, told};
 use crate::event::Event;
 use crate::generation::Generation;
 use crate::lease::{Lease, Named};
 use crate::logs;
 use crate::route::Found;
 use crate::seed::{self, Bug};
+use crate::slot::Slot;
 use crate::snapshot::{Setup, Snapshot, Target};
 
 /// How deep calls of routes by handlers may nest.
@@ -39,6 +40,8 @@ pub(crate) struct Call {
     place: usize,
     /// A candidate's own, as it is in no snapshot.
     config: Option<Arc<Config>>,
+    /// Whether no request waits for it.
+    is_work: bool,
     // Last: whatever the lease lets go of, this generation's code stays until the call is over.
     generation: Arc<Generation>,
 }
@@ -54,7 +57,22 @@ impl Call {
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.services().leases, named);
         let lease = (!seed::is(Bug::LeaseNotHeld)).then_some(lease);
-        Arc::new(Self { lease, depth: 0, handler: target.handler, place: target.generation, config: None, generation })
+        let (handler, place) = (target.handler, target.generation);
+        Arc::new(Self { lease, depth: 0, handler, place, config: None, is_work: false, generation })
+    }
+
+    /// A call of a handler that the host calls by its name, in what serves now; `None` if that has none such. How long it takes says nothing
+    /// of how requests fare.
+    #[must_use]
+    pub(crate) fn admit_work(slot: &Slot, plugin: &str, calls: Calls, name: &str) -> Option<Arc<Self>> {
+        let lease = slot.admit();
+        let generations = lease.snapshot().generations();
+        let place = generations.iter().position(|generation| generation.plugin() == plugin)?;
+        let mut handlers = generations[place].handlers().iter();
+        let handler = handlers.position(|handler| handler.calls == calls && handler.name == name)?;
+        let mut call = Self::admit(lease, Target { generation: place, handler });
+        Arc::get_mut(&mut call).into_iter().for_each(|call| call.is_work = true);
+        Some(call)
     }
 
     /// What is admitted to nothing: a candidate's `init`, or work that belongs to no request.
@@ -66,7 +84,7 @@ impl Call {
     /// The same for a handler that the host calls by itself.
     #[must_use]
     pub(crate) fn free_at(Setup { generation, config }: Setup, handler: usize) -> Arc<Self> {
-        Arc::new(Self { lease: None, depth: 0, handler, place: 0, config: Some(config), generation })
+        Arc::new(Self { lease: None, depth: 0, handler, place: 0, config: Some(config), is_work: false, generation })
     }
 
     /// Whether it was admitted to nothing.
@@ -92,7 +110,8 @@ impl Call {
         // Recorded as nobody's: no handler has this place.
         let named = Named { generation: generation.key(), epoch: lease.snapshot().epoch(), handler: u32::MAX };
         let lease = lease.pin(&generation.services().leases, named);
-        Arc::new(Self { lease: Some(lease), depth: 0, handler: usize::MAX, place: 0, config: Some(config), generation })
+        let (depth, handler) = (0, usize::MAX);
+        Arc::new(Self { lease: Some(lease), depth, handler, place: 0, config: Some(config), is_work: false, generation })
     }
 
     /// Whose code runs.
@@ -166,8 +185,8 @@ impl Call {
         let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
         let generation = Arc::clone(&snapshot.generations()[target.generation]);
         let lease = lease.nest(&generation.services().leases, named(snapshot, &generation, target));
-        let (handler, place) = (target.handler, target.generation);
-        let call = Arc::new(Self { lease: Some(lease), depth: depth + 1, handler, place, config: None, generation });
+        let (depth, handler, place) = (depth + 1, target.handler, target.generation);
+        let call = Arc::new(Self { lease: Some(lease), depth, handler, place, config: None, is_work: false, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, http::HeaderValue::from_bytes(value).ok()?))
@@ -234,6 +253,24 @@ pub(crate) enum Answer {
     },
     /// The handler panicked; what is known of it.
     Panic(String),
+}
+
+impl Answer {
+    /// Whether it counts as failed.
+    #[must_use]
+    pub(crate) fn has_failed(&self) -> bool {
+        match self {
+            Self::Response(reply) => !(200..500).contains(&reply.status()),
+            Self::Error { .. } | Self::Panic(_) => true,
+        }
+    }
+}
+
+/// What a handler gets that no request calls.
+#[must_use]
+pub(crate) fn parts(params: Vec<(String, String)>, body: bytes::Bytes) -> RequestParts {
+    let (method, headers) = (http::Method::POST, http::HeaderMap::new());
+    RequestParts { method, path: String::new(), query: String::new(), params, headers, body, peer: None }
 }
 
 /// A plugin's response with what keeps it readable.
@@ -317,7 +354,7 @@ impl Future for Invocation {
 impl Call {
     /// How long work takes that no request waits for says nothing.
     fn wants_time(&self) -> bool {
-        self.lease.is_some() && self.generation.counts().wants_time()
+        self.lease.is_some() && !self.is_work && self.generation.counts().wants_time()
     }
 
     /// Counts and tells how work ended that isn't a handler's.

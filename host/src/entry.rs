@@ -3,6 +3,7 @@
 //! The only caller of what a plugin exports. Every call is caught on the plugin's side, so what comes back is a value; what it owns is
 //! freed by the plugin's code, which is why [`Plugin`] and everything made of it must be dropped before its library could go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use midair_plugin::abi::{self, Built, Outcome, Span};
@@ -22,6 +23,10 @@ pub(crate) enum Calls {
     Requests,
     /// The host, when its generation begins to serve.
     Service,
+    /// The host, when a beat of its job is due.
+    Beats,
+    /// Messages of the topic that it is named after.
+    Messages,
 }
 
 /// What a handler says about itself.
@@ -39,6 +44,22 @@ pub(crate) struct HandlerInfo {
     pub is_streamed: bool,
     /// How large a body it takes, in bytes, if it says so.
     pub body_limit: Option<usize>,
+    /// What else it says, by the word for it.
+    rest: Vec<(String, String)>,
+}
+
+impl HandlerInfo {
+    /// What it says by this word; empty if nothing.
+    #[must_use]
+    pub(crate) fn said(&self, word: &str) -> &str {
+        self.rest.iter().find(|(other, _)| other == word).map_or("", |(_, said)| said)
+    }
+
+    /// The number that it says by this word.
+    #[must_use]
+    pub(crate) fn number(&self, word: &str) -> Option<u64> {
+        self.said(word).parse().ok()
+    }
 }
 
 /// A request that the plugin wants to be tried with.
@@ -69,7 +90,7 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// `E_INIT` if it panics, `E_ABI` if it has a handler of a kind that this host doesn't know.
+    /// `E_INIT` if it panics or declares what can't be, `E_ABI` if it has a handler of a kind that this host doesn't know.
     pub(crate) fn build(library: Library, subject: &str) -> Result<Self> {
         let built = library.root().build()();
         if built.outcome().kind() != Outcome::DONE {
@@ -77,6 +98,9 @@ impl Plugin {
             return Err(Error::rejected(Code::Init, Stage::Init, subject, reason));
         }
         let handlers = built.handlers().iter().map(|handler| read_handler(handler, subject)).collect::<Result<Vec<_>>>()?;
+        if let Some(reason) = misfit(&handlers) {
+            return Err(Error::rejected(Code::Init, Stage::Init, subject, reason));
+        }
         // SAFETY: the name lives in what `built` owns.
         let tables = built.tables().iter().map(|table| unsafe { table.name.text() }.to_owned()).collect();
         // SAFETY: as above.
@@ -190,10 +214,28 @@ fn read_smoke(smoke: &abi::Smoke) -> Smoke {
     Smoke { method, target, status: u16::try_from(smoke.status).unwrap_or_default() }
 }
 
+/// What jobs and handlers of messages can't be, if they are.
+fn misfit(handlers: &[HandlerInfo]) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    for HandlerInfo { calls, name, .. } in handlers {
+        let mut twice = || !seen.insert((*calls == Calls::Beats, name));
+        match calls {
+            Calls::Beats if twice() => return Some(format!("two of its jobs are named {name}")),
+            Calls::Messages if twice() => return Some(format!("two of its handlers take the messages of {name}")),
+            _ => {}
+        }
+    }
+    let never =
+        |handler: &&HandlerInfo| handler.calls == Calls::Beats && handler.number("period_ns").is_none_or(|period| period == 0);
+    handlers.iter().find(never).map(|handler| format!("its job {} has no period", handler.name))
+}
+
 fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
     let calls = match handler.kind {
         abi::Handler::ROUTE => Calls::Requests,
         abi::Handler::TASK => Calls::Service,
+        abi::Handler::EVERY => Calls::Beats,
+        abi::Handler::MESSAGE => Calls::Messages,
         other => {
             let reason = format!("it has a handler of kind {other}, which this host doesn't know");
             return Err(Error::rejected(Code::Abi, Stage::Init, subject, reason).help("update the host"));
@@ -212,7 +254,7 @@ fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
             "name" => info.name = value,
             "body" => info.is_streamed = value == "stream",
             "body-limit" => info.body_limit = value.parse().ok(),
-            _ => {}
+            _ => info.rest.push((key.to_owned(), value)),
         }
     }
     Ok(info)

@@ -21,6 +21,8 @@ use crate::event::{Bus, Event};
 use crate::frames::Namer;
 use crate::lease::Leases;
 use crate::logs::Logs;
+use crate::messages::Messages;
+use crate::offers::Offers;
 use crate::probation::{Counts, Verdict};
 use crate::seed::{self, Bug};
 use crate::stage::Staged;
@@ -50,6 +52,10 @@ pub(crate) struct Services {
     pub reaper: Sender<Ended>,
     /// What runs beside requests.
     pub tasks: Arc<Tasks>,
+    /// What plugins tell each other.
+    pub messages: Arc<Messages>,
+    /// What a custom host does for them.
+    pub offers: Offers,
     /// What serves, for work that no request admitted. Set once there is a host.
     pub front: OnceLock<Weak<dyn Ask>>,
 }

@@ -47,9 +47,13 @@ mod body;
 pub mod budget;
 mod call;
 mod config;
+mod delivery;
 mod generation;
+mod jobs;
 mod lease;
 pub mod marks;
+mod messages;
+mod offers;
 pub mod probation;
 mod route;
 #[expect(unsafe_code, reason = "the functions that plugins call")]

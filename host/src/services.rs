@@ -21,8 +21,10 @@ use crate::background;
 use crate::body::{self, Body};
 use crate::call::{Answer, Call};
 use crate::config::Config;
+use crate::delivery;
 use crate::entry::Plugin;
 use crate::generation::Ask;
+use crate::offers::{self, Asked, Caller};
 use crate::slot::Slot;
 
 static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
@@ -38,6 +40,8 @@ static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
     cancel,
     retiring,
     config,
+    emit,
+    service,
 });
 
 /// The functions, as a plugin gets them.
@@ -262,6 +266,54 @@ unsafe extern "C" fn config(context: *const c_void) -> Address {
     // SAFETY: the plugin passes a context that it holds.
     let call = unsafe { read(context) };
     call.config().map_or(Address(std::ptr::null()), Config::address)
+}
+
+/// How many characters of a topic's or a service's name are kept.
+const LONGEST_TOPIC: usize = 200;
+
+unsafe extern "C" fn emit(context: *const c_void, topic: Span, message: Span, flags: u32) -> Outcome {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    // SAFETY: the plugin keeps the topic during the call.
+    let topic: String = unsafe { topic.text() }.chars().take(LONGEST_TOPIC).collect();
+    // SAFETY: the plugin keeps the message during the call.
+    let message = Bytes::copy_from_slice(unsafe { message.bytes() });
+    let waits = flags & abi::Host::AT_ONCE == 0;
+    wall::guard(|| delivery::emit(generation, topic, message, waits)).unwrap_or_else(Outcome::panicked)
+}
+
+unsafe extern "C" fn service(context: *const c_void, name: Span, request: Span) -> Outcome {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    // SAFETY: the plugin keeps the name during the call.
+    let name: String = unsafe { name.text() }.chars().take(LONGEST_TOPIC).collect();
+    // SAFETY: the plugin keeps the request during the call.
+    let request = Bytes::copy_from_slice(unsafe { request.bytes() });
+    if generation.is_revoked() {
+        return revoked();
+    }
+    let services = generation.services();
+    if services.probe {
+        let text = format!("the probe offers no services, so not {name} either: ask `ctx.is_probe()` first");
+        return Outcome::told(Outcome::ERROR, 500, text, &[]);
+    }
+    let answer = |answered: Result<Bytes, String>| match answered {
+        Ok(bytes) => Outcome::response(200, Vec::<(String, String)>::new(), bytes),
+        Err(text) => Outcome::told(Outcome::ERROR, 500, text, &[]),
+    };
+    let caller = Caller::new(generation.plugin(), generation.number(), generation.is_candidate());
+    match wall::guard(|| services.offers.ask(&name, request, caller)) {
+        Ok(Asked::Now(answered)) => answer(answered),
+        Ok(Asked::Later(mut answering)) => {
+            let keep: Keep = Arc::clone(generation) as Keep;
+            let answering = std::future::poll_fn(move |context| {
+                let polled = wall::guard(|| answering.as_mut().poll(context));
+                polled.unwrap_or_else(|panic| Poll::Ready(Err(offers::panicked(&name, &panic.message)))).map(answer)
+            });
+            task::give_unpolled(Box::pin(answering), Some(keep))
+        }
+        Err(panic) => Outcome::panicked(panic),
+    }
 }
 
 fn revoked() -> Outcome {

@@ -443,6 +443,8 @@ mod tests {
     use crate::generation::{Ended, Identity, Services};
     use crate::lease::Leases;
     use crate::logs::Logs;
+    use crate::messages::Messages;
+    use crate::offers::Offers;
     use crate::tasks::Tasks;
 
     /// A host's services, and what its reaper would hear.
@@ -450,7 +452,8 @@ mod tests {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
         let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
-        let (tasks, front) = (Tasks::new(), OnceLock::new());
+        let (tasks, front, offers) = (Tasks::new(), OnceLock::new(), Offers::default());
+        let messages = Messages::new(Arc::clone(&tasks), bus.clone());
         (
             Arc::new(Services {
                 store,
@@ -464,6 +467,8 @@ mod tests {
                 alarms,
                 reaper,
                 tasks,
+                messages,
+                offers,
                 front,
             }),
             ended,

@@ -5,6 +5,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::abi::{self, Many, Outcome, Span};
 use crate::config::Parsed;
 use crate::ctx::Level;
@@ -99,6 +101,27 @@ impl Attached {
         finish(unsafe { self.0.host.retiring()(self.0.data) }).await;
     }
 
+    pub(crate) async fn emit(&self, topic: &str, message: &[u8], waits: bool) -> Result<()> {
+        let (topic, message) = (Span::of(topic.as_bytes()), Span::of(message));
+        let flags = if waits { 0 } else { abi::Host::AT_ONCE };
+        let outcome = {
+            // SAFETY: the context is held until `self` is dropped; topic and message outlive the call, after which the host holds copies.
+            unsafe { self.0.host.emit()(self.0.data, topic, message, flags) }
+        };
+        let outcome = finish(outcome).await;
+        if outcome.kind() == Outcome::DONE { Ok(()) } else { Err(refused(&outcome)) }
+    }
+
+    pub(crate) async fn service(&self, name: &str, request: &[u8]) -> Result<Vec<u8>> {
+        let (name, request) = (Span::of(name.as_bytes()), Span::of(request));
+        let outcome = {
+            // SAFETY: the context is held until `self` is dropped; name and request outlive the call, after which the host holds copies.
+            unsafe { self.0.host.service()(self.0.data, name, request) }
+        };
+        let outcome = finish(outcome).await;
+        if outcome.kind() == Outcome::DONE { Ok(outcome.body().to_vec()) } else { Err(refused(&outcome)) }
+    }
+
     pub(crate) async fn state(&self, ops: &[Op<'_>]) -> Answer {
         let outcome = {
             // One operation is the rule; it needs no allocation.
@@ -114,6 +137,14 @@ impl Attached {
             unsafe { self.0.host.state()(self.0.data, ops) }
         };
         finish(outcome).await.into_answer()
+    }
+}
+
+/// The host's words. A 503 is for whoever may try again; all else is the operator's.
+fn refused(outcome: &Outcome) -> Error {
+    match outcome.status() {
+        503 => Error::new(StatusCode::SERVICE_UNAVAILABLE, outcome.text()),
+        _ => Error::internal(outcome.text()),
     }
 }
 

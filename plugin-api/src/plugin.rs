@@ -204,6 +204,17 @@ impl Plugin {
         self
     }
 
+    /// Adds a handler that is called by its name, answering what it is told to.
+    pub(crate) fn add_work(
+        &mut self,
+        kind: u32,
+        name: &str,
+        meta: Vec<(&'static str, String)>,
+        handler: impl Fn(Request, Ctx) -> Reply + Send + Sync + 'static,
+    ) {
+        self.works.push(Work { kind, name: name.to_owned(), meta, handler: Box::new(handler) });
+    }
+
     /// Declares the host-held table `name` of `T`. Before newer code is published, values that are there are read with its `T`; one that
     /// can't be read rejects it, and the code before serves on.
     pub fn table<T: Serialize + DeserializeOwned>(mut self, name: &str) -> Self {

@@ -19,15 +19,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::abi::{self, RequestParts};
 use crate::config::{ConfigDecl, Parsed};
 use crate::ctx::{Ctx, Level, Link};
 use crate::error::{Error, Result};
+use crate::message;
+pub use crate::message::Emitted;
 use crate::operation::block_on;
 use crate::plugin::{Plugin, Reply};
 use crate::request::Request;
@@ -48,7 +51,13 @@ pub(crate) struct World {
     store: Memory,
     log: Mutex<Vec<(Level, String)>>,
     probe: AtomicBool,
+    emitted: Mutex<Vec<Emitted>>,
+    services: Mutex<BTreeMap<String, Fake>>,
+    beats: Mutex<BTreeMap<String, u64>>,
 }
+
+/// What stands for a service of the host's.
+type Fake = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>> + Send + Sync>;
 
 impl App {
     /// Runs the plugin's `init` hook and is ready for requests. A config that the plugin declares is read from an empty section.
@@ -106,6 +115,9 @@ impl App {
             store: Memory::default(),
             log: Mutex::default(),
             probe: AtomicBool::new(false),
+            emitted: Mutex::default(),
+            services: Mutex::default(),
+            beats: Mutex::default(),
         });
         let (plugin, _) = world.plugin.get_or_init(|| (plugin, router));
         runtime::start_for_tests(plugin.runtime_threads);
@@ -189,6 +201,117 @@ impl App {
         request.and_then(|request| block_on(self.0.call(request))).unwrap_or_else(IntoResponse::into_response)
     }
 
+    /// Runs the job `name` once, as a host does when a beat is due; what it returned.
+    ///
+    /// ```
+    /// # use midair_plugin::{Ctx, Plugin, test::App};
+    /// # use std::time::Duration;
+    /// let plugin = Plugin::new().every(Duration::from_secs(10), "trending", |ctx: Ctx| ctx.info("ranked"));
+    /// let app = App::new(plugin);
+    /// app.run_job("trending").expect("it runs");
+    /// assert_eq!(app.log()[0].1, "ranked");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The job's.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such job, and as the job does.
+    #[track_caller]
+    pub fn run_job(&self, name: &str) -> Result<()> {
+        let beat = {
+            let mut beats = self.0.beats.lock().unwrap_or_else(PoisonError::into_inner);
+            let beat = beats.entry(name.to_owned()).or_default();
+            *beat += 1;
+            beat.to_string()
+        };
+        let due = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros().to_string();
+        let params = vec![("beat".to_owned(), beat), ("due_us".to_owned(), due)];
+        self.work("job", abi::Handler::EVERY, name, params, Vec::new())
+    }
+
+    /// Hands a message to the plugin's handler of this topic; what it returned.
+    ///
+    /// ```
+    /// # use midair_plugin::{Ctx, Plugin, test::App};
+    /// let app = App::new(Plugin::new().on("greet", |name: String, ctx: Ctx| ctx.info(name)));
+    /// app.deliver("greet", &"you").expect("it is handled");
+    /// assert_eq!(app.log()[0].1, "you");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The handler's, or that the message can't be read as what it takes.
+    ///
+    /// # Panics
+    ///
+    /// If no handler takes this topic, and as the handler does.
+    #[track_caller]
+    pub fn deliver(&self, topic: &str, message: &impl Serialize) -> Result<()> {
+        self.work("handler of messages", abi::Handler::MESSAGE, topic, Vec::new(), message::encode(topic, message)?)
+    }
+
+    /// What was emitted so far. It goes nowhere by itself: [`deliver`](Self::deliver) hands it on.
+    ///
+    /// ```
+    /// # use midair_plugin::{Ctx, Plugin, Request, test::App};
+    /// async fn pay(_: Request, ctx: Ctx) -> midair_plugin::Result<()> {
+    ///     ctx.emit("order.paid", &7).await
+    /// }
+    ///
+    /// let app = App::new(Plugin::new().get("/pay", pay));
+    /// app.get("/pay");
+    /// assert_eq!(app.emitted()[0].topic, "order.paid");
+    /// assert_eq!(app.emitted()[0].read::<u32>().expect("a number"), 7);
+    /// ```
+    #[must_use]
+    pub fn emitted(&self) -> Vec<Emitted> {
+        self.0.emitted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Offers what a custom host would, by this name.
+    ///
+    /// ```
+    /// # use midair_plugin::{Plugin, test::App};
+    /// let app = App::new(Plugin::new());
+    /// app.offer("double", |n: u32| Ok(2 * n));
+    /// let answer: u32 = app.ctx().service("double").call(&21).wait().expect("it is offered");
+    /// assert_eq!(answer, 42);
+    /// ```
+    pub fn offer<Req, Res>(&self, name: &str, service: impl Fn(Req) -> Result<Res> + Send + Sync + 'static)
+    where
+        Req: DeserializeOwned,
+        Res: Serialize,
+    {
+        let of = name.to_owned();
+        let fake = move |request: &[u8]| message::encode(&of, &service(message::decode(&of, request)?)?);
+        self.0.services.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::new(fake));
+    }
+
+    #[track_caller]
+    fn work(&self, what: &str, kind: u32, name: &str, params: Vec<(String, String)>, body: Vec<u8>) -> Result<()> {
+        let works = self.0.plugin.get().map(|(plugin, _)| &plugin.works[..]).unwrap_or_default();
+        let work = works.iter().find(|work| work.kind == kind && work.name == name);
+        let work = work.unwrap_or_else(|| panic!("the plugin has no {what} {name}"));
+        let parts = RequestParts {
+            method: Method::POST,
+            path: String::new(),
+            query: String::new(),
+            params,
+            headers: HeaderMap::new(),
+            body: body.into(),
+            peer: None,
+        };
+        let request = Request::from_wire(abi::Request::new(parts));
+        let response = match work.handler.handle(request, self.ctx()) {
+            Reply::Ready(response) => response.seen_by_caller(),
+            Reply::Later(future) => Response::from_outcome(block_on(future)),
+        }?;
+        if response.status().is_server_error() { Err(Error::new(response.status(), response.text())) } else { Ok(()) }
+    }
+
     /// What the handlers logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<(Level, String)> {
@@ -211,6 +334,21 @@ impl World {
 
     pub(crate) fn log(&self, level: Level, message: String) {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).push((level, message));
+    }
+
+    pub(crate) fn emit(&self, topic: &str, bytes: Vec<u8>) {
+        let emitted = Emitted { topic: topic.to_owned(), bytes };
+        self.emitted.lock().unwrap_or_else(PoisonError::into_inner).push(emitted);
+    }
+
+    pub(crate) fn serve(&self, name: &str, request: &[u8]) -> Result<Vec<u8>> {
+        let fake = {
+            let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+            let offered: Vec<&str> = services.keys().map(String::as_str).collect();
+            let unknown = || Error::internal(format!("no service {name} is offered, only: {}", offered.join(", ")));
+            services.get(name).cloned().ok_or_else(unknown)?
+        };
+        fake(request)
     }
 
     /// A thread keeps the time: a test has no host to do so.

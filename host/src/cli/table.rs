@@ -26,6 +26,10 @@ pub struct Status {
     #[serde(default)]
     tasks: Vec<Task>,
     #[serde(default)]
+    jobs: Vec<Job>,
+    #[serde(default)]
+    topics: Vec<Topic>,
+    #[serde(default)]
     attempts: Vec<Attempt>,
 }
 
@@ -139,6 +143,42 @@ struct Task {
     busy_us: u64,
 }
 
+/// Work that is done again and again.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Job {
+    plugin: String,
+    job: String,
+    period_us: u64,
+    beats: u64,
+    skipped: u64,
+    failed: u64,
+    running: u64,
+    last_us: Option<u64>,
+    next_us: u64,
+}
+
+/// Messages of one name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Topic {
+    topic: String,
+    emitted: u64,
+    unheard: u64,
+    subscribers: Vec<Subscriber>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Subscriber {
+    subscriber: String,
+    queued: u64,
+    running: u64,
+    delivered: u64,
+    failed: u64,
+    dropped: u64,
+}
+
 #[derive(Debug, Deserialize)]
 struct Attempt {
     id: u64,
@@ -214,6 +254,8 @@ pub fn status(status: &Status) -> String {
     section(&mut text, &["task", "on", "name", "age", "without a pause"], tasks.collect());
     left_out(&mut text, status.tasks.len(), "task");
 
+    jobs_and_topics(&mut text, status);
+
     let attempts = status.attempts.iter().rev().take(SHOWN).map(|attempt| {
         let code = attempt.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
         let reason = attempt.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
@@ -222,6 +264,34 @@ pub fn status(status: &Status) -> String {
     section(&mut text, &["attempt", "trigger", "outcome", "reason"], attempts.collect());
     left_out(&mut text, status.attempts.len(), "attempt");
     text
+}
+
+/// The jobs and the topics.
+fn jobs_and_topics(text: &mut String, status: &Status) {
+    let jobs = status.jobs.iter().map(|job| {
+        let counts = [job.beats, job.skipped, job.failed, job.running].map(|count| count.to_string());
+        let mut row = vec![job.job.clone(), job.plugin.clone(), age(job.period_us)];
+        row.extend(counts);
+        row.extend([job.last_us.map_or_else(|| "-".to_owned(), age), age(job.next_us)]);
+        row
+    });
+    section(text, &["job", "of", "every", "beats", "skipped", "failed", "running", "last took", "next in"], jobs.collect());
+
+    let topics = status.topics.iter().flat_map(|topic| {
+        let row = move |to: &str, counts: [u64; 5]| {
+            let mut row = vec![topic.topic.clone(), topic.emitted.to_string(), topic.unheard.to_string(), to.to_owned()];
+            row.extend(counts.map(|count| count.to_string()));
+            row
+        };
+        let nobody = topic.subscribers.is_empty().then(|| row("-", [0; 5]));
+        let each = topic
+            .subscribers
+            .iter()
+            .map(move |to| row(&to.subscriber, [to.queued, to.running, to.delivered, to.failed, to.dropped]));
+        nobody.into_iter().chain(each)
+    });
+    let head = ["topic", "emitted", "unheard", "to", "queued", "running", "delivered", "failed", "dropped"];
+    section(text, &head, topics.collect());
 }
 
 /// The generations as text that ends in a line end.
@@ -321,6 +391,10 @@ mod tests {
                 "leases":[{"id":3,"plugin":"shop","generation":6,"handler":"GET /slow","age_us":61250000}],
                 "tasks":[{"id":4,"plugin":"shop","generation":7,"task":"mailer","age_us":2500000,"busy_us":0,"until_retire":true},
                          {"id":5,"plugin":"shop","generation":6,"task":"src/lib.rs:7","age_us":9500000,"busy_us":9400000,"until_retire":false}],
+                "jobs":[{"plugin":"shop","job":"trending","period_us":10000000,"overlap":"skip","due":13,"beats":12,"skipped":1,"failed":2,"running":1,"last_us":2500000,"next_us":7200000},
+                        {"plugin":"shop","job":"mail","period_us":60000000,"overlap":"queue","due":0,"beats":0,"skipped":0,"failed":0,"running":0,"last_us":null,"next_us":100000}],
+                "topics":[{"topic":"order.paid","emitted":9,"unheard":1,"subscribers":[{"subscriber":"mail","subscribed":true,"queued":3,"limit":1024,"running":1,"delivered":4,"failed":1,"dropped":0}]},
+                          {"topic":"order.sent","emitted":2,"unheard":2,"subscribers":[]}],
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
                             {"id":2,"trigger":"saved src/lib.rs","outcome":"rejected","code":"E_BUILD","reason":"cargo failed\nmore"}]}"#,
             &expect![[r#"
@@ -339,6 +413,14 @@ mod tests {
                 TASK  ON      NAME          AGE    WITHOUT A PAUSE
                 4     shop 7  mailer        2.5 s
                 5     shop 6  src/lib.rs:7  9.5 s  9.4 s
+
+                JOB       OF    EVERY   BEATS  SKIPPED  FAILED  RUNNING  LAST TOOK  NEXT IN
+                trending  shop  10.0 s  12     1        2       1        2.5 s      7.2 s
+                mail      shop  60.0 s  0      0        0       0        -          0.1 s
+
+                TOPIC       EMITTED  UNHEARD  TO    QUEUED  RUNNING  DELIVERED  FAILED  DROPPED
+                order.paid  9        1        mail  3       1        4          1       0
+                order.sent  2        2        -     0       0        0          0       0
 
                 ATTEMPT  TRIGGER           OUTCOME           REASON
                 2        saved src/lib.rs  rejected E_BUILD  cargo failed

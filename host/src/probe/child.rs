@@ -37,6 +37,8 @@ use crate::generation::{Generation, Identity, Services, go_live};
 use crate::lease::Leases;
 use crate::library::Opened;
 use crate::logs::Logs;
+use crate::messages::Messages;
+use crate::offers::Offers;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::{Member, Setup, Snapshot};
@@ -123,7 +125,10 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     listen(&bus, wire, Arc::clone(&why));
     // Nobody frees anything here: what is left of the plugin ends with the process.
     let ((reaper, _ended), (alarms, _rings)) = (channel(), channel());
+    let tasks = Tasks::new();
     let services = Arc::new(Services {
+        messages: Messages::new(Arc::clone(&tasks), bus.clone()),
+        offers: Offers::default(),
         store: Memory::default(),
         frames: Namer::without_names(bus.clone()),
         logs: Logs::of_probe(bus.clone()),
@@ -133,7 +138,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
         probe: true,
         reaper,
         alarms,
-        tasks: Tasks::new(),
+        tasks,
         front: OnceLock::new(),
         functions: services::functions(),
     });

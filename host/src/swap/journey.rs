@@ -446,6 +446,8 @@ impl Journey {
                 old.leaves(epoch);
                 background::end(old, shared.options.retire);
             }
+            // Before it is decided that it serves: what it emitted meanwhile may be for itself.
+            shared.serves(candidate);
             candidate.enters(epoch);
             background::begin(setup);
             // Somebody has to know when it is due.

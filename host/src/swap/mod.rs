@@ -7,6 +7,7 @@
 //! Both change the standing under one lock, and store into the slot while they hold it: so there is an order of publishes and rollbacks,
 //! and each builds on what was live at that moment. No file is written and no plugin is called under that lock.
 
+mod exchange;
 mod journey;
 mod status;
 mod watch;
@@ -31,14 +32,21 @@ use crate::candidate::Maker;
 pub use crate::census::Counts;
 use crate::census::Roll;
 use crate::deadline::{Overrun, within};
+use crate::delivery;
 use crate::error::{Code, Error, Result, Stage};
 use crate::event::{Bus, Event};
 use crate::frames::Namer;
 use crate::generation::{Ended, Generation, Services};
 use crate::inspect::{code, loaded};
+use crate::jobs::Jobs;
+pub use crate::jobs::{JobStatus, Overlap};
 use crate::lease::Leases;
 use crate::logs::Logs;
 use crate::marks::Marks;
+use crate::messages::Messages;
+pub use crate::messages::{SubscriberStatus, TopicStatus};
+pub use crate::offers::Caller;
+use crate::offers::Offers;
 use crate::probation::Rules;
 use crate::probe::{self, Probe};
 use crate::services;
@@ -147,6 +155,16 @@ pub struct Artifact {
 pub struct Host {
     shared: Arc<Shared>,
     jobs: Sender<Job>,
+    _stop: Arc<Stop>,
+}
+
+/// Ends the beats of a host's jobs with its last clone.
+struct Stop(Arc<Jobs>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 struct Shared {
@@ -156,6 +174,7 @@ struct Shared {
     open_files: Option<u64>,
     services: Arc<Services>,
     slot: Arc<Slot>,
+    jobs: Arc<Jobs>,
     /// Changed only together with the slot.
     standing: Mutex<Standing>,
     marks: Marks,
@@ -190,7 +209,10 @@ impl Host {
         let (reaper, remains) = channel();
         let (alarms, rings) = channel();
         damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
+        let tasks = Tasks::new();
         let services = Arc::new(Services {
+            messages: Messages::new(Arc::clone(&tasks), bus.clone()),
+            offers: Offers::default(),
             store: Memory::default(),
             bus: bus.clone(),
             logs: Logs::new(bus.clone(), options.deadline)?,
@@ -199,7 +221,7 @@ impl Host {
             probe: false,
             reaper,
             alarms,
-            tasks: Tasks::new(),
+            tasks: Arc::clone(&tasks),
             front: OnceLock::new(),
             frames: Namer::start(bus.clone())?,
             functions: services::functions(),
@@ -209,11 +231,17 @@ impl Host {
         let front: Weak<Slot> = Arc::downgrade(&slot);
         // Set once, here.
         let _ = services.front.set(front);
+        let carrier: Weak<Slot> = Arc::downgrade(&slot);
+        services.messages.carried_by(carrier);
+        let beats = Jobs::start(Arc::clone(&slot), tasks)
+            .map_err(|error| Error::fatal(Code::Io, "midair-jobs", "its thread can't be started").caused_by(error))?;
+        let stop = Arc::new(Stop(Arc::clone(&beats)));
         let shared = Arc::new(Shared {
             run: run_id(),
             open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             services,
             slot,
+            jobs: beats,
             standing: Mutex::new(Standing::new(options.keep)),
             marks,
             journal: Journal::default(),
@@ -233,7 +261,7 @@ impl Host {
         start("midair-journey", move || journey.run(&orders))?;
         let watched = Arc::clone(&shared);
         start("midair-probation", move || watch::watch(&watched, &rings))?;
-        Ok(Self { shared, jobs })
+        Ok(Self { shared, jobs, _stop: stop })
     }
 
     /// What happens, as it happens.
@@ -280,8 +308,10 @@ impl Host {
         *self.shared.expected.lock() = plugins;
     }
 
-    /// The host is about to end: from now on it isn't [`ready`](Self::ready), and what is on trial isn't blamed for the end.
+    /// The host is about to end: from now on it isn't [`ready`](Self::ready), no job begins a beat, and what is on trial isn't blamed for
+    /// the end.
     pub fn end(&self) {
+        self.shared.jobs.stop();
         self.shared.ending.store(true, Ordering::Relaxed);
         if let Err(error) = self.shared.marks.close() {
             self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
@@ -370,6 +400,12 @@ impl Host {
 }
 
 impl Shared {
+    /// A generation serves from now on: so do its jobs, and what it takes of messages. No plugin code runs.
+    fn serves(&self, generation: &Arc<Generation>) {
+        self.jobs.declare(generation);
+        self.services.messages.subscribe(generation.plugin(), &delivery::wanted(generation));
+    }
+
     fn reject(&self, attempt: Attempt, error: &Error) -> Record {
         let serving = self.slot.now().generations().iter().map(|generation| generation.to_string()).collect();
         attempt.reject(error, serving, &self.journal, &self.services.bus)

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
-use super::{Host, Shared};
+use super::{Host, JobStatus, Shared, TopicStatus};
 use crate::attempt::Record;
 use crate::budget::{Allowed, Budget, Used};
 use crate::census::Counts;
@@ -41,6 +41,10 @@ pub struct Status {
     pub leases: Vec<LeaseStatus>,
     /// What runs beside requests, the oldest first.
     pub tasks: Vec<TaskStatus>,
+    /// What is done again and again, by plugin and name.
+    pub jobs: Vec<JobStatus>,
+    /// Messages, by topic.
+    pub topics: Vec<TopicStatus>,
     /// The last attempts, the oldest first.
     pub attempts: Vec<Record>,
 }
@@ -270,6 +274,8 @@ impl Host {
             held: held.map(|(plugin, mark)| (plugin, mark.held)).collect(),
             leases,
             tasks: shared.services.tasks.list().into_iter().map(TaskStatus::of).collect(),
+            jobs: shared.jobs.list(),
+            topics: shared.services.messages.list(),
             attempts: shared.journal.records(),
         }
     }

@@ -118,6 +118,7 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
     for (from, to) in &back.pairs {
         from.leaves(epoch);
         background::end(from, shared.options.retire);
+        shared.serves(to);
         to.enters(epoch);
         let member = back.snapshot.member(to.plugin()).filter(|member| member.generation.key() == to.key());
         member.into_iter().for_each(|member| background::begin(&member.setup()));

@@ -70,6 +70,10 @@ pub struct Host {
     pub cancel: unsafe extern "C" fn(context: *const c_void, task: u64),
     /// Done when new requests reach the context's generation no more.
     pub retiring: unsafe extern "C" fn(context: *const c_void) -> Outcome,
+    /// Hands a message to all who take `topic`, which is text. Done when each has it in its queue; `flags` are the constants below.
+    pub emit: unsafe extern "C" fn(context: *const c_void, topic: Span, message: Span, flags: u32) -> Outcome,
+    /// Calls what the host offers by a name, text. The answer is a response's body.
+    pub service: unsafe extern "C" fn(context: *const c_void, name: Span, request: Span) -> Outcome,
     /// The plugin's config as `Root::configure` made it, null without one; it lives as long as the context.
     #[sabi(missing_field(option))]
     pub config: unsafe extern "C" fn(context: *const c_void) -> Address,
@@ -78,4 +82,6 @@ pub struct Host {
 impl Host {
     /// A flag of `spawn`: the task may be dropped some time after its generation was replaced.
     pub const UNTIL_RETIRE: u32 = 1;
+    /// A flag of `emit`: an error, and nothing emitted, where it would have to wait.
+    pub const AT_ONCE: u32 = 1;
 }

@@ -32,6 +32,11 @@ impl Handler {
     pub const ROUTE: u32 = 1;
     /// Runs while its generation serves: called without a request each time that it begins to. Its answer says how it ended.
     pub const TASK: u32 = 2;
+    /// A job, called when a beat of it is due: `period_ns` and `overlap` (`skip`, `queue`, `parallel`) in its meta, and in the request's
+    /// parameters `beat` and `due_us`, since the Unix epoch.
+    pub const EVERY: u32 = 3;
+    /// Takes the messages of the topic that is its name: `queue` and `at_once` in its meta, and the message as the request's body.
+    pub const MESSAGE: u32 = 4;
 }
 
 /// A table that a plugin declares.

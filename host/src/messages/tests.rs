@@ -1,0 +1,122 @@
+//! Queues, without plugins.
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn wanted(topics: &[(&str, usize, usize)]) -> Vec<Wanted> {
+    topics.iter().map(|(topic, limit, at_once)| Wanted { topic: (*topic).to_owned(), limit: *limit, at_once: *at_once }).collect()
+}
+
+fn bytes(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+/// queued, delivered, failed, dropped.
+fn counts(hall: &Hall, topic: &str, subscriber: &str) -> [u64; 4] {
+    let topics = hall.list();
+    let topic = topics.iter().find(|status| status.topic == topic).expect("the topic is there");
+    let of = topic.subscribers.iter().find(|status| status.subscriber == subscriber).expect("it subscribed");
+    [of.queued as u64, of.delivered, of.failed, of.dropped]
+}
+
+#[test]
+fn a_message_is_taken_by_all_queues_of_its_topic_or_by_none() {
+    let mut hall = Hall::default();
+    hall.subscribe("mail", &wanted(&[("paid", 2, 1)]));
+    hall.subscribe("stock", &wanted(&[("paid", 1, 1), ("sent", 9, 1)]));
+    assert_eq!(hall.push("paid", &bytes("1")), Ok(vec!["mail".to_owned(), "stock".to_owned()]), "each needs a carrier");
+    let full = hall.push("paid", &bytes("2")).expect_err("stock has no room");
+    assert_eq!(full.to_string(), "1 messages of paid wait for stock already: nobody got this one; emit it later");
+    assert_eq!(counts(&hall, "paid", "mail"), [1, 0, 0, 0]);
+    assert!(hall.take("paid", "stock").expect("one waits").was_full);
+    assert_eq!(hall.push("paid", &bytes("3")), Ok(Vec::new()), "their carriers are on the way");
+    let taken: Vec<Bytes> = std::iter::from_fn(|| hall.take("paid", "mail")).map(|taken| taken.message).collect();
+    assert_eq!(taken, [bytes("1"), bytes("3")], "in order");
+}
+
+#[test]
+fn what_waits_outlives_a_swap_and_is_dropped_where_newer_code_takes_none() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 9, 1), ("b", 9, 1)]));
+    for topic in ["a", "a", "b"] {
+        hall.push(topic, &bytes("x")).expect("room");
+    }
+    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 4, 2)])), [("b".to_owned(), 1)]);
+    assert_eq!((counts(&hall, "a", "shop"), counts(&hall, "b", "shop")), ([2, 0, 0, 0], [0, 0, 0, 1]));
+    hall.push("b", &bytes("x")).expect("nobody has to have room");
+    assert_eq!(hall.list()[1].unheard, 1);
+    assert_eq!(hall.subscribe("shop", &[]), [("a".to_owned(), 2)]);
+    assert!(hall.take("a", "shop").is_none());
+}
+
+#[test]
+fn a_carrier_leaves_only_an_empty_queue() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
+    hall.push("a", &bytes("1")).expect("room");
+    assert!(hall.take("a", "shop").is_some());
+    hall.done("a", "shop", Carried::Well);
+    assert!(hall.take("a", "shop").is_none());
+    // It comes when the carrier has looked for the last time.
+    assert_eq!(hall.push("a", &bytes("2")), Ok(Vec::new()));
+    assert!(hall.leave("a", "shop"), "it has to look again");
+    hall.take("a", "shop").expect("the second");
+    hall.done("a", "shop", Carried::Badly);
+    assert!(!hall.leave("a", "shop"));
+    assert_eq!((hall.push("a", &bytes("3")), counts(&hall, "a", "shop")), (Ok(vec!["shop".to_owned()]), [1, 1, 1, 0]));
+}
+
+#[test]
+fn topics_that_nobody_takes_are_counted_and_only_so_many_told_apart() {
+    let mut hall = Hall::default();
+    for number in 0..MOST_TOPICS + 10 {
+        hall.push(&format!("t{number}"), &bytes("x")).expect("nobody has to have room");
+    }
+    let topics = hall.list();
+    assert_eq!((topics.len(), &topics[0].topic[..], topics[0].unheard), (MOST_TOPICS + 1, "...", 10));
+}
+
+#[test]
+fn a_function_of_the_hosts_gets_each_message_in_order_though_it_panics_at_one() {
+    let messages = Messages::new(Tasks::new(), Bus::default());
+    let (sender, heard) = channel();
+    messages.listen(
+        "paid",
+        Arc::new(move |message: Bytes| {
+            assert_ne!(message, "bad");
+            sender.send(message).expect("somebody listens");
+        }),
+    );
+    for message in ["1", "bad", "2", "3"] {
+        messages.try_emit("paid", &bytes(message)).expect("there is room");
+    }
+    let all: Vec<Bytes> = (0..3).map(|_| heard.recv_timeout(PATIENCE).expect("it comes")).collect();
+    assert_eq!(all, ["1", "2", "3"]);
+}
+
+#[test]
+fn who_emits_to_a_full_queue_goes_on_when_there_is_room() {
+    let tasks = Tasks::new();
+    let messages = Messages::new(Arc::clone(&tasks), Bus::default());
+    messages.subscribe("shop", &wanted(&[("a", 1, 0)]));
+    messages.try_emit("a", &bytes("1")).expect("there is room for one");
+    let (done, is_done) = channel();
+    let emits = Arc::clone(&messages).emit("a".to_owned(), bytes("2"));
+    tasks.run(async move {
+        emits.await;
+        done.send(()).expect("somebody waits");
+    });
+    let mut carrier =
+        Carrier { messages: Arc::clone(&messages), topic: "a".to_owned(), subscriber: "shop".to_owned(), carries: false };
+    messages.hall.lock().queue("a", "shop").expect("it is there").carriers = 1;
+    let first = carrier.take().expect("the first waits").message;
+    is_done.recv_timeout(PATIENCE).expect("there is room");
+    carrier.done(Carried::Well);
+    let second = carrier.take().expect("the second was let in").message;
+    carrier.done(Carried::Well);
+    assert_eq!([first, second], ["1", "2"]);
+}

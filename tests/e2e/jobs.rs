@@ -1,0 +1,205 @@
+//! Does a job keep its beat, whatever is swapped meanwhile?
+
+use std::collections::BTreeSet;
+
+use midair::attempt::Outcome;
+use midair::probation::Rules;
+use midair_tests::host::Launch;
+use midair_tests::project::Project;
+use serde_json::{Value, json};
+
+use crate::inside::{Inside, built, until};
+
+/// Each beat of `rank` writes its number and its generation down; one that comes twice is counted.
+const BEATING: &str = "
+use std::time::Duration;
+
+use midair_plugin::{Beat, Ctx, Every, Json, Overlap, Plugin, Request, Result};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    let every = Every::new(Duration::from_millis(5)).overlap(Overlap::Parallel);
+    Plugin::new().every_with(every, \"rank\", rank).get(\"/log\", log)
+}
+
+async fn rank(beat: Beat, ctx: Ctx) -> Result<()> {
+    let log = ctx.table::<u64>(\"log\");
+    if !log.insert(&format!(\"{:09}\", beat.number), &ctx.generation()).await? {
+        ctx.counter(\"twice\").add(1).await?;
+    }
+    Ok(())
+}
+
+async fn log(_: Request, ctx: Ctx) -> Result<Json<(Vec<(String, u64)>, i64)>> {
+    Ok(Json((ctx.table::<u64>(\"log\").scan(\"\").await?, ctx.counter(\"twice\").get().await?)))
+}
+";
+
+/// What `rank` is in the status, or null.
+fn job(inside: &Inside, name: &str) -> Value {
+    let jobs = inside.status()["jobs"].clone();
+    jobs.as_array().into_iter().flatten().find(|job| job["job"] == name).cloned().unwrap_or_default()
+}
+
+fn count(inside: &Inside, name: &str, what: &str) -> u64 {
+    job(inside, name)[what].as_u64().unwrap_or_default()
+}
+
+#[test]
+fn every_beat_runs_once_and_none_is_missed_over_two_hundred_swaps() {
+    const SWAPS: u64 = 200;
+    let other = BEATING.replace("\"/log\", log", "\"/log\", log).get(\"/other\", |_, _| \"2\"");
+    let without = BEATING.replace(".every_with(every, \"rank\", rank)", "").replace("let every", "let _every");
+    let bytes = built("beating", &[BEATING.to_owned(), other, without]);
+    let inside = Inside::new("beating");
+    let mut last = [inside.publish(&bytes[0]), inside.publish(&bytes[1])];
+    for swap in 0..SWAPS {
+        let before = count(&inside, "rank", "beats");
+        until("a beat", || count(&inside, "rank", "beats") > before);
+        if swap % 20 == 19 {
+            last = [last[1], inside.publish(&bytes[(swap / 20 % 2) as usize])];
+        } else {
+            inside.back_to(last[(swap % 2) as usize]);
+        }
+    }
+    let told = job(&inside, "rank");
+    assert_eq!((&told["skipped"], &told["failed"], &told["plugin"]), (&json!(0), &json!(0), &json!("beating")), "{told}");
+    assert_eq!((&told["period_us"], &told["overlap"]), (&json!(5_000), &json!("parallel")));
+    inside.publish(&bytes[2]);
+    assert_eq!(inside.status()["jobs"], json!([]), "code without the job ends it");
+    until("the last beat to end", || inside.host.status().leases.is_empty());
+    let (log, twice): (Vec<(String, u64)>, i64) = serde_json::from_value(inside.get("/log")).expect("a log");
+    let numbers: Vec<u64> = log.iter().map(|(number, _)| number.parse().expect("a number")).collect();
+    assert_eq!((numbers, twice), ((1..=log.len() as u64).collect(), 0), "each once, and none left out");
+    assert!(log.len() as u64 >= told["due"].as_u64().expect("a number"), "{told}");
+    let by: BTreeSet<u64> = log.iter().map(|(_, generation)| *generation).collect();
+    assert!(by.len() >= 3, "{by:?}");
+}
+
+#[test]
+fn another_period_a_removed_job_and_a_way_back_take_effect_with_the_publish() {
+    let simple = |jobs: &str| {
+        format!(
+            "midair_plugin::export!(plugin);\nuse std::time::Duration;\nfn plugin() -> midair_plugin::Plugin {{\n    \
+             midair_plugin::Plugin::new(){jobs}\n}}\n"
+        )
+    };
+    let every = |period: &str| format!(".every(Duration::{period}, \"rank\", |_| ())");
+    let sources =
+        [every("from_secs(3600)"), every("from_millis(3)"), String::new(), every("ZERO"), every("from_secs(9)").repeat(2)];
+    let bytes = built("changing", &sources.map(|jobs| simple(&jobs)));
+    let inside = Inside::new("changing");
+    let first = inside.publish(&bytes[0]);
+    assert_eq!((count(&inside, "rank", "period_us"), count(&inside, "rank", "beats")), (3_600_000_000, 0));
+    inside.publish(&bytes[1]);
+    until("beats by the new period", || count(&inside, "rank", "beats") > 3);
+    inside.publish(&bytes[2]);
+    assert_eq!(inside.status()["jobs"], json!([]));
+    for (which, reason) in [(3, "its job rank has no period"), (4, "two of its jobs are named rank")] {
+        let record = inside.swap(&bytes[which]);
+        assert_eq!((record.outcome, record.code.map(|code| code.as_str())), (Outcome::Rejected, Some("E_INIT")), "{record:?}");
+        assert!(record.reason.as_deref().is_some_and(|told| told.contains(reason)), "{record:?}");
+    }
+    inside.back_to(first);
+    assert_eq!((count(&inside, "rank", "period_us"), count(&inside, "rank", "beats")), (3_600_000_000, 0), "it begins anew");
+}
+
+const OVERLAPPING: &str = "
+use std::time::Duration;
+
+use midair_plugin::{Beat, Ctx, Every, Overlap, Plugin, Request, Result};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    let often = Every::new(Duration::from_millis(2));
+    Plugin::new()
+        .every(Duration::from_millis(2), \"skips\", |ctx| wait(ctx))
+        .every_with(often.overlap(Overlap::Queue), \"queues\", |_: Beat, ctx| wait(ctx))
+        .every_with(often.overlap(Overlap::Parallel), \"beside\", |_: Beat, ctx| wait(ctx))
+        .get(\"/open\", open)
+}
+
+async fn wait(ctx: Ctx) -> Result<()> {
+    while ctx.counter(\"open\").get().await? == 0 {
+        ctx.sleep(Duration::from_millis(2)).await?;
+    }
+    Ok(())
+}
+
+async fn open(_: Request, ctx: Ctx) -> Result<String> {
+    Ok(ctx.counter(\"open\").add(1).await?.to_string())
+}
+";
+
+#[test]
+fn a_beat_that_is_due_while_the_last_one_runs_is_left_out_or_waits_or_runs_beside_it() {
+    let inside = Inside::new("overlapping");
+    inside.publish(&built("overlapping", &[OVERLAPPING.to_owned()])[0]);
+    until("beats left out, and beats beside", || {
+        count(&inside, "skips", "skipped") > 3 && count(&inside, "queues", "skipped") > 3 && count(&inside, "beside", "running") > 3
+    });
+    let of = |name: &str| ["beats", "running"].map(|what| count(&inside, name, what));
+    assert_eq!((of("skips"), of("queues")), ([1, 1], [1, 1]));
+    assert_eq!(count(&inside, "beside", "skipped"), 0);
+    let held: BTreeSet<String> = inside.host.status().leases.into_iter().map(|lease| lease.handler).collect();
+    assert_eq!(held, ["beside", "queues", "skips"].map(str::to_owned).into(), "each shows by its name");
+    assert_eq!(inside.get("/open"), json!(1));
+    until("all to go on", || ["skips", "queues", "beside"].iter().all(|name| count(&inside, name, "beats") > 5));
+    assert!(job(&inside, "skips")["last_us"].is_u64());
+}
+
+#[test]
+fn a_job_that_panics_on_trial_takes_its_code_back() {
+    let source = |job: &str| {
+        format!(
+            "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin {{\n    \
+             midair_plugin::Plugin::new().every(std::time::Duration::from_millis(2), \"rank\", |_| {job})\n}}\n"
+        )
+    };
+    let bytes = built("panicking-job", &[source("()"), source("if true { panic!(\"on purpose\") }")]);
+    let rules = Rules { time: std::time::Duration::ZERO, requests: 5, ..Rules::PRODUCTION };
+    let inside = Inside::by("panicking-job", rules);
+    let first = inside.publish(&bytes[0]);
+    until("the first to be committed", || inside.status()["plugins"][0]["phase"] == "committed");
+    inside.publish(&bytes[1]);
+    until("the way back", || inside.status()["plugins"][0]["generation"] == first);
+    let failed = count(&inside, "rank", "failed");
+    assert!(failed >= 5, "{failed}");
+    let records = inside.host.status().attempts;
+    let back = records.last().expect("the rollback");
+    assert_eq!((back.outcome, back.code.map(|code| code.as_str())), (Outcome::RolledBack, Some("E_PROBATION")), "{back:?}");
+    let before = count(&inside, "rank", "beats");
+    until("beats of the first", || count(&inside, "rank", "beats") > before + 3);
+}
+
+#[test]
+fn jobs_show_in_the_status_of_a_host_and_never_run_in_its_probe() {
+    let source = "
+midair_plugin::export!(plugin);
+
+fn plugin() -> midair_plugin::Plugin {
+    midair_plugin::Plugin::new().every(std::time::Duration::from_millis(2), \"rank\", rank).selftest(\"waits\", waits)
+}
+
+fn rank(ctx: midair_plugin::Ctx) {
+    if ctx.is_probe() {
+        ctx.error(\"it beats\");
+    }
+}
+
+fn waits(ctx: midair_plugin::Ctx) -> midair_plugin::Result<()> {
+    ctx.sleep(std::time::Duration::from_millis(50)).wait()
+}
+";
+    let (project, folder) = (Project::plugin("told-job", source), tempfile::tempdir().expect("a folder"));
+    let artifact = project.build_to(folder.path()).remove(0);
+    let mut midair = Launch::run(&[&artifact]).start();
+    midair.published();
+    until("a beat", || midair.status()["jobs"][0]["beats"].as_u64() > Some(0));
+    let told = midair.client(&["status"]).output().expect("it runs");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("JOB ") && told.contains("rank"), "{told}");
+    assert_eq!(midair.all("log"), Vec::<Value>::new(), "{}", midair.story());
+}

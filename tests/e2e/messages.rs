@@ -1,0 +1,274 @@
+//! Does each message reach one handler, whatever is swapped meanwhile, and what does a custom host do for its plugins?
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use midair::attempt::Outcome;
+use midair_plugin::message::{decode, encode};
+use midair_tests::host::Launch;
+use midair_tests::project::Project;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::inside::{Inside, built, until};
+
+/// Says each number to the host, which may keep it waiting there.
+const HEARING: &str = "
+use midair_plugin::{Ctx, On, Plugin, Request, Result};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new().on(\"numbers\", heard).on_with(On::new(\"few\").queue(4), heard).get(\"/\", |_, _| \"1\")
+}
+
+async fn heard(number: u64, ctx: Ctx) -> Result<()> {
+    match number {
+        1_000_404 => Err(midair_plugin::Error::internal(\"on purpose\")),
+        1_000_500 => panic!(\"on purpose\"),
+        _ => ctx.service(\"heard\").call(&number).await,
+    }
+}
+";
+
+/// Every number that was said to the host, with the generation that did. A number waits while the gate is at or below it.
+struct Hearing {
+    heard: Arc<Mutex<Vec<(u64, u64)>>>,
+    gate: watch::Sender<u64>,
+}
+
+impl Hearing {
+    /// Offers it to the plugins of `inside`; a number that `stops` names waits for the gate.
+    fn of(inside: &Inside, stops: fn(u64) -> bool) -> Self {
+        let (heard, (gate, opened)) = (Arc::<Mutex<Vec<(u64, u64)>>>::default(), watch::channel(0));
+        let all = Arc::clone(&heard);
+        inside.host.offer_async("heard", move |request: Bytes, caller| {
+            let (all, mut opened) = (Arc::clone(&all), opened.clone());
+            async move {
+                let number: u64 = decode("heard", &request).map_err(|error| error.to_string())?;
+                all.lock().expect("a list").push((number, caller.generation));
+                if stops(number) {
+                    opened.wait_for(|opened| *opened > number).await.map_err(|error| error.to_string())?;
+                }
+                encode("heard", &()).map(Bytes::from).map_err(|error| error.to_string())
+            }
+        });
+        Self { heard, gate }
+    }
+
+    fn count(&self) -> usize {
+        self.heard.lock().expect("a list").len()
+    }
+
+    fn all(&self) -> Vec<(u64, u64)> {
+        self.heard.lock().expect("a list").clone()
+    }
+}
+
+/// What the status says of the one who takes a topic.
+fn taker(inside: &Inside, topic: &str) -> Value {
+    let topics = inside.status()["topics"].clone();
+    let found = topics.as_array().into_iter().flatten().find(|status| status["topic"] == topic);
+    found.map(|status| status["subscribers"][0].clone()).unwrap_or_default()
+}
+
+fn counts(inside: &Inside, topic: &str) -> [u64; 5] {
+    let of = taker(inside, topic);
+    ["queued", "running", "delivered", "failed", "dropped"].map(|what| of[what].as_u64().unwrap_or_default())
+}
+
+#[test]
+fn ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what_serves_when_its_turn_comes() {
+    const SWAPS: u64 = 50;
+    const EACH: u64 = 200;
+    let inside = Inside::new("hearing");
+    let hearing = Hearing::of(&inside, |number| number % EACH == 0);
+    let bytes = built("hearing", &[HEARING.to_owned(), HEARING.replace("\"1\"", "\"2\"")]);
+    let generations = [inside.publish(&bytes[1]), inside.publish(&bytes[0])];
+    let mut expected = Vec::new();
+    // The second one serves. Of each batch it takes the first message, which waits; all others wait in the queue for the next generation.
+    for swap in 0..SWAPS {
+        let (from, to) = (generations[(swap as usize + 1) % 2], generations[swap as usize % 2]);
+        for number in swap * EACH..(swap + 1) * EACH {
+            inside.runtime.block_on(inside.host.emit("numbers", &number)).expect("a number can be written");
+            expected.push((number, if number % EACH == 0 { from } else { to }));
+        }
+        until("the first of the batch", || hearing.count() as u64 == swap * EACH + 1);
+        assert_eq!(counts(&inside, "numbers")[0], EACH - 1, "the others wait");
+        inside.back_to(to);
+        hearing.gate.send_replace(swap * EACH + 1);
+        until("the whole batch", || {
+            let [_, _, delivered, lost @ ..] = counts(&inside, "numbers");
+            assert_eq!(lost, [0, 0], "failed or dropped in batch {swap}: {:?}", inside.told());
+            delivered == (swap + 1) * EACH
+        });
+    }
+    assert_eq!(hearing.all(), expected);
+    assert_eq!(counts(&inside, "numbers"), [0, 0, SWAPS * EACH, 0, 0]);
+}
+
+#[test]
+fn who_emits_to_a_full_queue_waits_or_is_told_whose_it_is() {
+    let inside = Inside::new("hearing-few");
+    let hearing = Hearing::of(&inside, |number| number == 0);
+    inside.publish(&built("hearing-few", &[HEARING.to_owned()])[0]);
+    inside.host.try_emit("few", &0_u64).expect("there is room");
+    until("the first to be taken", || hearing.count() == 1);
+    (1..=4_u64).for_each(|number| inside.host.try_emit("few", &number).expect("there is room for four"));
+    let refusal = inside.host.try_emit("few", &5_u64).expect_err("there is no room for a fifth");
+    assert_eq!(refusal, "4 messages of few wait for hearing-few already: nobody got this one; emit it later");
+    let mut waits = pin!(inside.host.emit("few", &5_u64));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(counts(&inside, "few"), [4, 1, 0, 0, 0]);
+    hearing.gate.send_replace(1);
+    inside.runtime.block_on(waits).expect("a number can be written");
+    until("all of them", || hearing.count() == 6);
+    assert_eq!(hearing.all().iter().map(|(number, _)| *number).collect::<Vec<_>>(), (0..6).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_message_that_cannot_be_read_an_error_and_a_panic_are_told_and_the_next_one_follows() {
+    let inside = Inside::new("hearing-bad");
+    let hearing = Hearing::of(&inside, |_| false);
+    inside.publish(&built("hearing-bad", &[HEARING.to_owned()])[0]);
+    inside.host.try_emit("numbers", "no number").expect("there is room");
+    for number in [1_000_404_u64, 1_000_500, 7] {
+        inside.host.try_emit("numbers", &number).expect("there is room");
+    }
+    until("the last of them", || counts(&inside, "numbers")[2] == 1);
+    assert_eq!((counts(&inside, "numbers"), hearing.count()), ([0, 0, 1, 3, 0], 1));
+    assert!(inside.was_told("failed: a message of numbers can't be read as `u64`"));
+    assert!(inside.was_told("failed: on purpose"));
+    let plugin = inside.status()["plugins"][0].clone();
+    assert_eq!((&plugin["requests"], &plugin["errors"], &plugin["panics"]), (&json!(4), &json!(3), &json!(1)));
+}
+
+#[test]
+fn what_waits_for_code_that_takes_none_is_dropped_and_told() {
+    let inside = Inside::new("hearing-none");
+    let hearing = Hearing::of(&inside, |number| number == 0);
+    let without = HEARING.replace(".on(\"numbers\", heard)", "");
+    let bytes = built("hearing-none", &[HEARING.to_owned(), without]);
+    let first = inside.publish(&bytes[0]);
+    inside.host.try_emit("numbers", &0_u64).expect("there is room");
+    until("the first to be taken", || hearing.count() == 1);
+    (1..=3_u64).for_each(|number| inside.host.try_emit("numbers", &number).expect("there is room"));
+    inside.publish(&bytes[1]);
+    assert_eq!(counts(&inside, "numbers"), [0, 1, 0, 0, 3]);
+    assert!(inside.was_told("hearing-none: 3 messages of numbers were dropped"));
+    inside.host.try_emit("numbers", &4_u64).expect("nobody has to have room");
+    hearing.gate.send_replace(1);
+    until("the one that ran", || counts(&inside, "numbers")[2] == 1);
+    inside.back_to(first);
+    inside.host.try_emit("numbers", &5_u64).expect("there is room");
+    until("what came after", || counts(&inside, "numbers")[2] == 2);
+    assert_eq!(hearing.all().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 5]);
+    let topic = inside.status()["topics"].clone();
+    assert_eq!((&topic[1]["topic"], &topic[1]["emitted"], &topic[1]["unheard"]), (&json!("numbers"), &json!(6), &json!(1)));
+}
+
+const SPEAKING: &str = "
+use midair_plugin::{Ctx, Json, Plugin, Request, Result};
+use serde_json::{Value, json};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new().init(init).on(\"ready\", ready).get(\"/ask/{name}\", ask)
+}
+
+fn init(ctx: Ctx) -> Result<()> {
+    for number in 0..3_u32 {
+        ctx.emit(\"ready\", &(ctx.generation(), number)).wait()?;
+    }
+    RESULT
+}
+
+fn ready((generation, number): (u64, u32), ctx: Ctx) -> Result<()> {
+    ctx.service(\"note\").call(&(generation, ctx.generation(), number)).wait()
+}
+
+async fn ask(req: Request, ctx: Ctx) -> Json<Value> {
+    let answer = ctx.service(&req.param::<String>(\"name\").unwrap_or_default()).call::<_, Value>(&21).await;
+    Json(answer.map_or_else(|error| json!(error.to_string()), |answer| answer))
+}
+";
+
+#[test]
+fn fault_43_what_init_emits_waits_for_the_publish_and_is_dropped_with_the_candidate() {
+    let inside = Inside::new("speaking");
+    let (notes, heard) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
+    let (noted, hears) = (Arc::clone(&notes), Arc::clone(&heard));
+    inside.host.offer("note", move |request, _| {
+        noted.lock().expect("a list").push(decode::<(u64, u64, u32)>("note", &request).map_err(|error| error.to_string())?);
+        encode("note", &()).map(Bytes::from).map_err(|error| error.to_string())
+    });
+    inside.host.on("ready", move |_| *hears.lock().expect("a number") += 1);
+    let fails = SPEAKING.replace("RESULT", "Err(midair_plugin::Error::internal(\"on purpose\"))");
+    let bytes = built("speaking", &[SPEAKING.replace("RESULT", "Ok(())"), fails]);
+    inside.publish(&bytes[0]);
+    let record = inside.swap(&bytes[1]);
+    assert_eq!(record.outcome, Outcome::Rejected, "{record:?}");
+    let last = inside.publish(&bytes[0]);
+    until("what both emitted", || notes.lock().expect("a list").len() == 6 && *heard.lock().expect("a number") == 6);
+    let expected: Vec<(u64, u64, u32)> = [1, last].iter().flat_map(|by| (0..3).map(|number| (*by, *by, number))).collect();
+    assert_eq!(*notes.lock().expect("a list"), expected, "in order, and nothing of the one that was rejected");
+    assert_eq!(inside.status()["topics"][0]["emitted"], 6);
+}
+
+#[test]
+fn a_service_answers_by_its_name_and_an_unknown_or_broken_one_is_an_error_that_says_so() {
+    let inside = Inside::new("asking");
+    inside.publish(&built("asking", &[SPEAKING.replace("RESULT", "Ok(())")])[0]);
+    assert_eq!(inside.get("/ask/double"), "this host offers no service double, nor any other");
+    inside.host.offer("double", |request, caller| {
+        assert!(caller.plugin == "asking" && caller.generation == 1 && !caller.is_candidate, "{caller:?}");
+        let number: u32 = decode("double", &request).map_err(|error| error.to_string())?;
+        encode("double", &(2 * number)).map(Bytes::from).map_err(|error| error.to_string())
+    });
+    inside.host.offer("broken", |_, _| panic!("on purpose"));
+    inside.host.offer_async("later", |request, _| async move {
+        let mut waited = false;
+        std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        Ok(request)
+    });
+    inside.host.offer_async("late", |_, _| async { panic!("on purpose") });
+    inside.host.offer("refuses", |_, _| Err("not today".to_owned()));
+    let answers = ["double", "later", "broken", "late", "refuses", "other"].map(|name| inside.get(&format!("/ask/{name}")));
+    let other = "this host offers no service other, only broken, double, late, later, refuses";
+    let broke = |name: &str| json!(format!("the service {name} panicked: on purpose"));
+    assert_eq!(answers, [json!(42), json!(21), broke("broken"), broke("late"), json!("not today"), json!(other)]);
+}
+
+#[test]
+fn the_probe_has_no_services_and_what_is_emitted_there_reaches_nobody() {
+    let source = "
+midair_plugin::export!(plugin);
+
+fn plugin() -> midair_plugin::Plugin {
+    midair_plugin::Plugin::new().on(\"said\", said).selftest(\"speaks\", speaks)
+}
+
+fn said(_: u32, ctx: midair_plugin::Ctx) {
+    ctx.error(\"it is heard\");
+}
+
+fn speaks(ctx: midair_plugin::Ctx) -> midair_plugin::Result<()> {
+    ctx.emit(\"said\", &1).wait()?;
+    ctx.service(\"mailer\").call::<_, ()>(&1).wait()
+}
+";
+    let (project, folder) = (Project::plugin("speaking-probe", source), tempfile::tempdir().expect("a folder"));
+    let artifact = project.build_to(folder.path()).remove(0);
+    let mut midair = Launch::run(&[&artifact]).start();
+    let reason = midair.rejected("E_PROBE")["reason"].clone();
+    let told = "the probe offers no services, so not mailer either: ask `ctx.is_probe()` first";
+    assert!(reason.as_str().is_some_and(|reason| reason.contains(told)), "{reason}");
+    assert_eq!(midair.all("log"), Vec::<Value>::new());
+}
