@@ -21,6 +21,7 @@ use crate::frames::Namer;
 use crate::lease::Leases;
 use crate::probation::{Counts, Verdict};
 use crate::seed::{self, Bug};
+use crate::sockets::Sockets;
 use crate::stage::Staged;
 use crate::tasks::{Bell, Tasks};
 
@@ -46,6 +47,8 @@ pub(crate) struct Services {
     pub reaper: Sender<Ended>,
     /// What runs beside requests.
     pub tasks: Arc<Tasks>,
+    /// All WebSockets.
+    pub sockets: Arc<Sockets>,
     /// What serves, for work that no request admitted. Set once there is a host.
     pub front: OnceLock<Weak<dyn Ask>>,
 }
@@ -309,6 +312,7 @@ impl Generation {
         *self.retiring.lock() = Arc::default();
         // Only the host's own work waits for this one, so no plugin code is woken here.
         self.decided.ring();
+        self.services.sockets.change();
     }
 
     /// Rung when it was decided whether it ever serves.

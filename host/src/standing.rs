@@ -417,6 +417,7 @@ mod tests {
     use crate::event::Bus;
     use crate::generation::{Ended, Identity, Services};
     use crate::lease::Leases;
+    use crate::sockets::Sockets;
     use crate::tasks::Tasks;
 
     /// A host's services, and what its reaper would hear.
@@ -424,9 +425,22 @@ mod tests {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
         let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
-        let (tasks, front) = (Tasks::new(), OnceLock::new());
+        let (tasks, sockets, front) = (Tasks::new(), Sockets::new(), OnceLock::new());
         (
-            Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper, tasks, front }),
+            Arc::new(Services {
+                store,
+                bus,
+                leases,
+                dev: false,
+                probe: false,
+                frames,
+                functions,
+                alarms,
+                reaper,
+                tasks,
+                sockets,
+                front,
+            }),
             ended,
         )
     }

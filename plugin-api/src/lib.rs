@@ -37,6 +37,7 @@ mod export;
 mod plugin;
 mod request;
 mod response;
+mod socket;
 mod state;
 pub mod test;
 mod work;
@@ -77,6 +78,7 @@ pub use operation::Operation;
 pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
 pub use response::{Html, IntoResponse, Json, Redirect, Response};
+pub use socket::{Closed, Conn, ConnRef, Message, Pinned, Room, Socket, State};
 pub use state::{Batch, Cell, Counter, Revision, Table};
 pub use work::{Interval, Task};
 

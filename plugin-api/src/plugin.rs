@@ -141,7 +141,13 @@ impl Plugin {
         self.work(Handler::TASK, name, Vec::new(), move |_, ctx| work(ctx))
     }
 
-    fn work<R: IntoReply<M>, M, F>(mut self, kind: u32, name: &str, meta: Vec<(&'static str, String)>, handler: F) -> Self
+    pub(crate) fn work<R: IntoReply<M>, M, F>(
+        mut self,
+        kind: u32,
+        name: &str,
+        meta: Vec<(&'static str, String)>,
+        handler: F,
+    ) -> Self
     where
         F: Fn(Request, Ctx) -> R + Send + Sync + 'static,
     {

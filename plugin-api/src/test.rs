@@ -15,6 +15,8 @@
 //! assert_eq!(app.get("/count").text(), "2");
 //! ```
 
+mod socket;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -24,6 +26,8 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde::Serialize;
 
+use self::socket::Sockets;
+pub use self::socket::TestSocket;
 use crate::abi::{self, RequestParts};
 use crate::ctx::{Ctx, Level, Link};
 use crate::error::{Error, Result};
@@ -45,6 +49,7 @@ pub(crate) struct World {
     store: Memory,
     log: Mutex<Vec<(Level, String)>>,
     probe: AtomicBool,
+    sockets: Sockets,
 }
 
 impl App {
@@ -69,6 +74,7 @@ impl App {
             store: Memory::default(),
             log: Mutex::default(),
             probe: AtomicBool::new(false),
+            sockets: Sockets::default(),
         });
         let (plugin, _) = world.plugin.get_or_init(|| (plugin, router));
         if let Some(init) = &plugin.init {
@@ -148,6 +154,44 @@ impl App {
         request.and_then(|request| block_on(self.0.call(request))).unwrap_or_else(IntoResponse::into_response)
     }
 
+    /// Opens a WebSocket.
+    ///
+    /// ```
+    /// use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket, test::App};
+    ///
+    /// async fn echo(conn: Conn, message: Message, _: Ctx) -> Result<()> {
+    ///     conn.send(message).await
+    /// }
+    ///
+    /// let app = App::new(Plugin::new().socket("/echo", Socket::new().message(echo)));
+    /// let echo = app.socket("/echo");
+    /// echo.send("hello");
+    /// assert_eq!(echo.received(), [Message::from("hello")]);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If it is refused, or as the handler does.
+    #[track_caller]
+    #[must_use]
+    pub fn socket(&self, target: &str) -> TestSocket {
+        let refused = |answer: Box<Response>| panic!("{target} is refused: {} {}", answer.status(), answer.text());
+        self.open(Request::build("GET", target).finish()).unwrap_or_else(refused)
+    }
+
+    /// Opens a WebSocket by any request.
+    ///
+    /// # Errors
+    ///
+    /// The answer that it is refused with.
+    ///
+    /// # Panics
+    ///
+    /// As the handler does.
+    pub fn open(&self, request: Result<Request>) -> Result<TestSocket, Box<Response>> {
+        socket::open(&self.0, request.map_err(|error| Box::new(error.into_response()))?)
+    }
+
     /// What the handlers logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<(Level, String)> {
@@ -158,6 +202,10 @@ impl App {
 impl World {
     pub(crate) fn store(&self) -> &Memory {
         &self.store
+    }
+
+    pub(crate) fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     pub(crate) fn is_probe(&self) -> bool {
@@ -197,25 +245,28 @@ impl World {
         let Ok(found) = router.at(request.path()) else { return Ok(StatusCode::NOT_FOUND.into_response()) };
         let method = if *request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
         let Some(index) = found.value.get(method) else { return Ok(StatusCode::METHOD_NOT_ALLOWED.into_response()) };
-        let decode = |(name, value): (&str, &str)| {
-            let value = percent_encoding::percent_decode_str(value)
-                .decode_utf8()
-                .map_err(|_| Error::bad_request("the path isn't UTF-8"))?;
-            Ok((name.to_owned(), value.into_owned()))
-        };
-        let parts = RequestParts {
-            method: request.method().clone(),
-            path: request.path().to_owned(),
-            query: request.query_str().to_owned(),
-            params: found.params.iter().map(decode).collect::<Result<_>>()?,
-            headers: request.headers().clone(),
-            body: bytes::Bytes::copy_from_slice(request.body()),
-            peer: request.peer(),
-        };
-        let request = Request::from_wire(abi::Request::new(parts));
+        let request = Request::from_wire(abi::Request::new(parts(&request, &found.params)?));
         match plugin.routes[*index].handler.handle(request, Ctx(Link::Test(Arc::clone(self)))) {
             Reply::Ready(response) => response.seen_by_caller(),
             Reply::Later(future) => Response::from_outcome(&future.await),
         }
     }
+}
+
+/// A request's parts, with the parameters of its route.
+fn parts(request: &Request, params: &matchit::Params<'_, '_>) -> Result<RequestParts> {
+    let decode = |(name, value): (&str, &str)| {
+        let value =
+            percent_encoding::percent_decode_str(value).decode_utf8().map_err(|_| Error::bad_request("the path isn't UTF-8"))?;
+        Ok((name.to_owned(), value.into_owned()))
+    };
+    Ok(RequestParts {
+        method: request.method().clone(),
+        path: request.path().to_owned(),
+        query: request.query_str().to_owned(),
+        params: params.iter().map(decode).collect::<Result<_>>()?,
+        headers: request.headers().clone(),
+        body: bytes::Bytes::copy_from_slice(request.body()),
+        peer: request.peer(),
+    })
 }

@@ -18,6 +18,8 @@ mod probe;
 mod rollback;
 mod run;
 mod soak;
+mod sockets;
+mod sockets_load;
 mod state;
 mod structure;
 mod stuck;

@@ -26,6 +26,8 @@ pub struct Status {
     #[serde(default)]
     tasks: Vec<Task>,
     #[serde(default)]
+    sockets: Vec<Socket>,
+    #[serde(default)]
     attempts: Vec<Attempt>,
 }
 
@@ -138,6 +140,22 @@ struct Task {
     busy_us: u64,
 }
 
+/// The WebSockets of a route.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Socket {
+    plugin: String,
+    route: String,
+    open: u64,
+    opened: u64,
+    queued: u64,
+    queued_bytes: u64,
+    overrun: u64,
+    stalled: u64,
+    silent: u64,
+    removed: u64,
+}
+
 #[derive(Debug, Deserialize)]
 struct Attempt {
     id: u64,
@@ -204,6 +222,17 @@ pub fn status(status: &Status) -> String {
     });
     section(&mut text, &["task", "on", "name", "age", "without a pause"], tasks.collect());
     left_out(&mut text, status.tasks.len(), "task");
+
+    let sockets = status.sockets.iter().map(|socket| {
+        let Socket { open, opened, queued, queued_bytes, overrun, stalled, silent, removed, .. } = socket;
+        let kib = queued_bytes.div_ceil(1 << 10);
+        let mut row = vec![format!("{} {}", socket.plugin, socket.route), open.to_string(), opened.to_string()];
+        row.push(format!("{queued}, {kib} KiB"));
+        row.extend([overrun, stalled, silent, removed].map(u64::to_string));
+        row
+    });
+    let head = ["sockets of", "open", "so far", "queued", "too slow", "stalled", "silent", "route gone"];
+    section(&mut text, &head, sockets.collect());
 
     let attempts = status.attempts.iter().rev().take(SHOWN).map(|attempt| {
         let code = attempt.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
@@ -312,6 +341,7 @@ mod tests {
                 "leases":[{"id":3,"plugin":"shop","generation":6,"handler":"GET /slow","age_us":61250000}],
                 "tasks":[{"id":4,"plugin":"shop","generation":7,"task":"mailer","age_us":2500000,"busy_us":0,"until_retire":true},
                          {"id":5,"plugin":"shop","generation":6,"task":"src/lib.rs:7","age_us":9500000,"busy_us":9400000,"until_retire":false}],
+                "sockets":[{"plugin":"shop","route":"/chat/{room}","open":40,"opened":41,"queued":3,"queued_bytes":1025,"overrun":1}],
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
                             {"id":2,"trigger":"saved src/lib.rs","outcome":"rejected","code":"E_BUILD","reason":"cargo failed\nmore"}]}"#,
             &expect![[r#"
@@ -330,6 +360,9 @@ mod tests {
                 TASK  ON      NAME          AGE    WITHOUT A PAUSE
                 4     shop 7  mailer        2.5 s
                 5     shop 6  src/lib.rs:7  9.5 s  9.4 s
+
+                SOCKETS OF         OPEN  SO FAR  QUEUED    TOO SLOW  STALLED  SILENT  ROUTE GONE
+                shop /chat/{room}  40    41      3, 2 KiB  1         0        0       0
 
                 ATTEMPT  TRIGGER           OUTCOME           REASON
                 2        saved src/lib.rs  rejected E_BUILD  cargo failed

@@ -1,7 +1,8 @@
 //! How does the world reach the plugins?
 //!
-//! `serve` carries requests; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in.
+//! `serve` carries requests, `socket` WebSockets; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in.
 
 pub mod admin;
 mod gate;
 pub mod serve;
+pub mod socket;

@@ -37,6 +37,7 @@ use crate::library::Opened;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::{Member, Snapshot};
+use crate::sockets::Sockets;
 use crate::tasks::Tasks;
 
 /// The memory that a child may take, in bytes: enough for what a plugin loads when it starts, less than what hurts a machine. Counted is
@@ -130,6 +131,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
         reaper,
         alarms,
         tasks: Tasks::new(),
+        sockets: Sockets::new(),
         front: OnceLock::new(),
         functions: services::functions(),
     });

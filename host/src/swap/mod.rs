@@ -24,7 +24,9 @@ use midair_plugin::store::Memory;
 use parking_lot::Mutex;
 
 use self::journey::{Job, Journey};
-pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, Status, TaskStatus};
+pub use self::status::{
+    BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, SocketStatus, Status, TaskStatus,
+};
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Record};
 use crate::candidate::Maker;
@@ -43,6 +45,7 @@ use crate::probe::{self, Probe};
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
+use crate::sockets::Sockets;
 pub use crate::stage::Trust;
 use crate::stage::{self, Format, Staging};
 use crate::standing::Standing;
@@ -194,6 +197,7 @@ impl Host {
             reaper,
             alarms,
             tasks: Tasks::new(),
+            sockets: Sockets::new(),
             front: OnceLock::new(),
             frames: Namer::start(bus.clone())?,
             functions: services::functions(),
@@ -203,6 +207,8 @@ impl Host {
         let front: Weak<Slot> = Arc::downgrade(&slot);
         // Set once, here.
         let _ = services.front.set(front);
+        let told = bus.clone();
+        services.sockets.tell_to(move |message| told.say(Event::Warning { message }));
         let shared = Arc::new(Shared {
             run: run_id(),
             open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
@@ -248,6 +254,13 @@ impl Host {
     #[must_use]
     pub(crate) fn slot(&self) -> &Slot {
         &self.shared.slot
+    }
+
+    /// All WebSockets.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub(crate) fn sockets(&self) -> &Arc<Sockets> {
+        &self.shared.services.sockets
     }
 
     /// The run's id, new with each process.

@@ -7,6 +7,7 @@ use abi_stable::StableAbi;
 use super::memory::{Many, Span};
 use super::outcome::Outcome;
 use super::request::Request;
+use super::socket::SocketOp;
 use super::state::Op;
 
 /// A call's way to the host: whose call it is, and the functions that serve it.
@@ -70,6 +71,8 @@ pub struct Host {
     pub cancel: unsafe extern "C" fn(context: *const c_void, task: u64),
     /// Done when new requests reach the context's generation no more.
     pub retiring: unsafe extern "C" fn(context: *const c_void) -> Outcome,
+    /// An operation on a WebSocket or a room of the context's plugin.
+    pub socket: unsafe extern "C" fn(context: *const c_void, op: SocketOp) -> Outcome,
 }
 
 impl Host {

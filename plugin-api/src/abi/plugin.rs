@@ -31,6 +31,14 @@ impl Handler {
     pub const ROUTE: u32 = 1;
     /// Runs while its generation serves: called without a request each time that it begins to. Its answer says how it ended.
     pub const TASK: u32 = 2;
+    /// Decides on a WebSocket on `path`: called with the request to upgrade, under a connection that has its number by then. 2xx accepts.
+    pub const SOCKET_OPEN: u32 = 20;
+    /// Takes a message of a WebSocket on `path`, one at a time a connection.
+    pub const SOCKET_MESSAGE: u32 = 21;
+    /// Hears of the end of a WebSocket on `path`.
+    pub const SOCKET_CLOSE: u32 = 22;
+    /// Runs as long as a WebSocket on `path` does, and receives its messages itself.
+    pub const SOCKET_PINNED: u32 = 23;
 }
 
 /// A table that a plugin declares.
