@@ -202,8 +202,8 @@ fn fault_24_a_websocket_lives_through_twenty_swaps_with_its_state_and_the_newest
     assert_eq!(socket.text(), format!("{:?}", bytes::Bytes::from_static(&[255, 1])));
     socket.close(4000, "enough");
     chat.logged("closed 4000 \"enough\" after 106, 0 left");
-    let route = chat.route("/chat/{room}");
-    assert_eq!((&route["open"], &route["opened"]), (&0.into(), &1.into()), "{route}");
+    chat.until("a connection that is none any more", |chat| chat.route("/chat/{room}")["open"] == 0);
+    assert_eq!(chat.route("/chat/{room}")["opened"], 1);
     assert_eq!(chat.midair.status()["rooms"], serde_json::json!({}));
 }
 
@@ -380,10 +380,9 @@ fn a_pinned_socket_stays_on_its_generation_and_is_named_for_holding_it() {
     assert_eq!(call, Some("sockets=1 sockets::stream".into()), "{held}");
     socket.send("end");
     assert_eq!(socket.hear(), Heard::Closed(1000, String::new()));
+    chat.midair.wait_for("drained", |event| event["event"] == "drained" && event["generation"] == 1);
     newer.close(1000, "");
     chat.logged("the stream ended");
-    let drained = chat.midair.wait_for("drained", |event| event["event"] == "drained" && event["generation"] == 1);
-    assert_eq!(drained["plugin"], "sockets");
 }
 
 #[test]

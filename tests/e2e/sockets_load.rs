@@ -40,6 +40,9 @@ async fn count(conn: Conn, message: Message, _: Ctx) -> Result<()> {
 
 const VARIANTS: u64 = 4;
 
+/// How often a client sends.
+const PERIOD: Duration = Duration::from_secs(1);
+
 /// What the clients saw.
 #[derive(Default)]
 struct Ledger {
@@ -138,10 +141,10 @@ fn show(text: &str) {
 #[tokio::main(flavor = "current_thread")]
 async fn talk(ledger: &Arc<Ledger>, address: SocketAddr, connections: u64) {
     let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..connections {
+    for place in 0..connections {
         let ledger = Arc::clone(ledger);
         clients.spawn(async move {
-            if one(&ledger, address).await.is_none() {
+            if one(&ledger, address, PERIOD.mul_f64(place as f64 / connections as f64)).await.is_none() {
                 ledger.closed.fetch_add(1, Relaxed);
             }
         });
@@ -152,11 +155,12 @@ async fn talk(ledger: &Arc<Ledger>, address: SocketAddr, connections: u64) {
 }
 
 /// One connection's talk; `None` if it ended too early.
-async fn one(ledger: &Ledger, address: SocketAddr) -> Option<()> {
+async fn one(ledger: &Ledger, address: SocketAddr, after: Duration) -> Option<()> {
     let stream = tokio::net::TcpStream::connect(address).await.ok()?;
     let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/count"), stream).await.ok()?;
     ledger.open.fetch_add(1, Relaxed);
-    let mut beat = tokio::time::interval(Duration::from_secs(1));
+    // One after the other, so that some of them talk at any moment.
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + after, PERIOD);
     let mut number = 0_u64;
     while !ledger.over.load(Relaxed) {
         beat.tick().await;

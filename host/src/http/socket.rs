@@ -451,7 +451,7 @@ mod tests {
         assert_eq!((start.elapsed().as_secs(), entry.connection().ended()), (300, None));
         talking.await.expect("it ends");
         let ended = entry.connection().ended().map(|end| end.cause);
-        assert_eq!((ended, start.elapsed().as_secs()), (Some(Cause::Silent), 360));
+        assert_eq!((ended, start.elapsed()), (Some(Cause::Silent), Duration::from_secs(360) + FAREWELL));
     }
 
     #[tokio::test(start_paused = true)]
