@@ -54,12 +54,19 @@ pub(crate) fn admit(slot: &Slot, method: &Method, path: &str) -> Result<Admitted
             Some(params) => Ok(Admitted { call: Call::admit(lease, target), params }),
             None => Err(Box::new(own(StatusCode::BAD_REQUEST, "the path isn't UTF-8"))),
         },
+        Found::Upgrade => Err(Box::new(upgrade(path))),
         Found::OtherMethods(allow) => Err(Box::new(other_methods(method, &allow))),
         Found::Nothing => Err(Box::new(own(StatusCode::NOT_FOUND, &format!("nothing answers {path}")))),
     }
 }
 
 impl Admitted {
+    /// A request that was admitted elsewhere, to upgrade.
+    #[cfg(feature = "http")]
+    pub(crate) fn of(call: Arc<Call>, params: Vec<(String, String)>) -> Self {
+        Self { call, params }
+    }
+
     /// Whose handler it is.
     #[cfg(feature = "http")]
     pub(crate) fn generation(&self) -> &Generation {
@@ -159,6 +166,13 @@ pub(crate) fn own(status: StatusCode, text: &str) -> Answered {
     let mut response = Response::new(Body::Whole(Bytes::from(format!("{text}\n"))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// 426.
+fn upgrade(path: &str) -> Answered {
+    let mut response = own(StatusCode::UPGRADE_REQUIRED, &format!("{path} takes WebSockets only"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     response
 }
 

@@ -179,6 +179,7 @@ impl Call {
         let snapshot = anew.as_deref().unwrap_or_else(|| lease.snapshot());
         let (target, params) = match snapshot.find(request.method(), request.path()) {
             Found::Handler(target, params) => (target, params),
+            Found::Upgrade => return refuse(426, format!("{} takes WebSockets only", request.path())),
             Found::OtherMethods(allow) => return refuse(405, format!("{} takes {allow}", request.path())),
             Found::Nothing => return refuse(404, format!("nothing answers {}", request.path())),
         };

@@ -27,6 +27,21 @@ pub(crate) enum Calls {
     Beats,
     /// Messages of the topic that it is named after.
     Messages,
+    /// A WebSocket on its path.
+    Socket(Part),
+}
+
+/// What of a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The request to upgrade.
+    Open,
+    /// A message.
+    Message,
+    /// The end.
+    Close,
+    /// All of it, by one future.
+    Pinned,
 }
 
 /// What a handler says about itself.
@@ -236,6 +251,10 @@ fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
         abi::Handler::TASK => Calls::Service,
         abi::Handler::EVERY => Calls::Beats,
         abi::Handler::MESSAGE => Calls::Messages,
+        abi::Handler::SOCKET_OPEN => Calls::Socket(Part::Open),
+        abi::Handler::SOCKET_MESSAGE => Calls::Socket(Part::Message),
+        abi::Handler::SOCKET_CLOSE => Calls::Socket(Part::Close),
+        abi::Handler::SOCKET_PINNED => Calls::Socket(Part::Pinned),
         other => {
             let reason = format!("it has a handler of kind {other}, which this host doesn't know");
             return Err(Error::rejected(Code::Abi, Stage::Init, subject, reason).help("update the host"));

@@ -25,6 +25,7 @@ use crate::messages::Messages;
 use crate::offers::Offers;
 use crate::probation::{Counts, Verdict};
 use crate::seed::{self, Bug};
+use crate::sockets::Sockets;
 use crate::stage::Staged;
 use crate::tasks::{Bell, Tasks};
 
@@ -56,6 +57,8 @@ pub(crate) struct Services {
     pub messages: Arc<Messages>,
     /// What a custom host does for them.
     pub offers: Offers,
+    /// All WebSockets.
+    pub sockets: Arc<Sockets>,
     /// What serves, for work that no request admitted. Set once there is a host.
     pub front: OnceLock<Weak<dyn Ask>>,
 }
@@ -327,6 +330,7 @@ impl Generation {
         *self.retiring.lock() = Arc::default();
         // Only the host's own work waits for this one, so no plugin code is woken here.
         self.decided.ring();
+        self.services.sockets.change();
     }
 
     /// Rung when it was decided whether it ever serves.

@@ -60,6 +60,8 @@ mod route;
 mod services;
 mod slot;
 mod snapshot;
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a host that speaks HTTP has connections"))]
+mod sockets;
 mod standing;
 mod sync;
 mod tasks;

@@ -18,6 +18,9 @@ pub(crate) struct Route<T> {
     pub target: T,
 }
 
+/// The method of WebSockets in a table. No request can have it.
+pub(crate) const UPGRADE: &str = "GET to upgrade";
+
 /// All routes of a snapshot.
 pub(crate) struct RouteTable<T> {
     router: matchit::Router<Vec<(String, T)>>,
@@ -28,6 +31,8 @@ pub(crate) struct RouteTable<T> {
 pub(crate) enum Found<T> {
     /// A handler, with the path's parameters by name, still percent-encoded.
     Handler(T, Vec<(String, String)>),
+    /// Only a WebSocket is taken here.
+    Upgrade,
     /// The path is known, the method isn't; the value of `Allow`.
     OtherMethods(String),
     /// Nothing answers here.
@@ -54,7 +59,7 @@ impl<T: Copy> RouteTable<T> {
         let mut paths: BTreeMap<String, Vec<Route<T>>> = BTreeMap::new();
         for route in routes {
             let told = |route: &Route<T>| format!("{} {} of {}", route.method, route.path, route.name);
-            if route.method.is_empty() || !route.method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            if route.method != UPGRADE && (route.method.is_empty() || !route.method.bytes().all(|byte| byte.is_ascii_uppercase())) {
                 return Err(Clash(format!("{}: a method is written in capitals, such as GET", told(&route))));
             }
             if !route.path.starts_with('/') {
@@ -94,8 +99,10 @@ impl<T: Copy> RouteTable<T> {
             Some((_, target)) => {
                 Found::Handler(*target, found.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
             }
+            None if (method == "GET" || method == "HEAD") && by_method(UPGRADE).is_some() => Found::Upgrade,
             None => {
-                let mut methods: Vec<&str> = found.value.iter().map(|(method, _)| method.as_str()).collect();
+                let mut methods: Vec<&str> =
+                    found.value.iter().map(|(method, _)| method.as_str()).filter(|method| *method != UPGRADE).collect();
                 if methods.contains(&"GET") {
                     methods.push("HEAD");
                 }
@@ -114,7 +121,7 @@ mod tests {
 
     fn table(routes: &[&str]) -> Result<RouteTable<usize>, String> {
         let route = |(target, text): (usize, &&str)| {
-            let (method, path) = text.split_once(' ').expect("a method and a path");
+            let (method, path) = text.rsplit_once(' ').expect("a method and a path");
             Route { method: method.to_owned(), path: path.to_owned(), name: format!("h{target}"), target }
         };
         RouteTable::build(routes.iter().enumerate().map(route)).map_err(|clash| clash.to_string())
@@ -139,6 +146,22 @@ mod tests {
             let (method, path) = request.split_once(' ').expect("a method and a path");
             assert_eq!(table.find(method, path), found, "{request}");
         }
+    }
+
+    #[test]
+    fn a_socket_has_a_route_of_its_own_beside_that_of_get() {
+        let table =
+            table(&["GET to upgrade /chat/{room}", "GET to upgrade /both", "GET /both", "POST /chat/{room}"]).expect("a table");
+        let params =
+            |params: &[(&str, &str)]| params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(table.find(UPGRADE, "/chat/a"), Found::Handler(0, params(&[("room", "a")])));
+        assert_eq!(table.find("GET", "/chat/a"), Found::Upgrade);
+        assert_eq!(table.find("HEAD", "/chat/a"), Found::Upgrade);
+        assert_eq!(table.find("PUT", "/chat/a"), Found::OtherMethods("OPTIONS, POST".to_owned()));
+        assert_eq!(table.find(UPGRADE, "/both"), Found::Handler(1, params(&[])));
+        assert_eq!(table.find("GET", "/both"), Found::Handler(2, params(&[])));
+        let clash = self::table(&["GET to upgrade /a", "GET to upgrade /a"]).err();
+        assert_eq!(clash.as_deref(), Some("GET to upgrade /a of h0 and GET to upgrade /a of h1 are the same route"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
 use bytes::Bytes;
-use midair_plugin::abi::{self, Address, HostRef, Many, Outcome, Span};
+use midair_plugin::abi::{self, Address, HostRef, Many, Outcome, SocketOp, Span};
 use midair_plugin::store::{Op, Refusal};
 use midair_plugin::stream::{self, Pieces};
 use midair_plugin::task::{Keep, Taken};
@@ -42,6 +42,7 @@ static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
     config,
     emit,
     service,
+    socket,
 });
 
 /// The functions, as a plugin gets them.
@@ -312,6 +313,28 @@ unsafe extern "C" fn service(context: *const c_void, name: Span, request: Span) 
             });
             task::give_unpolled(Box::pin(answering), Some(keep))
         }
+        Err(panic) => Outcome::panicked(panic),
+    }
+}
+
+unsafe extern "C" fn socket(context: *const c_void, op: SocketOp) -> Outcome {
+    // SAFETY: the plugin passes a context that it holds.
+    let generation = unsafe { read(context) }.generation();
+    if generation.is_revoked() {
+        return revoked();
+    }
+    if generation.is_candidate() && op.kind != SocketOp::COUNT {
+        return Outcome::told(Outcome::ERROR, 500, "init has no WebSockets: nothing serves yet".to_owned(), &[]);
+    }
+    // SAFETY: the plugin keeps the room's name during the call.
+    let room = unsafe { op.room.text() };
+    // SAFETY: the plugin keeps the bytes during the call.
+    let bytes = unsafe { op.bytes.bytes() };
+    let keep: Keep = Arc::clone(generation) as Keep;
+    let asked = wall::guard(|| generation.services().sockets.ask(generation.plugin(), &op, room, Bytes::copy_from_slice(bytes)));
+    match asked {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(future)) => task::give_unpolled(future, Some(keep)),
         Err(panic) => Outcome::panicked(panic),
     }
 }

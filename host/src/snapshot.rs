@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::entry::Calls;
+use crate::entry::{Calls, HandlerInfo, Part};
 use crate::generation::{Generation, Term};
-use crate::route::{Clash, Found, Route, RouteTable};
+use crate::route::{Clash, Found, Route, RouteTable, UPGRADE};
 
 /// A handler in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +76,10 @@ impl Snapshot {
         let mut members: Vec<Member> = members.into_iter().collect();
         members.sort_by(|a, b| a.generation.plugin().cmp(b.generation.plugin()));
         let routes = members.iter().enumerate().flat_map(|(place, Member { generation, .. })| {
-            let routes = generation.handlers().iter().enumerate().filter(|(_, info)| info.calls == Calls::Requests);
-            routes.map(move |(handler, info)| Route {
-                method: info.method.clone(),
+            let routes =
+                generation.handlers().iter().enumerate().filter_map(|(handler, info)| Some((handler, info, method(info)?)));
+            routes.map(move |(handler, info, method)| Route {
+                method: method.to_owned(),
                 path: info.path.clone(),
                 name: info.name.clone(),
                 target: Target { generation: place, handler },
@@ -145,5 +146,14 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn find(&self, method: &str, path: &str) -> Found<Target> {
         self.routes.find(method, path)
+    }
+}
+
+/// The method by which requests come to a handler, if they do.
+fn method(info: &HandlerInfo) -> Option<&str> {
+    match info.calls {
+        Calls::Requests => Some(&info.method),
+        Calls::Socket(Part::Open | Part::Pinned) => Some(UPGRADE),
+        Calls::Socket(Part::Message | Part::Close) | Calls::Service | Calls::Beats | Calls::Messages => None,
     }
 }

@@ -445,6 +445,7 @@ mod tests {
     use crate::logs::Logs;
     use crate::messages::Messages;
     use crate::offers::Offers;
+    use crate::sockets::Sockets;
     use crate::tasks::Tasks;
 
     /// A host's services, and what its reaper would hear.
@@ -453,7 +454,7 @@ mod tests {
         let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
         let (tasks, front, offers) = (Tasks::new(), OnceLock::new(), Offers::default());
-        let messages = Messages::new(Arc::clone(&tasks), bus.clone());
+        let (messages, sockets) = (Messages::new(Arc::clone(&tasks), bus.clone()), Sockets::new());
         (
             Arc::new(Services {
                 store,
@@ -469,6 +470,7 @@ mod tests {
                 tasks,
                 messages,
                 offers,
+                sockets,
                 front,
             }),
             ended,

@@ -12,7 +12,8 @@ use crate::config::Parsed;
 use crate::ctx::Level;
 use crate::error::{Error, Result};
 use crate::request::Request;
-use crate::store::{Answer, Op};
+use crate::socket::Ask;
+use crate::store::{Answer, Op, Row};
 use crate::task::{self, Taken};
 
 /// A counted hold on a host's context.
@@ -137,6 +138,17 @@ impl Attached {
             unsafe { self.0.host.state()(self.0.data, ops) }
         };
         finish(outcome).await.into_answer()
+    }
+
+    pub(crate) async fn socket(&self, ask: &Ask<'_>) -> Result<Vec<Row>> {
+        // SAFETY: the context is held until `self` is dropped; what the operation points to outlives the call, after which the host holds
+        // copies.
+        let outcome = finish(unsafe { self.0.host.socket()(self.0.data, ask.op()) }).await;
+        if outcome.kind() == Outcome::ERROR {
+            let (status, text) = (StatusCode::from_u16(outcome.status())?, outcome.text());
+            return Err(if status.is_server_error() { Error::internal(text) } else { Error::new(status, text) });
+        }
+        Ok(outcome.into_answer()?)
     }
 }
 

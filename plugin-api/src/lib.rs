@@ -51,6 +51,7 @@ mod plugin;
 mod request;
 mod response;
 mod service;
+mod socket;
 pub mod sse;
 mod state;
 pub mod test;
@@ -106,6 +107,7 @@ pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
 pub use response::{File, Html, IntoResponse, Json, Redirect, Response};
 pub use service::Service;
+pub use socket::{Closed, Conn, ConnRef, Message, Pinned, Room, Socket, State};
 pub use state::{Batch, Cell, Counter, Revision, Table};
 pub use work::{Interval, Task};
 

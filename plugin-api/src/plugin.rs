@@ -195,7 +195,13 @@ impl Plugin {
         self
     }
 
-    fn work<R: IntoReply<M>, M, F>(mut self, kind: u32, name: &str, meta: Vec<(&'static str, String)>, handler: F) -> Self
+    pub(crate) fn work<R: IntoReply<M>, M, F>(
+        mut self,
+        kind: u32,
+        name: &str,
+        meta: Vec<(&'static str, String)>,
+        handler: F,
+    ) -> Self
     where
         F: Fn(Request, Ctx) -> R + Send + Sync + 'static,
     {

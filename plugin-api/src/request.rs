@@ -102,13 +102,18 @@ impl Request {
         value.parse().map_err(|error| Error::bad_request(format!("`{value}` in the path isn't a valid {name}: {error}")))
     }
 
+    /// A parameter that the host added, which no path can name.
+    pub(crate) fn hidden(&self, name: &str) -> Option<&str> {
+        self.wire.params().find(|(param, _)| *param == name).map(|(_, value)| value)
+    }
+
     /// All parameters of the route as fields of a struct.
     ///
     /// # Errors
     ///
     /// 400 with the reason if they don't fit.
     pub fn params<T: DeserializeOwned>(&self) -> Result<T> {
-        let pairs: Vec<(&str, &str)> = self.wire.params().collect();
+        let pairs: Vec<(&str, &str)> = self.wire.params().filter(|(name, _)| !name.starts_with(':')).collect();
         let text = serde_urlencoded::to_string(pairs)?;
         serde_urlencoded::from_str(&text).map_err(|error| Error::bad_request(format!("the path doesn't fit: {error}")))
     }

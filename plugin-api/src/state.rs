@@ -338,7 +338,7 @@ fn revision(rows: &[Row]) -> Revision {
     rows.first().map_or(0, |row| row.revision)
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     rmp_serde::to_vec_named(value).map_err(|error| Error::internal(format!("a value can't be stored: {error}")))
 }
 

@@ -15,6 +15,8 @@
 //! assert_eq!(app.get("/count").text(), "2");
 //! ```
 
+mod socket;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -25,6 +27,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::socket::Sockets;
+pub use self::socket::TestSocket;
 use crate::abi::{self, RequestParts};
 use crate::config::{ConfigDecl, Parsed};
 use crate::ctx::{Ctx, Level, Link};
@@ -54,6 +58,7 @@ pub(crate) struct World {
     emitted: Mutex<Vec<Emitted>>,
     services: Mutex<BTreeMap<String, Fake>>,
     beats: Mutex<BTreeMap<String, u64>>,
+    sockets: Sockets,
 }
 
 /// What stands for a service of the host's.
@@ -118,6 +123,7 @@ impl App {
             emitted: Mutex::default(),
             services: Mutex::default(),
             beats: Mutex::default(),
+            sockets: Sockets::default(),
         });
         let (plugin, _) = world.plugin.get_or_init(|| (plugin, router));
         runtime::start_for_tests(plugin.runtime_threads);
@@ -312,6 +318,44 @@ impl App {
         if response.status().is_server_error() { Err(Error::new(response.status(), response.text())) } else { Ok(()) }
     }
 
+    /// Opens a WebSocket.
+    ///
+    /// ```
+    /// use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket, test::App};
+    ///
+    /// async fn echo(conn: Conn, message: Message, _: Ctx) -> Result<()> {
+    ///     conn.send(message).await
+    /// }
+    ///
+    /// let app = App::new(Plugin::new().socket("/echo", Socket::new().message(echo)));
+    /// let echo = app.socket("/echo");
+    /// echo.send("hello");
+    /// assert_eq!(echo.received(), [Message::from("hello")]);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If it is refused, or as the handler does.
+    #[track_caller]
+    #[must_use]
+    pub fn socket(&self, target: &str) -> TestSocket {
+        let refused = |answer: Box<Response>| panic!("{target} is refused: {} {}", answer.status(), answer.text());
+        self.open(Request::build("GET", target).finish()).unwrap_or_else(refused)
+    }
+
+    /// Opens a WebSocket by any request.
+    ///
+    /// # Errors
+    ///
+    /// The answer that it is refused with.
+    ///
+    /// # Panics
+    ///
+    /// As the handler does.
+    pub fn open(&self, request: Result<Request>) -> Result<TestSocket, Box<Response>> {
+        socket::open(&self.0, request.map_err(|error| Box::new(error.into_response()))?)
+    }
+
     /// What the handlers logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<(Level, String)> {
@@ -326,6 +370,10 @@ impl World {
 
     pub(crate) fn config(&self) -> Option<&Parsed> {
         self.config.as_ref()
+    }
+
+    pub(crate) fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     pub(crate) fn is_probe(&self) -> bool {
@@ -380,21 +428,7 @@ impl World {
         let Ok(found) = router.at(request.path()) else { return Ok(StatusCode::NOT_FOUND.into_response()) };
         let method = if *request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
         let Some(index) = found.value.get(method) else { return Ok(StatusCode::METHOD_NOT_ALLOWED.into_response()) };
-        let decode = |(name, value): (&str, &str)| {
-            let value = percent_encoding::percent_decode_str(value)
-                .decode_utf8()
-                .map_err(|_| Error::bad_request("the path isn't UTF-8"))?;
-            Ok((name.to_owned(), value.into_owned()))
-        };
-        let parts = RequestParts {
-            method: request.method().clone(),
-            path: request.path().to_owned(),
-            query: request.query_str().to_owned(),
-            params: found.params.iter().map(decode).collect::<Result<_>>()?,
-            headers: request.headers().clone(),
-            body: bytes::Bytes::copy_from_slice(request.body()),
-            peer: request.peer(),
-        };
+        let parts = parts(&request, &found.params)?;
         let route = &plugin.routes[*index];
         let request = match request.take_rest() {
             None => abi::Request::new(parts),
@@ -406,4 +440,22 @@ impl World {
             Reply::Later(future) => Response::from_outcome(future.await),
         }
     }
+}
+
+/// A request's parts, with the parameters of its route.
+fn parts(request: &Request, params: &matchit::Params<'_, '_>) -> Result<RequestParts> {
+    let decode = |(name, value): (&str, &str)| {
+        let value =
+            percent_encoding::percent_decode_str(value).decode_utf8().map_err(|_| Error::bad_request("the path isn't UTF-8"))?;
+        Ok((name.to_owned(), value.into_owned()))
+    };
+    Ok(RequestParts {
+        method: request.method().clone(),
+        path: request.path().to_owned(),
+        query: request.query_str().to_owned(),
+        params: params.iter().map(decode).collect::<Result<_>>()?,
+        headers: request.headers().clone(),
+        body: bytes::Bytes::copy_from_slice(request.body()),
+        peer: request.peer(),
+    })
 }

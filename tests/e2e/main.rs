@@ -23,6 +23,8 @@ mod probe;
 mod rollback;
 mod run;
 mod soak;
+mod sockets;
+mod sockets_load;
 mod state;
 mod streams;
 mod structure;

@@ -11,6 +11,7 @@
 //! | [`project`] | what does a user edit? |
 //! | [`host`] | what does a running midair say? |
 //! | [`client`] | what does it answer? |
+//! | [`socket`] | what does somebody get who talks over a WebSocket? |
 //! | [`asker`] | what does somebody get who keeps asking? |
 //! | [`soak`] | what is lost, mixed or leaked over many swaps? |
 //! | [`edit_to_live`] | how long does a user wait, and how long would cargo alone take? |
@@ -34,6 +35,7 @@ pub mod random;
 pub mod repository;
 pub mod rollback_time;
 pub mod soak;
+pub mod socket;
 pub mod statistics;
 
 use std::time::Duration;

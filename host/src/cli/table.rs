@@ -29,6 +29,7 @@ pub struct Status {
     jobs: Vec<Job>,
     #[serde(default)]
     topics: Vec<Topic>,
+    sockets: Vec<Socket>,
     #[serde(default)]
     attempts: Vec<Attempt>,
 }
@@ -179,6 +180,22 @@ struct Subscriber {
     dropped: u64,
 }
 
+/// The WebSockets of a route.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Socket {
+    plugin: String,
+    route: String,
+    open: u64,
+    opened: u64,
+    queued: u64,
+    queued_bytes: u64,
+    overrun: u64,
+    stalled: u64,
+    silent: u64,
+    removed: u64,
+}
+
 #[derive(Debug, Deserialize)]
 struct Attempt {
     id: u64,
@@ -255,6 +272,16 @@ pub fn status(status: &Status) -> String {
     left_out(&mut text, status.tasks.len(), "task");
 
     jobs_and_topics(&mut text, status);
+    let sockets = status.sockets.iter().map(|socket| {
+        let Socket { open, opened, queued, queued_bytes, overrun, stalled, silent, removed, .. } = socket;
+        let kib = queued_bytes.div_ceil(1 << 10);
+        let mut row = vec![format!("{} {}", socket.plugin, socket.route), open.to_string(), opened.to_string()];
+        row.push(format!("{queued}, {kib} KiB"));
+        row.extend([overrun, stalled, silent, removed].map(u64::to_string));
+        row
+    });
+    let head = ["sockets of", "open", "so far", "queued", "too slow", "stalled", "silent", "route gone"];
+    section(&mut text, &head, sockets.collect());
 
     let attempts = status.attempts.iter().rev().take(SHOWN).map(|attempt| {
         let code = attempt.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
@@ -395,6 +422,7 @@ mod tests {
                         {"plugin":"shop","job":"mail","period_us":60000000,"overlap":"queue","due":0,"beats":0,"skipped":0,"failed":0,"running":0,"last_us":null,"next_us":100000}],
                 "topics":[{"topic":"order.paid","emitted":9,"unheard":1,"subscribers":[{"subscriber":"mail","subscribed":true,"queued":3,"limit":1024,"running":1,"delivered":4,"failed":1,"dropped":0}]},
                           {"topic":"order.sent","emitted":2,"unheard":2,"subscribers":[]}],
+                "sockets":[{"plugin":"shop","route":"/chat/{room}","open":40,"opened":41,"queued":3,"queued_bytes":1025,"overrun":1}],
                 "attempts":[{"id":1,"trigger":"start","outcome":"published","code":null,"stage":null,"reason":null,"parts":[],"phases_us":{}},
                             {"id":2,"trigger":"saved src/lib.rs","outcome":"rejected","code":"E_BUILD","reason":"cargo failed\nmore"}]}"#,
             &expect![[r#"
@@ -421,6 +449,8 @@ mod tests {
                 TOPIC       EMITTED  UNHEARD  TO    QUEUED  RUNNING  DELIVERED  FAILED  DROPPED
                 order.paid  9        1        mail  3       1        4          1       0
                 order.sent  2        2        -     0       0        0          0       0
+                SOCKETS OF         OPEN  SO FAR  QUEUED    TOO SLOW  STALLED  SILENT  ROUTE GONE
+                shop /chat/{room}  40    41      3, 2 KiB  1         0        0       0
 
                 ATTEMPT  TRIGGER           OUTCOME           REASON
                 2        saved src/lib.rs  rejected E_BUILD  cargo failed

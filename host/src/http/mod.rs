@@ -1,10 +1,11 @@
 //! How does the world reach the plugins?
 //!
-//! `serve` carries requests, with `upload` for their bodies, `body` for those of the answers and `file` for files; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in.
+//! `serve` carries requests, with `upload` for their bodies, `body` for those of the answers and `file` for files, and `socket` for WebSockets; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in.
 
 pub mod admin;
 mod body;
 mod file;
 mod gate;
 pub mod serve;
+pub mod socket;
 mod upload;

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -15,11 +16,11 @@ use http::header::EXPECT;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 
+use super::socket::{Carrier, SocketLimits};
 use crate::answer::{Answered, Asked, admit, own, without_body};
 use crate::body::Body;
 use crate::census;
@@ -47,6 +48,8 @@ pub struct Limits {
     pub workers: Option<usize>,
     /// Whether answers say which generation made them.
     pub generation_header: bool,
+    /// Of WebSockets.
+    pub sockets: SocketLimits,
 }
 
 impl Default for Limits {
@@ -59,6 +62,7 @@ impl Default for Limits {
             request_timeout: None,
             workers: None,
             generation_header: true,
+            sockets: SocketLimits::default(),
         }
     }
 }
@@ -130,16 +134,20 @@ impl Server {
         let (alive, ended) = channel();
         let in_flight = Arc::new(AtomicUsize::new(0));
         let pulse = Pulse { handle: runtime.handle().clone(), host: host.clone(), stopped: stopped.clone() };
-        let front = Arc::new(Front { host: host.clone(), limits, in_flight: Arc::clone(&in_flight) });
+        // Held by connections of any kind: that none is left is what `drain` waits for.
+        let carrier = Carrier {
+            host: host.clone(),
+            limits: limits.sockets,
+            in_flight: Arc::clone(&in_flight),
+            stopped: stopped.clone(),
+            _alive: alive,
+        };
+        let front = Arc::new(Front { host: host.clone(), limits, in_flight: Arc::clone(&in_flight), carrier: Arc::new(carrier) });
         let listener = {
             let _entered = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(failed)?
         };
-        runtime.spawn(async move {
-            // Dropped when the last connection ended: that is what `drain` waits for.
-            let _alive = alive;
-            accept(listener, front, stopped).await;
-        });
+        runtime.spawn(accept(listener, front, stopped));
         std::thread::Builder::new().name("midair-pulse".to_owned()).spawn(move || pulse.watch()).map_err(failed)?;
         Ok(Running { host, runtime: Some(runtime), stop, in_flight, ended })
     }
@@ -216,7 +224,6 @@ impl Pulse {
 }
 
 async fn accept(listener: tokio::net::TcpListener, front: Arc<Front>, mut stopped: watch::Receiver<bool>) {
-    let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(front.limits.header_timeout);
     let mut told = false;
@@ -246,15 +253,20 @@ async fn accept(listener: tokio::net::TcpListener, front: Arc<Front>, mut stoppe
             let front = Arc::clone(&front);
             async move { Ok::<_, Infallible>(front.answer(request, peer).await) }
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service).with_upgrades();
+        let mut stopped = stopped.clone();
         tokio::spawn(async move {
+            let mut connection = pin!(connection);
             // What a client does to its own connection is no event.
+            tokio::select! {
+                _ = &mut connection => return,
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+            connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         });
     }
-    // Closed before the wait: who connects now is refused at once and can go elsewhere.
-    drop(listener);
-    graceful.shutdown().await;
+    // From here on who connects is refused at once and can go elsewhere; what is there still holds what `drain` waits for.
 }
 
 /// What all requests share.
@@ -262,6 +274,7 @@ struct Front {
     host: Host,
     limits: Limits,
     in_flight: Arc<AtomicUsize>,
+    carrier: Arc<Carrier>,
 }
 
 impl Front {
@@ -298,7 +311,10 @@ impl Front {
         })
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: SocketAddr) -> Answered {
+    async fn route(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answered {
+        if let Some(answered) = self.carrier.answer(&mut request, peer).await {
+            return answered;
+        }
         let (head, body) = request.into_parts();
         let admitted = match admit(self.host.slot(), &head.method, head.uri.path()) {
             Ok(admitted) => admitted,

@@ -42,6 +42,7 @@ use crate::offers::Offers;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::{Member, Setup, Snapshot};
+use crate::sockets::Sockets;
 use crate::tasks::Tasks;
 
 /// The memory that a child may take, in bytes: enough for what a plugin loads when it starts, less than what hurts a machine. Counted is
@@ -139,6 +140,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
         reaper,
         alarms,
         tasks,
+        sockets: Sockets::new(),
         front: OnceLock::new(),
         functions: services::functions(),
     });

@@ -25,7 +25,9 @@ use midair_plugin::store::Memory;
 use parking_lot::Mutex;
 
 use self::journey::{Job, Journey};
-pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, Status, TaskStatus};
+pub use self::status::{
+    BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, SocketStatus, Status, TaskStatus,
+};
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Record};
 use crate::candidate::Maker;
@@ -52,6 +54,7 @@ use crate::probe::{self, Probe};
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::Snapshot;
+use crate::sockets::Sockets;
 pub use crate::stage::Trust;
 use crate::stage::{self, Format, Staging};
 use crate::standing::Standing;
@@ -222,6 +225,7 @@ impl Host {
             reaper,
             alarms,
             tasks: Arc::clone(&tasks),
+            sockets: Sockets::new(),
             front: OnceLock::new(),
             frames: Namer::start(bus.clone())?,
             functions: services::functions(),
@@ -236,6 +240,8 @@ impl Host {
         let beats = Jobs::start(Arc::clone(&slot), tasks)
             .map_err(|error| Error::fatal(Code::Io, "midair-jobs", "its thread can't be started").caused_by(error))?;
         let stop = Arc::new(Stop(Arc::clone(&beats)));
+        let told = bus.clone();
+        services.sockets.tell_to(move |message| told.say(Event::Warning { message }));
         let shared = Arc::new(Shared {
             run: run_id(),
             open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
@@ -295,6 +301,13 @@ impl Host {
     #[must_use]
     pub fn config(&self) -> Option<&Path> {
         self.shared.options.config.as_deref()
+    }
+
+    /// All WebSockets.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub(crate) fn sockets(&self) -> &Arc<Sockets> {
+        &self.shared.services.sockets
     }
 
     /// The run's id, new with each process.

@@ -17,6 +17,7 @@ use crate::generation::Generation;
 use crate::lease::Facts;
 use crate::marks::Held;
 use crate::probe::Probe;
+use crate::sockets::{Cause, Tally};
 use crate::standing::Phase;
 use crate::tasks::{About, Running};
 
@@ -45,6 +46,10 @@ pub struct Status {
     pub jobs: Vec<JobStatus>,
     /// Messages, by topic.
     pub topics: Vec<TopicStatus>,
+    /// WebSockets, by plugin and route.
+    pub sockets: Vec<SocketStatus>,
+    /// How many rooms of WebSockets there are, by plugin.
+    pub rooms: BTreeMap<String, usize>,
     /// The last attempts, the oldest first.
     pub attempts: Vec<Record>,
 }
@@ -91,6 +96,40 @@ pub struct LeaseStatus {
     pub handler: String,
     /// Microseconds since it was admitted.
     pub age_us: u64,
+}
+
+/// The WebSockets of a route since the host began.
+#[derive(Clone, Debug, Serialize)]
+pub struct SocketStatus {
+    /// The plugin.
+    pub plugin: String,
+    /// The route's path.
+    pub route: String,
+    /// There are now.
+    pub open: u64,
+    /// Accepted so far.
+    pub opened: u64,
+    /// Messages that wait to be sent.
+    pub queued: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Closed since they read too slowly for a broadcast.
+    pub overrun: u64,
+    /// Closed since they took nothing of what was sent.
+    pub stalled: u64,
+    /// Closed since they gave no sign of life.
+    pub silent: u64,
+    /// Closed since their route was gone.
+    pub removed: u64,
+}
+
+impl SocketStatus {
+    fn of(((plugin, route), tally): ((String, String), Tally)) -> Self {
+        let Tally { opened, ended, open, queued, queued_bytes } = tally;
+        let by = |cause| ended.get(&cause).copied().unwrap_or_default();
+        let (overrun, stalled, silent, removed) = (by(Cause::Overrun), by(Cause::Stalled), by(Cause::Silent), by(Cause::Removed));
+        Self { plugin, route, open, opened, queued, queued_bytes, overrun, stalled, silent, removed }
+    }
 }
 
 /// Work that goes on beside requests, and keeps the code that it runs on.
@@ -276,6 +315,8 @@ impl Host {
             tasks: shared.services.tasks.list().into_iter().map(TaskStatus::of).collect(),
             jobs: shared.jobs.list(),
             topics: shared.services.messages.list(),
+            sockets: shared.services.sockets.tallies().into_iter().map(SocketStatus::of).collect(),
+            rooms: shared.services.sockets.rooms(),
             attempts: shared.journal.records(),
         }
     }

@@ -7,6 +7,7 @@ use abi_stable::StableAbi;
 use super::memory::{Address, Many, Span};
 use super::outcome::Outcome;
 use super::request::Request;
+use super::socket::SocketOp;
 use super::state::Op;
 
 /// A call's way to the host: whose call it is, and the functions that serve it.
@@ -77,6 +78,8 @@ pub struct Host {
     /// The plugin's config as `Root::configure` made it, null without one; it lives as long as the context.
     #[sabi(missing_field(option))]
     pub config: unsafe extern "C" fn(context: *const c_void) -> Address,
+    /// An operation on a WebSocket or a room of the context's plugin.
+    pub socket: unsafe extern "C" fn(context: *const c_void, op: SocketOp) -> Outcome,
 }
 
 impl Host {

@@ -13,6 +13,7 @@ mod memory;
 mod outcome;
 mod plugin;
 mod request;
+mod socket;
 mod state;
 
 pub use host::{Context, Host, HostRef, Identity};
@@ -20,6 +21,7 @@ pub use memory::{Address, Many, Owner, Pair, Span};
 pub use outcome::{Outcome, PollFn, Waker, WakerVtable};
 pub use plugin::{Built, Census, Enrolled, Handler, Root, RootRef, SelfTest, Smoke, TableDecl};
 pub use request::{Peer, Request, RequestParts};
+pub use socket::SocketOp;
 pub use state::{Op, Row};
 
 /// The version of this border. A host serves plugins of its own version only.

@@ -37,6 +37,14 @@ impl Handler {
     pub const EVERY: u32 = 3;
     /// Takes the messages of the topic that is its name: `queue` and `at_once` in its meta, and the message as the request's body.
     pub const MESSAGE: u32 = 4;
+    /// Decides on a WebSocket on `path`: called with the request to upgrade, under a connection that has its number by then. 2xx accepts.
+    pub const SOCKET_OPEN: u32 = 20;
+    /// Takes a message of a WebSocket on `path`, one at a time a connection.
+    pub const SOCKET_MESSAGE: u32 = 21;
+    /// Hears of the end of a WebSocket on `path`.
+    pub const SOCKET_CLOSE: u32 = 22;
+    /// Runs as long as a WebSocket on `path` does, and receives its messages itself.
+    pub const SOCKET_PINNED: u32 = 23;
 }
 
 /// A table that a plugin declares.

@@ -1,0 +1,507 @@
+//! How do a WebSocket's messages reach a handler, and its answers the client?
+//!
+//! A request to upgrade is admitted as any other and decided by its route's `open`. From then on one task of the host's carries the
+//! connection: what comes is admitted message by message to what serves at that moment, one at a time; what is queued goes out beside
+//! that. The next message is read when the last was taken, so a client that sends faster than its handlers work waits in its own send.
+//!
+//! hyper gives the connection away with the answer 101, and its graceful end knows nothing of it any more: the task ends it when the host
+//! does, and is waited for by what it holds. An idle connection has nothing that could time out below it: a write has its limit only while
+//! it waits.
+
+use std::convert::Infallible;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE as UPGRADE_HEADER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, request};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use midair_plugin::abi::{RequestParts, SocketOp};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as Broken, Message, Utf8Bytes};
+
+use crate::answer::{Admitted, Answered, Asked, own};
+use crate::body::Body;
+use crate::call::{Answer, Call, decode};
+use crate::entry::{Calls, Part};
+use crate::route::{Found, UPGRADE};
+use crate::snapshot::Target;
+use crate::sockets::{Bounds, Cause, Connection, End, Entry, Next, Payload};
+use crate::swap::Host;
+
+/// What a WebSocket may do, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketLimits {
+    /// The largest message of a client, in bytes; a larger one ends its connection with 1009.
+    pub message: usize,
+    /// How many messages wait for a client at most, and
+    pub queue: usize,
+    /// of how many bytes. A message that alone is larger is taken when nothing else waits.
+    pub queue_bytes: usize,
+    /// How often the host pings.
+    pub ping: Duration,
+    /// For how long a client may be silent; its answers to pings count. Not counted is while the host doesn't listen, since an earlier
+    /// message is still being handled.
+    pub silence: Duration,
+}
+
+impl Default for SocketLimits {
+    fn default() -> Self {
+        Self { message: 1 << 20, queue: 256, queue_bytes: 4 << 20, ping: Duration::from_secs(30), silence: Duration::from_secs(60) }
+    }
+}
+
+/// How long a client has to say that it heard of the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How much is read and thrown away after the end, so that a client that sends before it listens hears of it.
+const DISCARDED: usize = 16 << 20;
+
+/// What is kept of what comes and goes, beside messages. Small, as there may be many connections.
+const BUFFER: usize = 8 << 10;
+
+/// What all WebSockets share.
+pub(super) struct Carrier {
+    pub(super) host: Host,
+    pub(super) limits: SocketLimits,
+    /// Calls in flight, events among them.
+    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) stopped: watch::Receiver<bool>,
+    /// Held as long as there is a connection: that is what the host's end waits for.
+    pub(super) _alive: Sender<Infallible>,
+}
+
+/// What every event of a connection tells of the request that it began as.
+struct Head {
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    peer: SocketAddr,
+}
+
+/// A path's parameters by name, decoded.
+type Params = Vec<(String, String)>;
+
+/// A handler, admitted, with the parameters of its route.
+type Reached = (Arc<Call>, Params);
+
+/// A call in flight that is no request.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(in_flight: &'a AtomicUsize) -> Self {
+        in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(in_flight)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Carrier {
+    /// The answer to a request to upgrade; `None` if it is a request as any other, or no WebSocket is taken there.
+    pub(super) async fn answer(self: &Arc<Self>, request: &mut Request<Incoming>, peer: SocketAddr) -> Option<Answered> {
+        if *request.method() != Method::GET || !has_word(request.headers(), &UPGRADE_HEADER, "websocket") {
+            return None;
+        }
+        let lease = self.host.slot().admit();
+        let Found::Handler(target, params) = lease.snapshot().find(UPGRADE, request.uri().path()) else { return None };
+        let headers = request.headers();
+        let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| has_word(headers, &CONNECTION, "upgrade"));
+        let Some(accept) = key.map(|key| derive_accept_key(key.as_bytes())) else {
+            return Some(own(StatusCode::BAD_REQUEST, "a request to upgrade has `connection: upgrade` and `sec-websocket-key`"));
+        };
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            let mut answered = own(StatusCode::UPGRADE_REQUIRED, "WebSockets are taken in version 13 only");
+            answered.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            return Some(answered);
+        }
+        let Some(params) = decode(params) else { return Some(own(StatusCode::BAD_REQUEST, "the path isn't UTF-8")) };
+        let call = Call::admit(lease, target);
+        let generation = call.generation();
+        let SocketLimits { queue: messages, queue_bytes: bytes, .. } = self.limits;
+        let info = generation.handlers().get(target.handler)?;
+        let entry = self.host.sockets().open(generation.plugin(), &info.path, Bounds { messages, bytes });
+        let is_pinned = info.calls == Calls::Socket(Part::Pinned);
+
+        let upgraded = hyper::upgrade::on(&mut *request);
+        let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+        let head = Head { path, query, headers: request.headers().clone(), peer };
+        let (mut answered, pinned) = if is_pinned {
+            (own(StatusCode::OK, ""), Some((call, params)))
+        } else {
+            let admitted = Admitted::of(call, with_id(params, entry.connection().id));
+            (admitted.answer(parts_of(request), Asked::Whole(Bytes::new()), Some(peer)).await, None)
+        };
+        if !answered.status().is_success() {
+            return Some(answered);
+        }
+        let mut accepted = own(StatusCode::SWITCHING_PROTOCOLS, "");
+        std::mem::swap(accepted.headers_mut(), answered.headers_mut());
+        let headers = accepted.headers_mut();
+        headers.remove(http::header::CONTENT_TYPE);
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE_HEADER, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).ok()?);
+        tokio::spawn(Arc::clone(self).serve(upgraded, entry, head, pinned));
+        Some(accepted.map(|_| Body::Whole(Bytes::new())))
+    }
+
+    /// The whole life of a connection that was accepted.
+    async fn serve(self: Arc<Self>, upgraded: OnUpgrade, mut entry: Entry, head: Head, pinned: Option<Reached>) {
+        entry.accepted();
+        let connection = &**entry.connection();
+        let talk = async {
+            match upgraded.await {
+                Ok(upgraded) => talk(TokioIo::new(upgraded), connection, &self.limits).await,
+                Err(_) => connection.end(Cause::Broken, 1006, ""),
+            }
+            // Also where there was nothing to talk over.
+            connection.over();
+        };
+        let handle = async {
+            match pinned {
+                Some((call, params)) => self.pin(connection, &head, call, params).await,
+                None => self.handle(connection, &head).await,
+            }
+        };
+        let mut stopped = self.stopped.clone();
+        let stop = async {
+            // Without anybody who could say so the host ends as well.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+            connection.end(Cause::Ending, 1001, "the host ends");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = async { tokio::join!(talk, handle) } => {}
+            () = stop => {}
+        }
+    }
+
+    /// Hands messages to what serves, and the end.
+    async fn handle(&self, connection: &Connection, head: &Head) {
+        let sockets = self.host.sockets();
+        let mut epoch = 0;
+        loop {
+            let changed = sockets.changed();
+            let now = self.host.slot().now();
+            if std::mem::replace(&mut epoch, now.epoch()) != now.epoch() && self.find(connection, head, Part::Open).is_none() {
+                connection.end(Cause::Removed, 1012, "nothing answers here any more");
+            }
+            drop(now);
+            let message = tokio::select! {
+                biased;
+                message = connection.next() => message,
+                () = changed => continue,
+            };
+            let Some(Payload { is_text, bytes }) = message else { break };
+            if connection.ended().is_some_and(|end| !matches!(end.cause, Cause::Client | Cause::Broken | Cause::Ending)) {
+                continue;
+            }
+            let event = if is_text { "text" } else { "binary" };
+            self.event(connection, head, Part::Message, &[(SocketOp::EVENT, event)], bytes).await;
+        }
+        sockets.leave_all(connection);
+        if let Some(End { cause, code, reason }) = connection.ended().filter(|end| end.cause != Cause::Removed) {
+            // Of a silent client nobody knows more than that.
+            let code = if cause == Cause::Silent { 1006 } else { code };
+            let params = [(SocketOp::EVENT, "close"), (SocketOp::CODE, &*code.to_string())];
+            self.event(connection, head, Part::Close, &params, reason.into()).await;
+        }
+    }
+
+    /// Runs a handler that receives for itself, and ends the connection with it.
+    async fn pin(&self, connection: &Connection, head: &Head, call: Arc<Call>, params: Params) {
+        let _counted = Counted::new(&self.in_flight);
+        let (code, reason) = match call.invoke(head.event(with_id(params, connection.id), Bytes::new()), None).await {
+            Answer::Response(_) => (1000, ""),
+            // Its text is the operator's.
+            Answer::Error { .. } | Answer::Panic(_) => (1011, "the handler failed"),
+        };
+        connection.end(Cause::Plugin, code, reason);
+        // Nobody receives what still comes.
+        while connection.next().await.is_some() {}
+    }
+
+    /// One event, if anybody is there to take it. What went wrong is told and counted by the call.
+    async fn event(&self, connection: &Connection, head: &Head, part: Part, more: &[(&str, &str)], body: Bytes) {
+        let Some((call, params)) = self.find(connection, head, part) else { return };
+        let _counted = Counted::new(&self.in_flight);
+        let mut params = with_id(params, connection.id);
+        params.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        drop(call.invoke(head.event(params, body), None).await);
+    }
+
+    /// The handler for a part of this connection's events in what serves now, and the path's parameters.
+    fn find(&self, connection: &Connection, head: &Head, part: Part) -> Option<Reached> {
+        let lease = self.host.slot().admit();
+        let snapshot = lease.snapshot();
+        let Found::Handler(Target { generation, handler }, params) = snapshot.find(UPGRADE, &head.path) else { return None };
+        let code = snapshot.generations().get(generation).filter(|code| code.plugin() == connection.plugin)?;
+        let opens = code.handlers().get(handler).filter(|info| info.calls == Calls::Socket(Part::Open))?;
+        // Its parts follow it.
+        let fits =
+            |place: &usize| code.handlers()[*place].calls == Calls::Socket(part) && code.handlers()[*place].path == opens.path;
+        let handler = (handler..code.handlers().len()).find(fits)?;
+        let params = decode(params)?;
+        Some((Call::admit(lease, Target { generation, handler }), params))
+    }
+}
+
+impl Head {
+    fn event(&self, params: Params, body: Bytes) -> RequestParts {
+        let (path, query, headers) = (self.path.clone(), self.query.clone(), self.headers.clone());
+        RequestParts { method: Method::GET, path, query, params, headers, body, peer: Some(self.peer) }
+    }
+}
+
+fn with_id(mut params: Params, id: u64) -> Params {
+    params.push((SocketOp::ID.to_owned(), id.to_string()));
+    params
+}
+
+/// Whether a header that is a list has this word.
+fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|found| found.trim().eq_ignore_ascii_case(word))
+}
+
+/// The head of a request whose body nobody reads.
+fn parts_of(request: &mut Request<Incoming>) -> request::Parts {
+    let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+    let mut parts = Request::new(()).into_parts().0;
+    (parts.method, parts.uri, parts.headers) = (method, uri, headers);
+    parts
+}
+
+/// Carries bytes until there are none any more.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin>(io: S, connection: &Connection, limits: &SocketLimits) {
+    let mut config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
+    config = config.max_message_size(Some(limits.message)).max_frame_size(Some(limits.message));
+    let (mut sink, mut stream) = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await.split();
+    let can_listen = {
+        let (write, read) = (write(&mut sink, connection, limits.ping), read(&mut stream, connection, limits.silence));
+        tokio::pin!(write, read);
+        tokio::select! {
+            written = &mut write => match written {
+                // The client says it too, unless it has.
+                Ok(()) => timeout(FAREWELL, read).await.is_ok(),
+                Err(Broken::Io(error)) if error.kind() == ErrorKind::TimedOut => {
+                    connection.end(Cause::Stalled, 1006, "it takes nothing");
+                    false
+                }
+                Err(_) => {
+                    connection.end(Cause::Broken, 1006, "");
+                    false
+                }
+            },
+            () = &mut read => timeout(FAREWELL, write).await.is_ok(),
+        }
+    };
+    // Whoever handles the end needn't wait for the rest.
+    connection.over();
+    if let Ok(stream) = sink.reunite(stream)
+        && can_listen
+    {
+        let _ = timeout(FAREWELL, discard(stream.into_inner())).await;
+    }
+}
+
+/// Writes what is queued, and pings, until the end is written.
+async fn write<S: AsyncRead + AsyncWrite + Unpin>(
+    sink: &mut SplitSink<WebSocketStream<S>, Message>,
+    connection: &Connection,
+    ping: Duration,
+) -> Result<(), Broken> {
+    let mut ping = interval_at(Instant::now() + ping, ping);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = connection.to_write() => next,
+            _ = ping.tick() => {
+                sink.send(Message::Ping(Bytes::new())).await?;
+                continue;
+            }
+        };
+        match next {
+            Next::Send(payload) => {
+                sink.feed(message(payload)).await?;
+                if !connection.written() {
+                    sink.flush().await?;
+                }
+            }
+            Next::End(End { code: 1005 | 1006, .. }) | Next::End(End { cause: Cause::Client, .. }) => return sink.flush().await,
+            Next::End(End { code, reason, .. }) => {
+                return sink.send(Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))).await;
+            }
+        }
+    }
+}
+
+/// Reads until nothing comes any more. What comes after the client's own end is nothing.
+async fn read<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut SplitStream<WebSocketStream<S>>,
+    connection: &Connection,
+    silence: Duration,
+) {
+    loop {
+        let (is_text, bytes) = match timeout(silence, stream.next()).await {
+            Err(_) => return connection.end(Cause::Silent, 1006, "it is silent"),
+            Ok(Some(Ok(Message::Text(text)))) => (true, text.into()),
+            Ok(Some(Ok(Message::Binary(bytes)))) => (false, bytes),
+            Ok(Some(Ok(Message::Close(frame)))) => {
+                let (code, reason) = frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                connection.end(Cause::Client, code, &reason);
+                continue;
+            }
+            Ok(Some(Ok(_))) => continue,
+            Ok(Some(Err(Broken::Capacity(CapacityError::MessageTooLong { max_size, .. })))) => {
+                return connection.end(Cause::Broken, 1009, &format!("a message has at most {max_size} bytes"));
+            }
+            Ok(Some(Err(Broken::Utf8(_)))) => return connection.end(Cause::Broken, 1007, "text is UTF-8"),
+            Ok(Some(Err(Broken::Protocol(error)))) if error != ProtocolError::ResetWithoutClosingHandshake => {
+                return connection.end(Cause::Broken, 1002, &error.to_string());
+            }
+            Ok(Some(Err(_)) | None) => return connection.end(Cause::Broken, 1006, ""),
+        };
+        connection.hand(Payload { is_text, bytes }).await;
+    }
+}
+
+fn message(Payload { is_text, bytes }: Payload) -> Message {
+    if !is_text {
+        return Message::Binary(bytes);
+    }
+    // It was UTF-8 when it was a plugin's; what another made that isn't goes as bytes.
+    match Utf8Bytes::try_from(bytes.clone()) {
+        Ok(text) => Message::Text(text),
+        Err(_) => Message::Binary(bytes),
+    }
+}
+
+/// Reads to the end what a client still sends: to close before would cost it what it hasn't read yet.
+async fn discard(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    if io.shutdown().await.is_err() {
+        return;
+    }
+    let (mut buffer, mut left) = (vec![0; BUFFER], DISCARDED);
+    while let Ok(read @ 1..) = io.read(&mut buffer).await
+        && read < left
+    {
+        left -= read;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::DuplexStream;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::sockets::Sockets;
+
+    fn limits() -> SocketLimits {
+        SocketLimits { message: 100, ..SocketLimits::default() }
+    }
+
+    fn open() -> Entry {
+        let mut entry = Sockets::new().open("shop", "/chat", Bounds { messages: 10, bytes: 1_000 });
+        entry.accepted();
+        entry
+    }
+
+    async fn client(io: DuplexStream) -> WebSocketStream<DuplexStream> {
+        WebSocketStream::from_raw_socket(io, Role::Client, None).await
+    }
+
+    /// Time is the test's: it goes on when nothing else does.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_answers_pings_stays_and_one_that_is_silent_is_closed() {
+        let entry = open();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let connection = Arc::clone(entry.connection());
+        let start = Instant::now();
+        let talking = tokio::spawn(async move { talk(ours, &connection, &limits()).await });
+        let mut client = client(theirs).await;
+        for _ in 0..10 {
+            // Reading answers it.
+            assert!(matches!(client.next().await, Some(Ok(Message::Ping(_)))));
+            client.flush().await.expect("an answer");
+        }
+        assert_eq!((start.elapsed().as_secs(), entry.connection().ended()), (300, None));
+        talking.await.expect("it ends");
+        let ended = entry.connection().ended().map(|end| end.cause);
+        assert_eq!((ended, start.elapsed()), (Some(Cause::Silent), Duration::from_secs(360) + FAREWELL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_an_earlier_message_is_handled_is_no_silence() {
+        let entry = open();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let connection = Arc::clone(entry.connection());
+        let talking = tokio::spawn(async move { talk(ours, &connection, &limits()).await });
+        let mut client = client(theirs).await;
+        for number in 0..3 {
+            client.send(Message::text(number.to_string())).await.expect("it is sent");
+        }
+        tokio::time::sleep(Duration::from_secs(1_000)).await;
+        assert_eq!(entry.connection().ended(), None);
+        for number in 0..3 {
+            let payload = entry.connection().next().await.expect("a message");
+            assert_eq!(payload, Payload { is_text: true, bytes: Bytes::from(number.to_string()) });
+        }
+        client.close(None).await.expect("it is closed");
+        while let Some(Ok(_)) = client.next().await {}
+        drop(client);
+        talking.await.expect("it ends");
+        assert_eq!(entry.connection().ended().map(|end| end.cause), Some(Cause::Client));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_queued_goes_out_before_the_end_and_a_client_that_says_nothing_to_it_isnt_waited_for() {
+        let entry = open();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let connection = Arc::clone(entry.connection());
+        let payload = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let op = |kind, flags, code| {
+            let (room, bytes) = (midair_plugin::abi::Span::EMPTY, midair_plugin::abi::Span::EMPTY);
+            SocketOp { kind, flags, id: connection.id, code, room, bytes }
+        };
+        let sockets = entry.sockets();
+        for text in ["one", "two"] {
+            assert!(sockets.ask("shop", &op(SocketOp::SEND, SocketOp::TEXT, 0), "", payload(text)).is_ok());
+        }
+        assert!(sockets.ask("shop", &op(SocketOp::CLOSE, 0, 4000), "", payload("bye")).is_ok());
+        let connection = Arc::clone(&connection);
+        let talking = tokio::spawn(async move { talk(ours, &connection, &limits()).await });
+        let start = Instant::now();
+        talking.await.expect("it ends");
+        assert_eq!(start.elapsed(), FAREWELL);
+        let mut client = client(theirs).await;
+        for text in ["one", "two"] {
+            assert_eq!(client.next().await.and_then(Result::ok), Some(Message::text(text)));
+        }
+        let frame = CloseFrame { code: 4000.into(), reason: "bye".into() };
+        assert_eq!(client.next().await.and_then(Result::ok), Some(Message::Close(Some(frame))));
+    }
+}

@@ -1,0 +1,543 @@
+//! How does a plugin talk over a WebSocket?
+//!
+//! The host owns the connection, what waits to be sent, the rooms and each connection's state. The plugin has handlers, which are called as
+//! those of requests are: whatever code serves when a message comes handles it.
+
+use std::any::type_name;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::abi::{Handler, SocketOp, Span};
+use crate::ctx::{Ctx, Link};
+use crate::error::{Error, Result};
+use crate::operation::Operation;
+use crate::plugin::{Handle, IntoReply, Plugin, Reply, Work};
+use crate::request::Request;
+use crate::response::IntoResponse;
+use crate::state;
+use crate::store::Row;
+
+/// What happens on a WebSocket route; see [`Plugin::socket`]. Each part may be left out.
+#[derive(Default)]
+#[must_use = "a socket does nothing before it is given to `Plugin::socket`"]
+pub struct Socket {
+    open: Part,
+    message: Part,
+    close: Part,
+}
+
+/// A handler with its name.
+type Part = Option<(&'static str, Box<dyn Handle>)>;
+
+impl Socket {
+    /// Accepts every connection, passes over every message.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Decides whether a connection is accepted: by any answer of 2xx, whose headers go along, such as `sec-websocket-protocol`. Any other
+    /// answer is what the client gets instead, such as `StatusCode::UNAUTHORIZED` or an error.
+    ///
+    /// The connection can be sent to and join rooms already; what is sent waits until it is accepted.
+    pub fn open<R: IntoReply<M>, M, F>(mut self, handler: F) -> Self
+    where
+        F: Fn(Conn, Ctx) -> R + Send + Sync + 'static,
+    {
+        let handler = move |request, ctx: Ctx| handler(Conn::of(request, &ctx), ctx).into_reply();
+        self.open = Some((type_name::<F>(), Box::new(handler)));
+        self
+    }
+
+    /// Takes a message. Those of a connection come one at a time and in order: the next when this one is handled. What it returns goes
+    /// nowhere but into the counts; an error of 500 and above, or a panic, is told and counted, and the connection stays.
+    pub fn message<R: IntoReply<M>, M, F>(mut self, handler: F) -> Self
+    where
+        F: Fn(Conn, Message, Ctx) -> R + Send + Sync + 'static,
+    {
+        let handler = move |request: Request, ctx: Ctx| {
+            let message = Message::of(&request);
+            handler(Conn::of(request, &ctx), message, ctx).into_reply()
+        };
+        self.message = Some((type_name::<F>(), Box::new(handler)));
+        self
+    }
+
+    /// Hears of a connection's end, whoever ended it, once and after its last message. What it sends goes nowhere; the connection's state
+    /// is still there. A connection whose route is gone has nobody to hear of it.
+    pub fn close<R: IntoReply<M>, M, F>(mut self, handler: F) -> Self
+    where
+        F: Fn(Conn, Closed, Ctx) -> R + Send + Sync + 'static,
+    {
+        let handler = move |request: Request, ctx: Ctx| {
+            let closed = Closed::of(&request);
+            handler(Conn::of(request, &ctx), closed, ctx).into_reply()
+        };
+        self.close = Some((type_name::<F>(), Box::new(handler)));
+        self
+    }
+}
+
+impl Plugin {
+    /// Takes WebSockets on `path`, written as for [`get`](Self::get); a plain GET is answered there too, if a route says so, else with 426.
+    ///
+    /// Connections live in the host, through swaps. Each event is admitted as a request is, and handled by the code that serves at that
+    /// moment; a rollback gives them back to the older code. A swap that takes the route away closes them with 1012.
+    ///
+    /// ```
+    /// use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket, StatusCode};
+    ///
+    /// async fn open(conn: Conn, _ctx: Ctx) -> Result<StatusCode> {
+    ///     if conn.request().header("authorization").is_none() {
+    ///         return Ok(StatusCode::UNAUTHORIZED);
+    ///     }
+    ///     conn.join(&conn.request().param::<String>("room")?).await?;
+    ///     Ok(StatusCode::OK)
+    /// }
+    ///
+    /// async fn message(conn: Conn, message: Message, ctx: Ctx) -> Result<()> {
+    ///     let seen = conn.state::<u64>().get().await?.unwrap_or(0) + 1;
+    ///     conn.state::<u64>().put(&seen).await?;
+    ///     ctx.room(&conn.request().param::<String>("room")?).except(conn.id()).send(message).await?;
+    ///     conn.send(format!("{seen} so far")).await
+    /// }
+    ///
+    /// let plugin = Plugin::new().socket("/chat/{room}", Socket::new().open(open).message(message));
+    /// ```
+    pub fn socket(mut self, path: &str, socket: Socket) -> Self {
+        let Socket { open, message, close } = socket;
+        let parts = [(Handler::SOCKET_OPEN, open), (Handler::SOCKET_MESSAGE, message), (Handler::SOCKET_CLOSE, close)];
+        self.works.extend(parts.into_iter().map(|(kind, part)| {
+            let (name, handler) = part.unwrap_or_else(|| ("(nothing)", Box::new(nothing)));
+            Work { kind, name: name.to_owned(), meta: vec![("path", path.to_owned())], handler }
+        }));
+        self
+    }
+
+    /// Takes WebSockets on `path`, each by one future that stays on the code to which it was admitted, and holds it as a request in flight
+    /// does: `midair generations` names it. The connection is accepted before it runs, and ends with it: 1000, or 1011 if it failed.
+    ///
+    /// ```
+    /// # use midair_plugin::{Ctx, Pinned, Plugin, Result};
+    /// async fn echo(socket: Pinned, _ctx: Ctx) -> Result<()> {
+    ///     while let Some(message) = socket.recv().await? {
+    ///         socket.send(message).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let plugin = Plugin::new().socket_pinned("/stream", echo);
+    /// ```
+    pub fn socket_pinned<R: IntoReply<M>, M, F>(self, path: &str, handler: F) -> Self
+    where
+        F: Fn(Pinned, Ctx) -> R + Send + Sync + 'static,
+    {
+        let meta = vec![("path", path.to_owned())];
+        self.work(Handler::SOCKET_PINNED, type_name::<F>(), meta, move |request, ctx| handler(Pinned(Conn::of(request, &ctx)), ctx))
+    }
+}
+
+fn nothing(_: Request, _: Ctx) -> Reply {
+    Reply::Ready(().into_response())
+}
+
+/// A message of a WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Text.
+    Text(String),
+    /// Bytes.
+    Binary(Bytes),
+}
+
+impl Message {
+    fn of(request: &Request) -> Self {
+        match request.hidden(SocketOp::EVENT) {
+            Some("text") => Self::Text(String::from_utf8_lossy(request.body()).into_owned()),
+            _ => Self::Binary(Bytes::copy_from_slice(request.body())),
+        }
+    }
+
+    fn received(row: Row) -> Self {
+        match u32::try_from(row.number) {
+            Ok(SocketOp::TEXT) => Self::Text(String::from_utf8_lossy(&row.bytes).into_owned()),
+            _ => Self::Binary(row.bytes.into()),
+        }
+    }
+
+    /// A value as JSON, in a text message.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be written as JSON.
+    pub fn of_json(value: &impl Serialize) -> Result<Self> {
+        Ok(Self::Text(serde_json::to_string(value)?))
+    }
+
+    /// Its bytes, of text as well.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Its text.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is binary and isn't UTF-8.
+    pub fn text(&self) -> Result<&str> {
+        std::str::from_utf8(self.bytes()).map_err(|error| Error::bad_request(format!("the message isn't UTF-8: {error}")))
+    }
+
+    /// It as JSON.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it isn't, or doesn't fit the type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(self.bytes()).map_err(|error| Error::bad_request(format!("the message doesn't fit: {error}")))
+    }
+
+    fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Binary(bytes.into())
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl From<&[u8]> for Message {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Binary(Bytes::copy_from_slice(bytes))
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The code of RFC 6455: 1000 for a plain end, 1005 if the client gave none, 1006 if the connection broke.
+    pub code: u16,
+    /// The reason that was given.
+    pub reason: String,
+}
+
+impl Closed {
+    fn of(request: &Request) -> Self {
+        let code = request.hidden(SocketOp::CODE).and_then(|code| code.parse().ok()).unwrap_or(1006);
+        Self { code, reason: String::from_utf8_lossy(request.body()).into_owned() }
+    }
+}
+
+/// A connection with the request that it began as. All of [`ConnRef`] works on it.
+pub struct Conn {
+    request: Request,
+    connection: ConnRef,
+}
+
+impl Conn {
+    fn of(request: Request, ctx: &Ctx) -> Self {
+        let id = request.hidden(SocketOp::ID).and_then(|id| id.parse().ok()).unwrap_or_default();
+        Self { request, connection: ConnRef { ctx: ctx.clone(), id } }
+    }
+
+    /// The request to upgrade: path, query, headers, parameters (those of the route as the code that serves has it) and peer. It has no
+    /// body of its own.
+    #[must_use]
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl Deref for Conn {
+    type Target = ConnRef;
+
+    fn deref(&self) -> &ConnRef {
+        &self.connection
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.id, self.request)
+    }
+}
+
+/// A connection that its handler receives from; see [`Plugin::socket_pinned`]. All of [`Conn`] works on it.
+#[derive(Debug)]
+pub struct Pinned(Conn);
+
+impl Pinned {
+    /// The next message; `None` when the connection has ended.
+    ///
+    /// # Errors
+    ///
+    /// None so far but a fault of the host.
+    pub fn recv(&self) -> Operation<impl Future<Output = Result<Option<Message>>> + Send + 'static> {
+        let ask = self.ask(SocketOp::RECEIVE);
+        Operation::new(async move { Ok(ask.done().await?.pop().map(Message::received)) })
+    }
+}
+
+impl Deref for Pinned {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+/// A connection of this plugin, by its number; made by [`Ctx::socket`].
+#[derive(Clone)]
+pub struct ConnRef {
+    ctx: Ctx,
+    id: u64,
+}
+
+impl ConnRef {
+    /// Its number, unique within a run of the host.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Sends a message: done when the connection's queue has taken it. While the queue is full it waits for the client to read; one that
+    /// reads nothing for as long as a body may take (30 s) is closed.
+    ///
+    /// # Errors
+    ///
+    /// 410 if the connection has ended, which counts as no failure of the code.
+    pub fn send(&self, message: impl Into<Message>) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
+        let ask = self.ask(SocketOp::SEND).with(message.into());
+        Operation::new(async move { ask.done().await.map(drop) })
+    }
+
+    /// Ends the connection, after what is queued. Of messages that come meanwhile none is handled. A connection that has ended stays so.
+    ///
+    /// # Errors
+    ///
+    /// None so far but a fault of the host.
+    pub fn close(&self, code: u16, reason: &str) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
+        let mut ask = self.ask(SocketOp::CLOSE).with(reason.into());
+        ask.code = code;
+        Operation::new(async move { ask.done().await.map(drop) })
+    }
+
+    /// Takes it into a room of this plugin, which begins to be by that and ends with the last one in it.
+    ///
+    /// # Errors
+    ///
+    /// 410 if the connection has ended.
+    pub fn join(&self, room: &str) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
+        let ask = self.ask(SocketOp::JOIN).of(room);
+        Operation::new(async move { ask.done().await.map(drop) })
+    }
+
+    /// Takes it out of a room. It leaves all of them when it ends.
+    ///
+    /// # Errors
+    ///
+    /// None so far but a fault of the host.
+    pub fn leave(&self, room: &str) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
+        let ask = self.ask(SocketOp::LEAVE).of(room);
+        Operation::new(async move { ask.done().await.map(drop) })
+    }
+
+    /// Its state: one value that the host holds as long as the connection, as MessagePack with named fields.
+    #[must_use]
+    pub fn state<T: Serialize + DeserializeOwned>(&self) -> State<T> {
+        State { connection: self.clone(), of: PhantomData }
+    }
+
+    fn ask(&self, kind: u32) -> Asking {
+        Asking { id: self.id, ..Asking::new(&self.ctx, kind) }
+    }
+}
+
+impl fmt::Debug for ConnRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection {}", self.id)
+    }
+}
+
+/// A connection's state; see [`ConnRef::state`].
+pub struct State<T> {
+    connection: ConnRef,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned> State<T> {
+    /// The value, if one was put.
+    ///
+    /// # Errors
+    ///
+    /// 410 if the connection is gone; 500 if what is there can't be read as a `T`, with the path within it and what was expected.
+    pub fn get(&self) -> Operation<impl Future<Output = Result<Option<T>>> + Send + 'static> {
+        let ask = self.connection.ask(SocketOp::STATE);
+        Operation::new(async move {
+            let row = ask.done().await?.pop();
+            row.map(|row| state::decode(&row.bytes).map_err(|misfit| Error::internal(format!("a connection's state {misfit}"))))
+                .transpose()
+        })
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    ///
+    /// 410 if the connection is gone; 500 if the value can't be written.
+    pub fn put(&self, value: &T) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
+        let bytes = state::encode(value);
+        let ask = self.connection.ask(SocketOp::PUT_STATE);
+        Operation::new(async move { ask.with(bytes?.into()).done().await.map(drop) })
+    }
+}
+
+/// All connections of this plugin that joined it; made by [`Ctx::room`].
+#[derive(Clone)]
+#[must_use = "a room does nothing before something is asked of it"]
+pub struct Room {
+    ctx: Ctx,
+    name: String,
+    except: u64,
+    flags: u32,
+}
+
+impl Room {
+    /// Leaves this connection out.
+    pub fn except(mut self, id: u64) -> Self {
+        self.except = id;
+        self
+    }
+
+    /// Leaves out who has no room for the message in its queue, instead of closing it.
+    pub fn skip_slow(mut self) -> Self {
+        self.flags |= SocketOp::SKIP;
+        self
+    }
+
+    /// Sends a message to all that are in it, and says to how many. It waits for none of them: a connection whose queue is full is closed
+    /// with 1013 (try again later), so that no client misses a message without knowing it, and is counted; see
+    /// [`skip_slow`](Self::skip_slow).
+    ///
+    /// # Errors
+    ///
+    /// In `init`, where nothing may be sent yet.
+    pub fn send(&self, message: impl Into<Message>) -> Operation<impl Future<Output = Result<usize>> + Send + 'static> {
+        let mut ask = Asking::new(&self.ctx, SocketOp::SEND_ALL).of(&self.name).with(message.into());
+        ask.flags |= self.flags;
+        ask.id = self.except;
+        Operation::new(async move { ask.number().await })
+    }
+
+    /// How many are in it.
+    ///
+    /// # Errors
+    ///
+    /// None so far but a fault of the host.
+    pub fn len(&self) -> Operation<impl Future<Output = Result<usize>> + Send + 'static> {
+        let ask = Asking::new(&self.ctx, SocketOp::COUNT).of(&self.name);
+        Operation::new(async move { ask.number().await })
+    }
+}
+
+impl Ctx {
+    /// The connection of this plugin with this number, from any handler; see [`ConnRef::id`]. What is asked of one that has ended says so.
+    #[must_use]
+    pub fn socket(&self, id: u64) -> ConnRef {
+        ConnRef { ctx: self.clone(), id }
+    }
+
+    /// A room of this plugin. Rooms live in the host, as their connections do.
+    pub fn room(&self, name: &str) -> Room {
+        Room { ctx: self.clone(), name: name.to_owned(), except: 0, flags: 0 }
+    }
+}
+
+/// An operation with what it needs.
+pub(crate) struct Ask<'a> {
+    pub(crate) kind: u32,
+    pub(crate) flags: u32,
+    pub(crate) id: u64,
+    pub(crate) code: u16,
+    pub(crate) room: &'a str,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Ask<'_> {
+    /// It as it crosses; whoever calls keeps it meanwhile.
+    pub(crate) fn op(&self) -> SocketOp {
+        let Self { kind, flags, id, code, room, bytes } = *self;
+        SocketOp { kind, flags, id, code: code.into(), room: Span::of(room.as_bytes()), bytes: Span::of(bytes) }
+    }
+}
+
+/// The same, owned.
+struct Asking {
+    ctx: Ctx,
+    kind: u32,
+    flags: u32,
+    id: u64,
+    code: u16,
+    room: String,
+    message: Message,
+}
+
+impl Asking {
+    fn new(ctx: &Ctx, kind: u32) -> Self {
+        let (room, message) = (String::new(), Message::Binary(Bytes::new()));
+        Self { ctx: ctx.clone(), kind, flags: 0, id: 0, code: 0, room, message }
+    }
+
+    fn with(mut self, message: Message) -> Self {
+        self.flags |= if message.is_text() { SocketOp::TEXT } else { 0 };
+        self.message = message;
+        self
+    }
+
+    fn of(mut self, room: &str) -> Self {
+        room.clone_into(&mut self.room);
+        self
+    }
+
+    async fn done(self) -> Result<Vec<Row>> {
+        let Self { ctx, kind, flags, id, code, room, message } = self;
+        let ask = Ask { kind, flags, id, code, room: &room, bytes: message.bytes() };
+        match &ctx.0 {
+            Link::Host(host) => host.socket(&ask).await,
+            Link::Test(world) => world.sockets().ask(&ask).await,
+        }
+    }
+
+    async fn number(self) -> Result<usize> {
+        let number = self.done().await?.first().map_or(0, |row| row.number);
+        Ok(usize::try_from(number).unwrap_or_default())
+    }
+}

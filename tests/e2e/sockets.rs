@@ -1,0 +1,409 @@
+//! Does a WebSocket live through what happens to the code that handles it?
+//!
+//! One plugin in several variants, built once: each answers with its number. A test has them swapped by turning a link.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use midair_tests::host::{Launch, Midair};
+use midair_tests::patience;
+use midair_tests::project::Project;
+use midair_tests::socket::{Heard, Socket};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SOURCE: &str = r#"
+use midair_plugin::{Closed, Conn, Ctx, Error, Message, Pinned, Plugin, Result, Socket, StatusCode};
+use serde::{Deserialize, Serialize};
+
+const VARIANT: u32 = 0;
+const HAS_GONE: bool = true;
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    let plugin = Plugin::new()
+        .get("/len/{room}", |req: midair_plugin::Request, ctx: Ctx| async move {
+            Ok::<_, Error>(ctx.room(&req.param::<String>("room")?).len().await?.to_string())
+        })
+        .socket("/chat/{room}", Socket::new().open(open).message(message).close(close))
+        .socket_pinned("/stream", stream);
+    if HAS_GONE { plugin.socket("/gone", Socket::new().message(message).close(close)) } else { plugin }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Seen {
+    messages: u64,
+}
+
+async fn open(conn: Conn, _: Ctx) -> Result<StatusCode> {
+    let room: String = conn.request().param("room")?;
+    match room.as_str() {
+        "forbidden" => Err(Error::new(StatusCode::UNAUTHORIZED, "not for you")),
+        "broken" => panic!("in open"),
+        _ => {
+            conn.join(&room).await?;
+            Ok(StatusCode::OK)
+        }
+    }
+}
+
+async fn message(conn: Conn, message: Message, ctx: Ctx) -> Result<()> {
+    let mut seen = conn.state::<Seen>().get().await?.unwrap_or_default();
+    seen.messages += 1;
+    conn.state::<Seen>().put(&seen).await?;
+    let room: String = conn.request().param("room").unwrap_or_default();
+    let Ok(text) = message.text() else { return conn.send(message).await };
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    match word {
+        "panic" => panic!("in message"),
+        "fail" => Err(Error::internal("on purpose")),
+        "all" => ctx.room(&room).except(conn.id()).send(format!("{VARIANT} {rest}")).await.map(drop),
+        "close" => {
+            conn.send("last").await?;
+            conn.close(4001, rest).await
+        }
+        // Large messages to a room until nobody in it takes any more.
+        "flood" => {
+            let mut sent = 0;
+            while ctx.room(rest).send(vec![7; 64 << 10]).await? > 0 && sent < 10_000 {
+                sent += 1;
+            }
+            conn.send(format!("{sent}")).await
+        }
+        "fill" => {
+            for _ in 0..500 {
+                conn.send(vec![7; 64 << 10]).await?;
+            }
+            ctx.info("filled");
+            Ok(())
+        }
+        _ => conn.send(format!("{VARIANT} {} {text}", seen.messages)).await,
+    }
+}
+
+async fn close(conn: Conn, closed: Closed, ctx: Ctx) -> Result<()> {
+    let seen = conn.state::<Seen>().get().await?.unwrap_or_default();
+    let in_rooms = ctx.room(&conn.request().param::<String>("room").unwrap_or_default()).len().await?;
+    ctx.info(format!("closed {} {:?} after {}, {in_rooms} left", closed.code, closed.reason, seen.messages));
+    Ok(())
+}
+
+async fn stream(socket: Pinned, ctx: Ctx) -> Result<()> {
+    while let Some(message) = socket.recv().await? {
+        if message == Message::from("end") {
+            return Ok(());
+        }
+        socket.send(format!("{VARIANT} {}", message.text()?)).await?;
+    }
+    ctx.info("the stream ended");
+    Ok(())
+}
+"#;
+
+/// Variants 0 to 2 differ by their number; 3 has no `/gone`.
+const VARIANTS: u32 = 4;
+
+/// Where the variants are, each in a folder of its number.
+fn variants() -> &'static Path {
+    static VARIANTS_BUILT: OnceLock<TempDir> = OnceLock::new();
+    let build = || {
+        let folder = tempfile::tempdir().expect("a folder");
+        let project = Project::plugin("sockets", SOURCE);
+        for variant in 0..VARIANTS {
+            let source = SOURCE.replace("VARIANT: u32 = 0", &format!("VARIANT: u32 = {variant}"));
+            let source = if variant == 3 { source.replace("HAS_GONE: bool = true", "HAS_GONE: bool = false") } else { source };
+            project.save("src/lib.rs", &source);
+            project.build_to(&folder.path().join(variant.to_string()));
+        }
+        folder
+    };
+    VARIANTS_BUILT.get_or_init(build).path()
+}
+
+/// A host that serves variant 0, and the link that says which it serves.
+struct Chat {
+    midair: Midair,
+    link: PathBuf,
+    _folder: TempDir,
+}
+
+impl Chat {
+    fn start(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("current");
+        point(&link, 0);
+        let launch = Launch::run(&[&link.join("libsockets.so")]);
+        let mut midair = args.iter().fold(launch, |launch, arg| launch.arg(arg)).start();
+        midair.published();
+        Self { midair, link, _folder: folder }
+    }
+
+    /// Swaps to a variant; the number of its generation.
+    fn swap(&mut self, variant: u32) -> u64 {
+        point(&self.link, variant);
+        self.midair.published()["generation"].as_u64().expect("a number")
+    }
+
+    fn socket(&self, target: &str) -> Socket {
+        self.midair.http().socket(target)
+    }
+
+    /// What status says of a route.
+    fn route(&self, route: &str) -> Value {
+        let status = self.midair.status();
+        let routes = status["sockets"].as_array().cloned().unwrap_or_default();
+        routes.into_iter().find(|of| of["route"] == route).unwrap_or_else(|| panic!("no {route} in {status}"))
+    }
+
+    /// Asks status until it says what is wanted.
+    fn until(&self, what: &str, fits: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + patience();
+        while !fits(self) {
+            assert!(Instant::now() < until, "waited for {what}\n{}\n{}", self.midair.status(), self.midair.story());
+            std::thread::yield_now();
+        }
+    }
+
+    fn logged(&mut self, text: &str) {
+        self.midair.wait_for(text, |event| event["event"] == "log" && event["message"] == text);
+    }
+}
+
+/// Points `link` to a variant, in one step.
+fn point(link: &Path, variant: u32) {
+    let draft = link.with_extension("draft");
+    symlink(variants().join(variant.to_string()), &draft).expect("a link can be made");
+    fs::rename(&draft, link).expect("it can be renamed");
+}
+
+#[test]
+fn fault_24_a_websocket_lives_through_twenty_swaps_with_its_state_and_the_newest_code_handles_its_messages() {
+    let mut chat = Chat::start(&[]);
+    let mut socket = chat.socket("/chat/one?who=me");
+    let mut messages = 0;
+    for swap in 0..=20_u32 {
+        let variant = swap % 3;
+        if swap > 0 {
+            chat.swap(variant);
+        }
+        let texts: Vec<String> = (0..5).map(|number| format!("{swap}.{number}")).collect();
+        texts.iter().for_each(|text| socket.send(text));
+        for text in texts {
+            messages += 1;
+            assert_eq!(socket.text(), format!("{variant} {messages} {text}"));
+        }
+    }
+    socket.send_bytes(&[255, 1]);
+    assert_eq!(socket.text(), format!("{:?}", bytes::Bytes::from_static(&[255, 1])));
+    socket.close(4000, "enough");
+    chat.logged("closed 4000 \"enough\" after 106, 0 left");
+    chat.until("a connection that is none any more", |chat| chat.route("/chat/{room}")["open"] == 0);
+    assert_eq!(chat.route("/chat/{room}")["opened"], 1);
+    assert_eq!(chat.midair.status()["rooms"], serde_json::json!({}));
+}
+
+#[test]
+fn a_rollback_gives_the_next_message_to_the_code_before() {
+    // A message is a request that was answered: it commits.
+    let mut chat = Chat::start(&["--probation", "0", "--probation-requests", "1"]);
+    let mut socket = chat.socket("/chat/back");
+    assert_eq!(socket.ask("a"), "0 1 a");
+    chat.midair.wait_for("committed", |event| event["event"] == "committed");
+    chat.swap(1);
+    assert_eq!(socket.ask("b"), "1 2 b");
+    let rollback = chat.midair.client(&["rollback", "sockets"]).output().expect("it runs");
+    assert_eq!(rollback.status.code(), Some(0), "{rollback:?}");
+    assert_eq!(socket.ask("c"), "0 3 c");
+}
+
+#[test]
+fn a_room_reaches_fifty_connections_across_swaps() {
+    let mut chat = Chat::start(&[]);
+    let mut sockets: Vec<Socket> = (0..50).map(|_| chat.socket("/chat/hall")).collect();
+    let mut other = chat.socket("/chat/elsewhere");
+    for swap in 0..4_u32 {
+        let variant = swap % 3;
+        if swap > 0 {
+            chat.swap(variant);
+        }
+        let speaker = swap as usize * 7;
+        sockets[speaker].send(&format!("all round {swap}"));
+        for (place, socket) in sockets.iter_mut().enumerate() {
+            if place != speaker {
+                assert_eq!(socket.text(), format!("{variant} round {swap}"), "{place}");
+            }
+        }
+        assert_eq!(chat.midair.get("/len/hall").body, "50");
+    }
+    drop(sockets.split_off(40));
+    chat.until("ten that left", |chat| chat.midair.get("/len/hall").body == "40");
+    assert_eq!(other.ask("only me"), "0 1 only me", "nothing else came");
+    assert_eq!(chat.midair.status()["rooms"]["sockets"], 2);
+}
+
+#[test]
+fn a_plain_request_is_told_to_upgrade_and_open_refuses_with_its_own_answer() {
+    let mut chat = Chat::start(&[]);
+    let plain = chat.midair.get("/chat/one");
+    assert_eq!((plain.status, plain.header("upgrade")), (426, Some("websocket")));
+    let refused = |target| chat.midair.http().upgrade(target, &[]).err().map(|(status, _)| status);
+    assert_eq!(refused("/chat/forbidden"), Some(401));
+    assert_eq!(refused("/nowhere"), Some(404));
+    assert_eq!(refused("/chat/broken"), Some(500));
+    assert_eq!(refused("/len/one"), Some(200), "a route that takes no WebSocket answers as ever");
+    let panicked = chat.midair.wait_for("a panic", |event| event["event"] == "panicked");
+    assert_eq!((&panicked["handler"], &panicked["message"]), (&"sockets::open".into(), &"in open".into()), "{panicked}");
+    let old = chat.midair.http().upgrade("/chat/one", &[("sec-websocket-version", "8")]).err();
+    assert_eq!(old.map(|(status, _)| status), Some(426));
+    assert_eq!(chat.midair.status()["sockets"], serde_json::json!([]));
+}
+
+#[test]
+fn a_panic_or_an_error_in_message_is_told_and_counted_and_the_connection_stays() {
+    let mut chat = Chat::start(&[]);
+    let mut socket = chat.socket("/chat/one");
+    socket.send("panic");
+    let panicked = chat.midair.wait_for("a panic", |event| event["event"] == "panicked");
+    assert_eq!((&panicked["handler"], &panicked["message"]), (&"sockets::message".into(), &"in message".into()), "{panicked}");
+    socket.send("fail");
+    let failed = chat.midair.wait_for("an error", |event| event["event"] == "failed");
+    assert_eq!((&failed["handler"], &failed["error"]), (&"sockets::message".into(), &"on purpose".into()), "{failed}");
+    assert_eq!(socket.ask("still here"), "0 3 still here");
+    let plugin = &chat.midair.status()["plugins"][0];
+    assert_eq!((&plugin["panics"], &plugin["errors"]), (&1.into(), &2.into()), "{plugin}");
+}
+
+#[test]
+fn a_message_over_the_limit_ends_its_connection_with_1009() {
+    let mut chat = Chat::start(&[]);
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask(&"x".repeat((1 << 20) - 8)).len(), (1 << 20) - 4);
+    // More than fits between the two: the host reads on, so that its client hears why.
+    socket.try_send(&"x".repeat(8 << 20));
+    assert_eq!(socket.hear(), Heard::Closed(1009, "a message has at most 1048576 bytes".to_owned()));
+    chat.logged("closed 1009 \"a message has at most 1048576 bytes\" after 1, 0 left");
+}
+
+#[test]
+fn a_handler_closes_after_what_it_sent_and_a_connection_that_breaks_is_heard_of() {
+    let mut chat = Chat::start(&[]);
+    let mut socket = chat.socket("/chat/one");
+    socket.send("close as you wish");
+    socket.send("unheard");
+    assert_eq!(socket.hear(), Heard::Message("last".to_owned()));
+    assert_eq!(socket.hear(), Heard::Closed(4001, "as you wish".to_owned()));
+    chat.logged("closed 4001 \"as you wish\" after 1, 0 left");
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask("hello"), "0 1 hello");
+    socket.stream().shutdown(std::net::Shutdown::Both).expect("it can be broken");
+    chat.logged("closed 1006 \"\" after 1, 0 left");
+}
+
+#[test]
+fn a_send_waits_for_a_client_that_doesnt_read_and_its_queue_has_an_end() {
+    let mut chat = Chat::start(&[]);
+    let mut socket = chat.socket("/chat/one");
+    socket.send("fill");
+    let queued = |chat: &Chat| chat.route("/chat/{room}")["queued_bytes"].as_u64().expect("a number");
+    let (one, most) = (64 << 10, 4 << 20);
+    chat.until("a full queue", |chat| queued(chat) + one > most);
+    assert!(queued(&chat) <= most);
+    assert!(!chat.midair.all("log").iter().any(|event| event["message"] == "filled"), "it waits");
+    // A swap waits for no client either.
+    chat.swap(1);
+    for number in 0..500 {
+        assert!(matches!(socket.hear(), Heard::Message(_)), "{number}");
+    }
+    chat.logged("filled");
+    assert_eq!(socket.ask("and now"), "1 2 and now");
+}
+
+#[test]
+fn a_broadcast_closes_who_reads_too_slowly_and_tells_of_it() {
+    let mut chat = Chat::start(&[]);
+    let mut slow = chat.socket("/chat/slow");
+    let mut socket = chat.socket("/chat/one");
+    let sent: u64 = socket.ask("flood slow").parse().expect("a number");
+    let told = |event: &Value| event["event"] == "warning" && event["message"].to_string().contains("too slowly for a broadcast");
+    // What didn't fit any more is dropped; what the network had by then still arrives.
+    let mut heard = 0;
+    let end = loop {
+        match slow.hear() {
+            Heard::Message(_) => heard += 1,
+            end => break end,
+        }
+    };
+    assert_eq!(end, Heard::Closed(1013, "it reads too slowly".to_owned()));
+    assert!(heard < sent && sent < 10_000, "{heard} of {sent}");
+    chat.midair.wait_for("a warning", told);
+    assert_eq!(chat.route("/chat/{room}")["overrun"], 1);
+    assert_eq!(socket.ask("hello"), "0 2 hello");
+}
+
+#[test]
+fn a_swap_that_removes_the_route_closes_its_connections_with_1012_and_leaves_the_others() {
+    let mut chat = Chat::start(&[]);
+    let mut gone: Vec<Socket> = (0..3).map(|_| chat.socket("/gone")).collect();
+    let mut stays = chat.socket("/chat/one");
+    assert_eq!(gone[0].ask("hello"), "0 1 hello");
+    chat.swap(3);
+    for socket in &mut gone {
+        assert_eq!(socket.hear(), Heard::Closed(1012, "nothing answers here any more".to_owned()));
+    }
+    drop(gone);
+    let told = chat.midair.wait_for("a warning", |event| event["event"] == "warning");
+    assert!(told["message"].to_string().contains("lost its route"), "{told}");
+    chat.until("three that are counted", |chat| chat.route("/gone")["removed"] == 3);
+    assert_eq!(stays.ask("hello"), "3 1 hello");
+    assert!(!chat.midair.all("log").iter().any(|event| event["message"].to_string().contains("closed")), "nobody hears of it");
+}
+
+#[test]
+fn a_pinned_socket_stays_on_its_generation_and_is_named_for_holding_it() {
+    let mut chat = Chat::start(&[]);
+    let mut socket = chat.socket("/stream");
+    assert_eq!(socket.ask("a"), "0 a");
+    for swap in 1..=5 {
+        chat.swap(swap % 3);
+        assert_eq!(socket.ask("b"), "0 b");
+    }
+    let mut newer = chat.socket("/stream");
+    assert_eq!(newer.ask("c"), "2 c");
+    let held = chat.midair.admin().get("/generations").json();
+    let first = held["generations"].as_array().and_then(|all| all.iter().find(|of| of["generation"] == 1).cloned());
+    let call = first.as_ref().map(|first| first["blockers"][0]["call"].clone());
+    assert_eq!(call, Some("sockets=1 sockets::stream".into()), "{held}");
+    socket.send("end");
+    assert_eq!(socket.hear(), Heard::Closed(1000, String::new()));
+    chat.midair.wait_for("drained", |event| event["event"] == "drained" && event["generation"] == 1);
+    newer.close(1000, "");
+    chat.logged("the stream ended");
+}
+
+#[test]
+fn the_end_of_the_host_is_said_to_every_connection_and_heard_by_its_handlers() {
+    let chat = Chat::start(&[]);
+    let mut sockets: Vec<Socket> = (0..5).map(|_| chat.socket("/chat/one")).collect();
+    sockets.push(chat.socket("/stream"));
+    sockets.iter_mut().for_each(|socket| drop(socket.ask("hello")));
+    chat.midair.signal(rustix::process::Signal::TERM);
+    for socket in &mut sockets {
+        assert_eq!(socket.hear(), Heard::Closed(1001, "the host ends".to_owned()));
+        assert_eq!(socket.hear(), Heard::Gone);
+    }
+    let ended = chat.midair.ended("its end after SIGTERM");
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+    let logged: Vec<&str> =
+        ended.events.iter().filter(|event| event["event"] == "log").filter_map(|event| event["message"].as_str()).collect();
+    let closed = |text: &&&str| text.starts_with("closed 1001 \"the host ends\" after 1");
+    assert_eq!(logged.iter().filter(closed).count(), 5, "{}", ended.words());
+    assert!(logged.contains(&"the stream ended"), "{}", ended.words());
+    assert_eq!(ended.events.last().map(|last| &last["abandoned"]), Some(&0.into()), "{}", ended.words());
+    let left: BTreeSet<_> = logged.iter().filter(|text| text.starts_with("closed")).map(|text| text.rsplit(' ').nth(1)).collect();
+    assert!(!left.is_empty());
+}

@@ -1,0 +1,194 @@
+//! Is any WebSocket closed, or any of its messages lost or doubled, while code is swapped under load?
+//!
+//! Each client numbers its messages and waits for the answer to each: the same number, and how many messages the connection has had by the
+//! state that the host holds for it. Flips are paced by answers, not by time.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use midair_tests::host::Launch;
+use midair_tests::patience;
+use midair_tests::project::Project;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message;
+
+const SOURCE: &str = r#"
+use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket};
+
+const VARIANT: u32 = 0;
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new().socket("/count", Socket::new().message(count))
+}
+
+async fn count(conn: Conn, message: Message, _: Ctx) -> Result<()> {
+    let seen = conn.state::<u64>().get().await?.unwrap_or(0) + 1;
+    conn.state::<u64>().put(&seen).await?;
+    conn.send(format!("{VARIANT} {} {seen}", message.text()?)).await
+}
+"#;
+
+const VARIANTS: u64 = 4;
+
+/// How often a client sends.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// What the clients saw.
+#[derive(Default)]
+struct Ledger {
+    open: AtomicU64,
+    answers: AtomicU64,
+    /// Connections that ended before they should.
+    closed: AtomicU64,
+    /// Answers with another number than was sent last: one was lost, doubled, or overtaken.
+    out_of_turn: AtomicU64,
+    /// Answers by whose count a message was handled more than once, or not at all.
+    miscounted: AtomicU64,
+    answered_by: [AtomicU64; VARIANTS as usize],
+    over: AtomicBool,
+}
+
+#[test]
+fn websockets_live_through_swaps_under_load() {
+    drive(100, 20);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_websockets_live_through_two_hundred_swaps_under_load() {
+    drive(1_000, 200);
+}
+
+fn drive(connections: u64, swaps: u64) {
+    more_files();
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = format!("sockets-load-{connections}");
+    let project = Project::plugin(&name, SOURCE);
+    for variant in 0..VARIANTS {
+        project.save("src/lib.rs", &SOURCE.replace("VARIANT: u32 = 0", &format!("VARIANT: u32 = {variant}")));
+        project.build_to(&folder.path().join(variant.to_string()));
+    }
+    let current = folder.path().join("current");
+    point(&current, 0);
+    let mut midair = Launch::run(&[&current.join(format!("lib{}.so", name.replace('-', "_")))]).start();
+    midair.published();
+
+    let ledger = Arc::new(Ledger::default());
+    let clients = {
+        let (ledger, address) = (Arc::clone(&ledger), midair.http().0);
+        thread::spawn(move || talk(&ledger, address, connections))
+    };
+    let start = Instant::now();
+    let wait = |ready: &dyn Fn() -> bool, ledger: &Ledger| {
+        while !ready() {
+            assert!(start.elapsed() < patience() * 4, "too slow: {}", ledger.text(0, start.elapsed()));
+            // Not in step with the host: this only gives the processor to the clients.
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    };
+    wait(&|| ledger.open.load(Relaxed) == connections, &ledger);
+    for swap in 1..=swaps {
+        let answers = ledger.answers.load(Relaxed);
+        point(&current, swap % VARIANTS);
+        midair.published();
+        // A fifth of the connections at least has said something to each.
+        wait(&|| ledger.answers.load(Relaxed) >= answers + connections / 5, &ledger);
+    }
+    let (time, status) = (start.elapsed(), midair.status());
+    ledger.over.store(true, Relaxed);
+    clients.join().expect("the clients end");
+
+    let text = ledger.text(swaps, time);
+    show(&text);
+    let count = |counter: &AtomicU64| counter.load(Relaxed);
+    assert_eq!((count(&ledger.closed), count(&ledger.out_of_turn), count(&ledger.miscounted)), (0, 0, 0), "{text}");
+    assert!(ledger.answered_by.iter().all(|variant| count(variant) > 0), "{text}");
+    let route = &status["sockets"][0];
+    assert_eq!((&route["open"], &route["opened"]), (&connections.into(), &connections.into()), "{route}");
+    assert_eq!(midair.all("rejected"), Vec::<Value>::new());
+    assert_eq!(midair.terminate().status.code(), Some(0));
+}
+
+/// Each side of a connection is a file.
+fn more_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(16_384, |maximum| maximum.min(16_384));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).expect("a soft limit can be raised");
+}
+
+fn point(current: &Path, variant: u64) {
+    let draft = current.with_extension("draft");
+    symlink(variant.to_string(), &draft).expect("a link can be made");
+    fs::rename(&draft, current).expect("it can be renamed");
+}
+
+#[expect(clippy::print_stdout, reason = "the ledger is to be seen with --nocapture, and in the output of a failure")]
+fn show(text: &str) {
+    println!("{text}");
+}
+
+/// Talks over all connections until the ledger is over.
+#[tokio::main(flavor = "current_thread")]
+async fn talk(ledger: &Arc<Ledger>, address: SocketAddr, connections: u64) {
+    let mut clients = tokio::task::JoinSet::new();
+    for place in 0..connections {
+        let ledger = Arc::clone(ledger);
+        clients.spawn(async move {
+            if one(&ledger, address, PERIOD.mul_f64(place as f64 / connections as f64)).await.is_none() {
+                ledger.closed.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("a client ends well");
+    }
+}
+
+/// One connection's talk; `None` if it ended too early.
+async fn one(ledger: &Ledger, address: SocketAddr, after: Duration) -> Option<()> {
+    let stream = tokio::net::TcpStream::connect(address).await.ok()?;
+    let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/count"), stream).await.ok()?;
+    ledger.open.fetch_add(1, Relaxed);
+    // One after the other, so that some of them talk at any moment.
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + after, PERIOD);
+    let mut number = 0_u64;
+    while !ledger.over.load(Relaxed) {
+        beat.tick().await;
+        number += 1;
+        socket.send(Message::text(number.to_string())).await.ok()?;
+        let Message::Text(answer) = socket.next().await?.ok()? else { return None };
+        let mut words = answer.split(' ').map_while(|word| word.parse::<u64>().ok());
+        let (variant, echoed, seen) = (words.next()?, words.next()?, words.next()?);
+        ledger.answers.fetch_add(1, Relaxed);
+        ledger.out_of_turn.fetch_add(u64::from(echoed != number), Relaxed);
+        ledger.miscounted.fetch_add(u64::from(seen != number), Relaxed);
+        ledger.answered_by.get(usize::try_from(variant).ok()?)?.fetch_add(1, Relaxed);
+    }
+    socket.close(None).await.ok()
+}
+
+impl Ledger {
+    fn text(&self, swaps: u64, time: Duration) -> String {
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let by: Vec<u64> = self.answered_by.iter().map(count).collect();
+        format!(
+            "connections {} | swaps {swaps} in {:.1} s | messages each way {} | closed {} | out of turn {} | miscounted {} | by variant {by:?}",
+            count(&self.open),
+            time.as_secs_f64(),
+            count(&self.answers),
+            count(&self.closed),
+            count(&self.out_of_turn),
+            count(&self.miscounted),
+        )
+    }
+}
