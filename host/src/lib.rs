@@ -33,6 +33,7 @@ mod inspect;
 mod layout;
 #[expect(unsafe_code, reason = "the only caller of dlopen")]
 mod library;
+mod reading;
 mod stage;
 mod way;
 
@@ -50,6 +51,7 @@ mod services;
 mod slot;
 mod snapshot;
 mod standing;
+mod state;
 mod sync;
 
 // From sources to files.

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
 use midair_plugin::abi::{self, HostRef, Many, Outcome, Span};
-use midair_plugin::store::{Op, Refusal};
+use midair_plugin::store::{self, Op, Refusal};
 use midair_plugin::task::Keep;
 use midair_plugin::{task, wall};
 
 use crate::call::{Answer, Call};
 use crate::event::Event;
+use crate::state::Applied;
 
 static HOST: &WithMetadata<abi::Host> =
     &WithMetadata::new(abi::Host { context_clone, context_release, identity, log, state, sleep, call });
@@ -52,6 +53,7 @@ unsafe extern "C" fn identity(context: *const c_void) -> abi::Identity {
         (services.dev, abi::Identity::DEV),
         (generation.is_candidate(), abi::Identity::CANDIDATE),
         (services.probe, abi::Identity::PROBE),
+        (!generation.is_committed(), abi::Identity::TRIAL),
     ];
     let flags = flags.into_iter().filter(|(is, _)| *is).fold(0, |flags, (_, flag)| flags | flag);
     abi::Identity { plugin: Span::of(generation.plugin().as_bytes()), generation: generation.number(), flags }
@@ -88,11 +90,14 @@ unsafe extern "C" fn state(context: *const c_void, ops: Many<abi::Op>) -> Outcom
         Ok(generation.apply(&ops))
     });
     match answer {
-        Ok(Ok(Ok(rows))) => Outcome::of_rows(rows),
-        Ok(Ok(Err(refusal))) => Outcome::refused(&refusal),
+        Ok(Ok(Applied::Now(answer))) => answered(answer),
         Ok(Err(kind)) => Outcome::told(Outcome::ERROR, 500, format!("the host doesn't know state operation {kind}"), &[]),
         Err(panic) => Outcome::panicked(panic),
     }
+}
+
+fn answered(answer: store::Answer) -> Outcome {
+    answer.map_or_else(|refusal| Outcome::refused(&refusal), Outcome::of_rows)
 }
 
 unsafe extern "C" fn sleep(context: *const c_void, nanoseconds: u64) -> Outcome {

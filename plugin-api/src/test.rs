@@ -16,7 +16,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -31,7 +31,8 @@ use crate::operation::block_on;
 use crate::plugin::{Plugin, Reply};
 use crate::request::Request;
 use crate::response::{IntoResponse, Response};
-use crate::store::Memory;
+use crate::state::History;
+use crate::store::{Limits, Memory, clock};
 
 /// A plugin with a small host around it.
 pub struct App(Arc<World>);
@@ -45,6 +46,8 @@ pub(crate) struct World {
     store: Memory,
     log: Mutex<Vec<(Level, String)>>,
     probe: AtomicBool,
+    /// By how many milliseconds it is later than it is.
+    later: Arc<AtomicU64>,
 }
 
 impl App {
@@ -52,7 +55,7 @@ impl App {
     ///
     /// # Panics
     ///
-    /// If routes clash or `init` fails; a host would reject the plugin.
+    /// If routes clash, steps of a table don't fit or `init` fails; a host would reject the plugin.
     #[must_use]
     pub fn new(plugin: Plugin) -> Self {
         let mut paths: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
@@ -64,9 +67,13 @@ impl App {
         for (path, methods) in paths {
             router.insert(&path, methods).unwrap_or_else(|error| panic!("the route {path}: {error}"));
         }
+        plugin.check_tables();
+        let later = Arc::new(AtomicU64::new(0));
+        let ahead = Arc::clone(&later);
         let world = Arc::new(World {
             plugin: OnceLock::new(),
-            store: Memory::default(),
+            store: Memory::new(Limits::default(), move || clock().saturating_add(ahead.load(Ordering::Relaxed))),
+            later,
             log: Mutex::default(),
             probe: AtomicBool::new(false),
         });
@@ -148,6 +155,11 @@ impl App {
         request.and_then(|request| block_on(self.0.call(request))).unwrap_or_else(IntoResponse::into_response)
     }
 
+    /// Lets the state take it to be so much later: what was to last less is gone.
+    pub fn later(&self, time: Duration) {
+        self.0.later.fetch_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// What the handlers logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<(Level, String)> {
@@ -158,6 +170,11 @@ impl App {
 impl World {
     pub(crate) fn store(&self) -> &Memory {
         &self.store
+    }
+
+    pub(crate) fn history(&self, name: &str) -> Option<Arc<History>> {
+        let (plugin, _) = self.plugin.get()?;
+        plugin.tables.iter().find(|table| table.name == name).map(|table| Arc::clone(&table.history))
     }
 
     pub(crate) fn is_probe(&self) -> bool {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use midair_plugin::abi::Outcome;
-use midair_plugin::store::Memory;
+use midair_plugin::store::Limits;
 use parking_lot::Mutex;
 use rustix::process::{self, Resource, Rlimit, Signal};
 
@@ -37,6 +37,7 @@ use crate::library::Opened;
 use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::{Member, Snapshot};
+use crate::state::State;
 
 /// The memory that a child may take, in bytes: enough for what a plugin loads when it starts, less than what hurts a machine. Counted is
 /// what it may write to, whether it did or not.
@@ -120,7 +121,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     // Nobody frees anything here: what is left of the plugin ends with the process.
     let ((reaper, _ended), (alarms, _rings)) = (channel(), channel());
     let services = Arc::new(Services {
-        store: Memory::default(),
+        store: State::in_memory(Limits::default()),
         frames: Namer::without_names(bus.clone()),
         bus,
         leases: Leases::new(),

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use midair_plugin::store::Memory;
+use midair_plugin::store::Limits;
 use parking_lot::Mutex;
 
 use self::journey::{Job, Journey};
@@ -46,6 +46,7 @@ use crate::snapshot::Snapshot;
 pub use crate::stage::Trust;
 use crate::stage::{self, Format, Staging};
 use crate::standing::Standing;
+use crate::state::State;
 pub use crate::standing::Which;
 
 /// How a host is set up.
@@ -182,7 +183,7 @@ impl Host {
         let (alarms, rings) = channel();
         damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
         let services = Arc::new(Services {
-            store: Memory::default(),
+            store: State::in_memory(Limits::default()),
             bus: bus.clone(),
             leases: Leases::new(),
             dev: options.dev,

@@ -67,6 +67,8 @@ impl Outcome {
     pub const CONFLICT: u32 = 5;
     /// The operation adds to something that is no number.
     pub const NOT_A_NUMBER: u32 = 6;
+    /// Something is larger than the store takes; the text says what.
+    pub const TOO_LARGE: u32 = 7;
 
     /// It went well and there is nothing to say.
     #[must_use]
@@ -158,6 +160,7 @@ impl Outcome {
             Refusal::Conflict { index, revision } => (Self::CONFLICT, *index, *revision),
             Refusal::NotANumber { index } => (Self::NOT_A_NUMBER, *index, 0),
             Refusal::Revoked => (Self::REVOKED, 0, 0),
+            Refusal::TooLarge(what) => return Self::told(Self::TOO_LARGE, 500, what.clone(), &[]),
             Refusal::Failed(reason) => return Self::told(Self::ERROR, 500, reason.clone(), &[]),
         };
         if kind == Self::REVOKED {
@@ -183,6 +186,7 @@ impl Outcome {
             Self::CONFLICT => Err(Refusal::Conflict { index, revision }),
             Self::NOT_A_NUMBER => Err(Refusal::NotANumber { index }),
             Self::REVOKED => Err(Refusal::Revoked),
+            Self::TOO_LARGE => Err(Refusal::TooLarge(self.text())),
             _ => Err(Refusal::Failed(self.text())),
         }
     }
