@@ -132,7 +132,8 @@ pub(crate) fn try_tables(candidate: &Arc<Generation>, deadline: Duration) -> Res
         let misfit = within("midair-try", deadline, move || reading::sample(&tried, place))
             .map_err(|overrun| too_long(Stage::Try, candidate.plugin(), "reading its tables", overrun))?;
         if let Some(misfit) = misfit {
-            let help = "give an added field `#[serde(default)]`; a type that changes in another way needs a `.migrate` after its `.table`";
+            let help =
+                "give an added field `#[serde(default)]`; a type that changes in another way needs a `.migrate` after its `.table`";
             return Err(Error::rejected(Code::State, Stage::Try, candidate.plugin(), misfit).help(help));
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use midair_plugin::abi::HostRef;
-use midair_plugin::store::{Kind, Lasts, Op, Refusal};
+use midair_plugin::store::{Op, Refusal};
 use parking_lot::Mutex;
 
 use crate::entry::{HandlerInfo, Plugin};
@@ -23,7 +23,7 @@ use crate::lease::Leases;
 use crate::probation::{Counts, Verdict};
 use crate::seed::{self, Bug};
 use crate::stage::Staged;
-use crate::state::{Applied, State};
+use crate::state::{Applied, State, Write};
 
 /// What the host offers to every generation.
 pub(crate) struct Services {
@@ -171,32 +171,6 @@ enum Door {
 const CANDIDATE: u64 = 0;
 const LIVE: u64 = 1;
 const REVOKED: u64 = 2;
-
-/// An operation that outlives its call.
-struct Write {
-    kind: Kind,
-    table: String,
-    key: String,
-    expected: Option<u64>,
-    schema: u32,
-    number: i64,
-    lasts: Lasts,
-    bytes: Vec<u8>,
-    older: Vec<u8>,
-}
-
-impl Write {
-    fn of(op: &Op<'_>) -> Self {
-        let Op { kind, table, key, expected, schema, number, lasts, bytes, older, .. } = *op;
-        let (table, key, bytes, older) = (table.to_owned(), key.to_owned(), bytes.to_vec(), older.to_vec());
-        Self { kind, table, key, expected, schema, number, lasts, bytes, older }
-    }
-
-    fn op(&self) -> Op<'_> {
-        let Self { kind, ref table, ref key, expected, schema, number, lasts, ref bytes, ref older } = *self;
-        Op { expected, schema, number, lasts, bytes, older, ..Op::new(kind, table, key) }
-    }
-}
 
 impl Generation {
     /// A candidate.
@@ -456,7 +430,7 @@ pub(crate) fn go_live<'a>(services: &Services, candidates: impl Iterator<Item = 
     }
     let groups: Vec<Vec<Op<'_>>> = queues.iter().map(|(_, writes)| writes.iter().map(Write::op).collect()).collect();
     let name = |(candidate, writes): &(&Arc<Generation>, Vec<Write>)| {
-        let keys: Vec<String> = writes.iter().map(|write| format!("{}[{:?}]", write.table, write.key)).collect();
+        let keys: Vec<String> = writes.iter().map(Write::place).collect();
         format!("{candidate}: what init wrote to {}", keys.join(", "))
     };
     let (names, bus): (Vec<String>, Bus) = (queues.iter().map(name).collect(), services.bus.clone());

@@ -91,6 +91,11 @@ unsafe extern "C" fn state(context: *const c_void, ops: Many<abi::Op>) -> Outcom
     });
     match answer {
         Ok(Ok(Applied::Now(answer))) => answered(answer),
+        #[cfg(feature = "redb")]
+        Ok(Ok(Applied::Later(pending))) => {
+            let keep: Keep = Arc::clone(generation) as Keep;
+            task::give_unpolled(Box::pin(async { answered(pending.await) }), Some(keep))
+        }
         Ok(Err(kind)) => Outcome::told(Outcome::ERROR, 500, format!("the host doesn't know state operation {kind}"), &[]),
         Err(panic) => Outcome::panicked(panic),
     }

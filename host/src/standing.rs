@@ -422,7 +422,8 @@ mod tests {
     /// A host's services, and what its reaper would hear.
     pub(super) fn services() -> (Arc<Services>, Receiver<Ended>) {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
-        let (store, bus, leases, functions) = (State::in_memory(Limits::default()), Bus::default(), Leases::new(), crate::services::functions());
+        let (store, bus, leases, functions) =
+            (State::in_memory(Limits::default()), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
         (Arc::new(Services { store, bus, leases, dev: false, probe: false, frames, functions, alarms, reaper }), ended)
     }

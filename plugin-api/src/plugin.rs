@@ -173,7 +173,12 @@ impl Plugin {
         B: DeserializeOwned,
     {
         let fits = self.history("reverse").reverse(down);
-        assert!(fits, "reverse: it has to follow the `.migrate` whose way back it is, from `&{}` to `{}`", type_name::<B>(), type_name::<A>());
+        assert!(
+            fits,
+            "reverse: it has to follow the `.migrate` whose way back it is, from `&{}` to `{}`",
+            type_name::<B>(),
+            type_name::<A>()
+        );
         self
     }
 

@@ -38,14 +38,8 @@ pub fn build(factory: fn() -> Plugin) -> Built {
 
 fn lay_out(plugin: Plugin) -> Built {
     plugin.check_tables();
-    let shelf = Shelf {
-        plugin,
-        metas: Vec::new(),
-        handlers: Vec::new(),
-        tables: Vec::new(),
-        selftests: Vec::new(),
-        smokes: Vec::new(),
-    };
+    let shelf =
+        Shelf { plugin, metas: Vec::new(), handlers: Vec::new(), tables: Vec::new(), selftests: Vec::new(), smokes: Vec::new() };
     let owner = Owner::of(shelf);
     // SAFETY: the owner was just made of a `Shelf` and nobody else knows of it.
     let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };

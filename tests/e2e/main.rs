@@ -8,6 +8,7 @@ mod budget;
 mod census;
 mod clients;
 mod dev;
+mod durable;
 mod ending;
 mod fifty_edits;
 mod foreign;

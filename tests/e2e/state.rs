@@ -239,7 +239,8 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     save(&serving, bytes(&first));
     let mut midair = Launch::run(&[&serving]).arg("--generation-header").arg("--probation").arg("600").start();
     midair.published();
-    let post = |midair: &Midair, key: &str, body: Value| assert_eq!(midair.http().post(&format!("/links/{key}"), &body).status, 200);
+    let post =
+        |midair: &Midair, key: &str, body: Value| assert_eq!(midair.http().post(&format!("/links/{key}"), &body).status, 200);
     let get = |midair: &Midair, key: &str| midair.get(&format!("/links/{key}"));
     post(&midair, "old", json!({ "url": "o" }));
 
@@ -303,7 +304,13 @@ impl<'de> Deserialize<'de> for Link {
     });
     let serving = folder.path().join("libreads.so");
     save(&serving, &artifacts[0]);
-    let mut midair = Launch::run(&[&serving]).arg("--generation-header").arg("--probation-requests").arg("0").arg("--probation").arg("0").start();
+    let mut midair = Launch::run(&[&serving])
+        .arg("--generation-header")
+        .arg("--probation-requests")
+        .arg("0")
+        .arg("--probation")
+        .arg("0")
+        .start();
     midair.published();
     assert_eq!(midair.http().post("/fill/100", &json!({})).status, 200);
     midair.wait_for("committed", |event| event["event"] == "committed");

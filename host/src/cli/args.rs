@@ -82,6 +82,18 @@ What is replaced is held: the same bytes don't come back by themselves. Other by
     Rollback(Rollback),
     /// Ask a running host to look again for changes
     Reload(Reload),
+    /// Show the tables of a running host's plugins, write one out, or bring one in
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "\
+Examples:
+  midair state                                    the tables, their values and bytes
+  midair state export shop/links > links.jsonl    one line of JSON for each value
+  midair state import shop/links < links.jsonl    writes each, whatever is there
+
+Lines are taken in batches, each as a whole or not at all; what is wrong with one is said with its number."
+    )]
+    State(State),
 }
 
 /// What `midair dev` takes.
@@ -148,6 +160,12 @@ pub struct Serve {
     /// Folder for private copies and the lock [default: in the target folder for dev, else ~/.local/state/midair]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Keep the state of plugins in this file, which is made if it isn't there [default: in memory, and gone with the host]
+    #[arg(long, value_name = "PATH")]
+    pub state: Option<PathBuf>,
+    /// Largest value of the state; also 512KiB, 2MiB, 1GiB
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    pub value_limit: usize,
     /// Give up on a request after this time [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = above_zero)]
     pub request_timeout: Option<Duration>,
@@ -268,6 +286,37 @@ pub struct Reload {
     pub client: Client,
 }
 
+/// What `midair state` takes.
+#[derive(Debug, Args)]
+pub struct State {
+    /// What to do, if it isn't to show all tables.
+    #[command(subcommand)]
+    pub what: Option<StateAction>,
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// What can be done with a table.
+#[derive(Debug, Subcommand)]
+pub enum StateAction {
+    /// Write a table's values to stdout, one line of JSON each: {"key", "schema", "value"}
+    Export(OneTable),
+    /// Write the values that such lines on stdin say
+    Import(OneTable),
+}
+
+/// A table of a running host.
+#[derive(Debug, Args)]
+pub struct OneTable {
+    /// The table, as `midair state` names it
+    #[arg(value_name = "PLUGIN/TABLE", value_parser = table)]
+    pub table: (String, String),
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// Where the admin listener is, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAddr {
@@ -301,6 +350,13 @@ fn back(text: &str) -> Result<Which, String> {
         Ok(None) if is_name(plugin) => Ok(Which::Plugin(plugin.to_owned())),
         Ok(Some(to)) if is_name(plugin) => Ok(Which::To(plugin.to_owned(), to)),
         _ => Err("expected a plugin's name, or name@number, such as shop@3".to_owned()),
+    }
+}
+
+fn table(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((plugin, table)) if !plugin.is_empty() && !table.is_empty() => Ok((plugin.to_owned(), table.to_owned())),
+        _ => Err("expected a plugin and its table, such as shop/links".to_owned()),
     }
 }
 
@@ -389,13 +445,13 @@ mod tests {
         check(
             "midair dev",
             &expect![
-                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
+                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
             ],
         );
         check(
             "midair dev a b --features x,y --listen 8080 --admin off -- --offline -v",
             &expect![[
-                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
+                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, data: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
             ]],
         );
         check(
@@ -410,7 +466,7 @@ mod tests {
         check(
             "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0 --step-timeout 0.5 --no-probe",
             &expect![[
-                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, no_probe: true, most_libraries: None, workers: None } })"#
+                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, data: None, state: None, value_limit: 16777216, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, no_probe: true, most_libraries: None, workers: None } })"#
             ]],
         );
     }

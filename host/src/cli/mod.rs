@@ -11,6 +11,7 @@ pub mod outlet;
 pub mod render;
 pub mod serve;
 mod signals;
+mod state;
 pub mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -36,6 +37,7 @@ pub fn main() -> ! {
         Action::Generations(ask) => client::generations(&ask),
         Action::Events(ask) => client::events(&ask),
         Action::Rollback(rollback) => client::rollback(&rollback.client, rollback.which.as_ref()),
+        Action::State(state) => state::run(&state),
         Action::Reload(reload) => client::reload(&reload.client, reload.force),
     };
     let status = match outcome {

@@ -119,7 +119,19 @@ fn host(
     let rules = serve.probation.rules(mode.options.rules);
     let probe = if serve.no_probe { Probe::Off } else { Probe::On };
     let (deadline, keep, most_libraries) = (serve.step_timeout, serve.probation.keep, serve.most_libraries);
-    let options = swap::Options { data: data_path, artifact_limit, rules, probe, deadline, keep, most_libraries, ..mode.options };
+    let (state, limits) = (serve.state.clone(), swap::Limits { value: serve.value_limit, ..swap::Limits::default() });
+    let options = swap::Options {
+        data: data_path,
+        artifact_limit,
+        rules,
+        probe,
+        deadline,
+        keep,
+        most_libraries,
+        state,
+        limits,
+        ..mode.options
+    };
     let host = Host::new(options)?;
     host.expect(plugins);
     outlet.listen(host.events());

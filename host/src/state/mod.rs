@@ -3,20 +3,62 @@
 //! One way to the values for all backends. What operations do is said by `midair_plugin::store`; here is where they do it. Reads are answered
 //! at once and wait for no write. No plugin code runs inside.
 
-use midair_plugin::store::{Answer, Kind, Limits, Memory, Op, Row, Tally, clock, run};
+#[cfg(feature = "redb")]
+mod disk;
+pub(crate) mod expiry;
+#[cfg(feature = "http")]
+pub(crate) mod export;
+#[cfg(feature = "redb")]
+mod later;
+mod write;
+
+use std::path::Path;
+
+use midair_plugin::store::{Answer, Kind, Limits, Memory, Op, Refusal, Row, Tally, clock, run};
+
+use crate::error::Result;
+#[cfg(not(feature = "redb"))]
+use crate::error::{Code, Error};
+
+#[cfg(feature = "redb")]
+use self::disk::Disk;
+#[cfg(feature = "redb")]
+use self::later::{Pending, pending};
+pub(crate) use self::write::Write;
 
 /// The state of all plugins.
 pub(crate) struct State(Backend);
 
 enum Backend {
     Memory(Memory),
+    #[cfg(feature = "redb")]
+    Disk(Disk),
 }
 
 /// What became of some operations.
 pub(crate) enum Applied {
     /// They are done, or refused.
     Now(Answer),
+    /// They wait for the disk.
+    #[cfg(feature = "redb")]
+    Later(Pending),
 }
+
+impl Applied {
+    /// The answer, waited for on this thread.
+    #[cfg(any(test, feature = "http"))]
+    pub(crate) fn wait(self) -> Answer {
+        match self {
+            Applied::Now(answer) => answer,
+            #[cfg(feature = "redb")]
+            Applied::Later(pending) => pending.wait(),
+        }
+    }
+}
+
+/// How long a publish waits for the disk to have what `init` wrote. It is written in any case, and before what is written later.
+#[cfg(feature = "redb")]
+const SOON: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl State {
     /// In the process's memory: it ends with it.
@@ -25,10 +67,30 @@ impl State {
         Self(Backend::Memory(Memory::new(limits, clock)))
     }
 
+    /// In a file, or in memory where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fatal: what is wrong with the file, in which nothing was changed.
+    pub(crate) fn open(file: Option<&Path>, limits: Limits) -> Result<Self> {
+        let Some(file) = file else { return Ok(Self::in_memory(limits)) };
+        #[cfg(feature = "redb")]
+        return Ok(Self(Backend::Disk(Disk::open(file, limits)?)));
+        #[cfg(not(feature = "redb"))]
+        Err(Error::fatal(
+            Code::Usage,
+            file.display().to_string(),
+            "this host was built without the feature `redb`, so it keeps no state in files",
+        )
+        .help("build it with that feature"))
+    }
+
     /// Does all of `ops`, in order, or none.
     pub(crate) fn apply(&self, ops: &[Op<'_>]) -> Applied {
         match &self.0 {
             Backend::Memory(memory) => Applied::Now(memory.apply(ops)),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.apply(ops),
         }
     }
 
@@ -40,6 +102,8 @@ impl State {
     pub(crate) fn look(&self, op: &Op<'_>) -> Answer {
         match &self.0 {
             Backend::Memory(memory) => memory.apply(std::slice::from_ref(op)),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.look(op),
         }
     }
 
@@ -52,6 +116,8 @@ impl State {
         let op = Op { after, limit: rows, schema, ..Op::new(Kind::Scan, table, "") };
         match &self.0 {
             Backend::Memory(memory) => memory.page(&op, bytes),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.page(&op, bytes),
         }
     }
 
@@ -60,14 +126,25 @@ impl State {
     /// # Errors
     ///
     /// The backend's.
-    pub(crate) fn row(&self, table: &str, key: &str, schema: u32) -> Result<Option<Row>, midair_plugin::store::Refusal> {
+    pub(crate) fn row(&self, table: &str, key: &str, schema: u32) -> Result<Option<Row>, Refusal> {
         Ok(self.look(&Op { schema, ..Op::new(Kind::Get, table, key) })?.into_iter().next())
     }
 
-    /// Does all of each group, in order, or none of it, with nobody in between; `done` hears what became of each.
+    /// Does all of each group, in order, or none of it, with nobody in between; `done` hears what became of each. Before whatever is asked for
+    /// later, and, unless the disk takes its time, done when this returns.
     pub(crate) fn apply_each(&self, groups: &[Vec<Op<'_>>], done: impl FnOnce(Vec<Answer>) + Send + 'static) {
         match &self.0 {
             Backend::Memory(memory) => done(memory.apply_each(groups)),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => {
+                let (told, heard) = std::sync::mpsc::channel();
+                disk.apply_each(groups, move |answers| {
+                    done(answers);
+                    // Whoever waited may have gone on.
+                    let _ = told.send(());
+                });
+                let _ = heard.recv_timeout(SOON);
+            }
         }
     }
 
@@ -94,12 +171,16 @@ impl State {
     fn ends(&self, table: &str) -> Option<(String, String)> {
         match &self.0 {
             Backend::Memory(memory) => memory.ends(table),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.ends(table),
         }
     }
 
     fn limits(&self) -> &Limits {
         match &self.0 {
             Backend::Memory(memory) => memory.limits(),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.limits(),
         }
     }
 
@@ -108,6 +189,31 @@ impl State {
     pub(crate) fn tally(&self, table: &str) -> Tally {
         match &self.0 {
             Backend::Memory(memory) => memory.tally(table),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.tally(table),
+        }
+    }
+
+    /// All tables that hold something, by their full names, with what they hold.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub(crate) fn tallies(&self) -> Vec<(String, Tally)> {
+        match &self.0 {
+            Backend::Memory(memory) => memory.tallies(),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.tallies(),
+        }
+    }
+
+    /// Removes values that have ended, at most so many; how many it did.
+    pub(crate) fn sweep(&self, most: usize) -> usize {
+        match &self.0 {
+            Backend::Memory(memory) => memory.sweep(most),
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.sweep(most),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@
 
 mod journey;
 mod status;
+#[cfg(feature = "http")]
+mod tables;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -20,11 +22,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use midair_plugin::store::Limits;
+pub use midair_plugin::store::Limits;
 use parking_lot::Mutex;
 
 use self::journey::{Job, Journey};
 pub use self::status::{BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, Status};
+#[cfg(feature = "http")]
+pub use self::tables::{Page, TableStatus};
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Record};
 use crate::candidate::Maker;
@@ -46,8 +50,8 @@ use crate::snapshot::Snapshot;
 pub use crate::stage::Trust;
 use crate::stage::{self, Format, Staging};
 use crate::standing::Standing;
-use crate::state::State;
 pub use crate::standing::Which;
+use crate::state::{State, expiry};
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -81,6 +85,11 @@ pub struct Options {
     /// Whether a run that died is remembered: the next one then starts with what was committed last, and doesn't take again by itself what
     /// was on trial when it died. It needs [`durable`](Self::durable) copies.
     pub recovers: bool,
+    /// The file that keeps the plugins' state, made if it isn't there; it ends with the process if `None`. What was written is on the disk when it
+    /// is answered. It needs the feature `redb`, and one host has it at a time.
+    pub state: Option<PathBuf>,
+    /// How large a key and a value of the state may be.
+    pub limits: Limits,
 }
 
 impl Options {
@@ -102,6 +111,8 @@ impl Options {
             most_libraries: None,
             rules: Rules::PRODUCTION,
             recovers: true,
+            state: None,
+            limits: Limits::default(),
         }
     }
 
@@ -167,7 +178,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// If its folder can't be prepared or its threads can't be started.
+    /// If its folder can't be prepared, the file of its state can't be used, or its threads can't be started.
     ///
     /// # Exits
     ///
@@ -183,7 +194,7 @@ impl Host {
         let (alarms, rings) = channel();
         damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
         let services = Arc::new(Services {
-            store: State::in_memory(Limits::default()),
+            store: State::open(options.state.as_deref(), options.limits)?,
             bus: bus.clone(),
             leases: Leases::new(),
             dev: options.dev,
@@ -216,6 +227,8 @@ impl Host {
         let maker = Maker::new(Arc::clone(&shared.services), deadline);
         let journey = Journey::new(Arc::clone(&shared), maker);
         start("midair-journey", move || journey.run(&orders))?;
+        let swept = Arc::downgrade(&shared.services);
+        start("midair-sweeper", move || expiry::run(&swept, |services| &services.store))?;
         let watched = Arc::clone(&shared);
         start("midair-probation", move || watch::watch(&watched, &rings))?;
         Ok(Self { shared, jobs })

@@ -42,7 +42,7 @@ impl Row {
         let key = unsafe { self.key.text() }.to_owned();
         // SAFETY: as above.
         let bytes = unsafe { self.bytes.bytes() }.to_vec();
-        store::Row { key, bytes, revision: self.revision, number: self.number, schema: self.schema }
+        store::Row { key, bytes, revision: self.revision, number: self.number, schema: self.schema, ends: 0 }
     }
 }
 

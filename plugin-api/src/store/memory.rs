@@ -113,7 +113,12 @@ impl Memory {
     #[must_use]
     pub fn tallies(&self) -> Vec<(String, Tally)> {
         let tables = self.read();
-        tables.tables.iter().map(|(name, table)| (name.clone(), table.tally.clone())).filter(|(_, tally)| tally.values > 0).collect()
+        tables
+            .tables
+            .iter()
+            .map(|(name, table)| (name.clone(), table.tally.clone()))
+            .filter(|(_, tally)| tally.values > 0)
+            .collect()
     }
 
     /// What a table holds.
@@ -125,6 +130,9 @@ impl Memory {
     /// Removes at most `most` values that have ended; how many it did.
     pub fn sweep(&self, most: usize) -> usize {
         let now = (self.now)();
+        if self.read().ends.first().is_none_or(|(ends, ..)| *ends > now) {
+            return 0;
+        }
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let over: Vec<_> = tables.ends.iter().take_while(|(ends, ..)| *ends <= now).take(most).cloned().collect();
         for (_, table, key) in &over {

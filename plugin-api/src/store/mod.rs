@@ -147,6 +147,8 @@ pub struct Row {
     pub number: i64,
     /// The schema number of these bytes.
     pub schema: u32,
+    /// When the value ends, in milliseconds since 1970, 0 for never; it doesn't cross to plugins.
+    pub ends: u64,
 }
 
 /// Why a store didn't do it. Nothing was changed.
@@ -225,7 +227,8 @@ impl Limits {
                     }
                     key.push(letter);
                 }
-                let text = format!("{table}[{key:?}{rest}]: {what} has {size} bytes, and at most {limit} are taken; nothing was written");
+                let text =
+                    format!("{table}[{key:?}{rest}]: {what} has {size} bytes, and at most {limit} are taken; nothing was written");
                 Err(Refusal::TooLarge(text))
             };
             if op.key.len() > self.key {
@@ -351,7 +354,9 @@ mod tests {
     #[test]
     fn what_is_too_large_is_named_and_nothing_of_its_batch_is_written() {
         let store = Memory::new(Limits { key: 4, value: 3 }, clock);
-        for (op, words) in [(put("a", b"1234"), "t[\"a\"]: the value has 4 bytes, and at most 3"), (put("long!", b""), "the key has 5 bytes")] {
+        for (op, words) in
+            [(put("a", b"1234"), "t[\"a\"]: the value has 4 bytes, and at most 3"), (put("long!", b""), "the key has 5 bytes")]
+        {
             let refusal = store.apply(&[put("b", b"1"), op]).expect_err("too large");
             assert!(refusal.to_string().contains(words), "{refusal}");
         }

@@ -43,7 +43,7 @@ pub trait Rows: Look {
 
 fn row(key: &str, found: &Found<'_>, reader: u32) -> Row {
     let (schema, bytes) = found.form(reader);
-    Row { key: key.to_owned(), bytes: bytes.to_vec(), revision: found.revision, number: 0, schema }
+    Row { key: key.to_owned(), bytes: bytes.to_vec(), revision: found.revision, number: 0, schema, ends: found.ends }
 }
 
 /// What a read answers at a moment.
@@ -156,7 +156,7 @@ fn write_one(rows: &mut impl Rows, index: usize, op: &Op<'_>, now: u64) -> Resul
     let revision = rows.stamp();
     let value = bytes.map(|bytes| Value { revision, schema: op.schema, ends, older: op.older.to_vec(), bytes });
     let before = rows.put(op.table, op.key, value)?;
-    Ok((Row { key: op.key.to_owned(), bytes: Vec::new(), revision, number, schema: op.schema }, before))
+    Ok((Row { key: op.key.to_owned(), bytes: Vec::new(), revision, number, schema: op.schema, ends }, before))
 }
 
 /// What an integer becomes when `number` is added; `None` if it is no integer, or out of range.
