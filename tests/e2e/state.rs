@@ -237,7 +237,7 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     let bytes = |path: &std::path::Path| std::fs::read(path).expect("an artifact");
     let serving = folder.path().join("libmigrates.so");
     save(&serving, bytes(&first));
-    let mut midair = Launch::run(&[&serving]).arg("--generation-header").arg("--probation").arg("600").start();
+    let mut midair = Launch::run_committed(&serving, &folder.path().join("data")).start();
     midair.published();
     let post =
         |midair: &Midair, key: &str, body: Value| assert_eq!(midair.http().post(&format!("/links/{key}"), &body).status, 200);

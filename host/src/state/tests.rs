@@ -39,6 +39,7 @@ fn labs() -> Vec<(&'static str, Lab)> {
         (now, move || read.load(Ordering::Relaxed))
     };
     let (now, read) = clock();
+    #[cfg_attr(not(feature = "redb"), allow(unused_mut, reason = "there is but one"))]
     let mut labs = vec![("memory", Lab { state: State(Backend::Memory(Memory::new(LIMITS, read))), now, _file: None })];
     #[cfg(feature = "redb")]
     {
@@ -49,11 +50,13 @@ fn labs() -> Vec<(&'static str, Lab)> {
     labs
 }
 
-/// Runs a test on each backend.
-fn check(test: impl Fn(&Lab)) {
+/// Runs a test on each backend, on a thread of its name.
+fn check(test: impl Fn(&Lab) + Sync) {
     for (name, lab) in labs() {
-        println!("{name}");
-        test(&lab);
+        thread::scope(|scope| {
+            let run = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, || test(&lab));
+            run.expect("a thread").join().expect(name);
+        });
     }
 }
 

@@ -133,7 +133,7 @@ fn write_one(rows: &mut impl Rows, index: usize, op: &Op<'_>, now: u64) -> Resul
     rows.get(op.table, op.key, &mut |value| {
         if !value.is_over(now) {
             (revision, ends) = (value.revision, value.ends);
-            there = Some((op.kind == Kind::Add).then(|| value.bytes.to_vec()).unwrap_or_default());
+            there = Some(if op.kind == Kind::Add { value.bytes.to_vec() } else { Vec::new() });
         }
     })?;
     if op.expected.is_some_and(|expected| expected != revision) {

@@ -4,6 +4,7 @@
 //! into the file when it has found it whole. The first block, which says where all else is, is put last.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::OpenOptions;
 use std::io;
 use std::ops::Bound;
@@ -125,14 +126,15 @@ impl StorageBackend for Draft {
         let mut held = self.0.held.lock();
         let Some(held) = &mut *held else { return self.0.file.write(offset, data) };
         for (number, within, at, part) in parts(offset, data.len()) {
-            if !held.blocks.contains_key(&number) {
-                let mut block = vec![0; BLOCK];
-                self.0.padded(number * BLOCK as u64, &mut block)?;
-                held.blocks.insert(number, block);
-            }
-            if let Some(block) = held.blocks.get_mut(&number) {
-                block[within..within + part].copy_from_slice(&data[at..at + part]);
-            }
+            let block = match held.blocks.entry(number) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(none) => {
+                    let mut block = vec![0; BLOCK];
+                    self.0.padded(number * BLOCK as u64, &mut block)?;
+                    none.insert(block)
+                }
+            };
+            block[within..within + part].copy_from_slice(&data[at..at + part]);
         }
         held.len = held.len.max(offset + data.len() as u64);
         Ok(())
