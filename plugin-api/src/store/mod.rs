@@ -1,7 +1,7 @@
 //! What does a table remember?
 //!
 //! The semantics of host-held state, in one place for hosts and for unit tests of handlers: values with revisions and forms, writes that
-//! are all or nothing. [`run`] says what operations do to any [`Rows`]; [`Memory`] keeps rows in the process, a host may keep them
+//! are all or nothing. [`run`] says what operations do to any [`Rows`](run::Rows); [`Memory`] keeps rows in the process, a host may keep them
 //! elsewhere. No plugin code runs inside.
 //!
 //! A value bears the schema number of its writer. Beside it may lie older forms of the same value, which newer code wrote so that the code
