@@ -337,3 +337,24 @@ impl<'de> Deserialize<'de> for Link {
     until(&json!({ "links": 1 }), || unreadable(&midair));
     assert_eq!(midair.get("/links/00000058").status, 200);
 }
+
+#[test]
+fn a_value_that_was_put_for_a_while_is_gone_after_it_in_memory_and_on_disk() {
+    let project = Project::plugin("ends", &links(LINK_1, ""));
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifact = project.build_to(folder.path()).remove(0);
+    let file = folder.path().join("state");
+    for launch in [Launch::run(&[&artifact]), Launch::run(&[&artifact]).arg("--state").arg(&file)] {
+        let mut midair = launch.arg("--no-probe").start();
+        midair.published();
+        for key in ["a", "b", "c"] {
+            assert_eq!(midair.http().post(&format!("/brief/{key}"), &json!({ "url": "x" })).status, 200);
+        }
+        assert_eq!(midair.http().post("/links/a", &json!({ "url": "stays" })).status, 200);
+        until(&Value::Null, || midair.get("/links/b").json());
+        until(&"1".to_owned(), || midair.get("/count").body);
+        assert_eq!(midair.get("/links/a").json(), json!({ "url": "stays" }));
+        // Nobody sees them, and a moment later they are gone.
+        until(&json!(1), || midair.admin().get("/state").json()["tables"][0]["values"].clone());
+    }
+}
