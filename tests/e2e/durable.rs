@@ -343,6 +343,7 @@ fn swap_under_values(name: &str, values: u32) {
     save(&serving, &old);
     let mut midair = Launch::run_committed(&serving, &folder.path().join("data")).start();
     midair.published();
+    midair.wait_for("a look at the artifact's path", |event| event["event"] == "unchanged");
     let client = midair.http();
     let fill = |from: u32, to: u32| {
         for from in (from..to).step_by(5_000) {

@@ -239,6 +239,7 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     save(&serving, bytes(&first));
     let mut midair = Launch::run_committed(&serving, &folder.path().join("data")).start();
     midair.published();
+    midair.wait_for("a look at the artifact's path", |event| event["event"] == "unchanged");
     let post =
         |midair: &Midair, key: &str, body: Value| assert_eq!(midair.http().post(&format!("/links/{key}"), &body).status, 200);
     let get = |midair: &Midair, key: &str| midair.get(&format!("/links/{key}"));
@@ -271,6 +272,10 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     midair.wait_for("rolled_back", |event| event["event"] == "rolled_back");
     assert_eq!((get(&midair, "old").json(), get(&midair, "new").json()), (json!({ "url": "o" }), json!({ "url": "a b" })));
     assert_eq!((get(&midair, "lost1").status, unreadable(&midair)), (500, json!({ "links": 3 })));
+    let shown = midair.client(&["status"]).output().expect("a client");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let row = shown.lines().skip_while(|line| !line.starts_with("CAN'T READ")).nth(1).unwrap_or_default();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["migrates", "links", "3"], "{shown}");
     let failed = midair.wait_for("failed", |event| event["event"] == "failed");
     let error = failed["error"].as_str().unwrap_or_default();
     assert!(["links[\"lost1\"]", "schema 2", "reads schema 1"].iter().all(|part| error.contains(part)), "{error}");
