@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use midair_plugin::abi::Outcome;
-use midair_plugin::store::{Kind, Op};
 
 use crate::attempt::Attempt;
 use crate::call::Call;
@@ -21,6 +20,7 @@ use crate::entry::{Plugin, told};
 use crate::error::{Code, Error, Result, Stage};
 use crate::generation::{Generation, Identity, Services};
 use crate::library::{Library, Opened};
+use crate::reading;
 use crate::snapshot::Setup;
 
 /// Makes candidates, one at a time, and remembers what the loader did for earlier ones.
@@ -137,10 +137,6 @@ pub(crate) fn run_init(candidate: &Setup) -> Result<()> {
     }
 }
 
-/// How many values of a table are read at most, and for how long.
-const SAMPLE: usize = 10_000;
-const SAMPLE_TIME: Duration = Duration::from_millis(20);
-
 /// Reads a spread sample of each declared table with the candidate's types.
 ///
 /// # Errors
@@ -150,34 +146,12 @@ pub(crate) fn try_tables(candidate: &Arc<Generation>, deadline: Duration) -> Res
     let tables = candidate.code().map_or(0, |code| code.tables().len());
     for place in 0..tables {
         let tried = Arc::clone(candidate);
-        within("midair-try", deadline, move || try_table(&tried, place))
-            .map_err(|overrun| too_long(Stage::Try, candidate.plugin(), "reading its tables", overrun))??;
-    }
-    Ok(())
-}
-
-fn try_table(candidate: &Generation, place: usize) -> Result<()> {
-    let Some(code) = candidate.code() else { return Ok(()) };
-    let table = &code.tables()[place];
-    let start = Instant::now();
-    let (store, name) = (&candidate.services().store, format!("{}/{table}", candidate.plugin()));
-    for key in store.sample(&name, SAMPLE) {
-        // Read one by one: the values of a whole sample may be more than memory holds.
-        let Ok(rows) = store.apply(&[Op::new(Kind::Get, &name, &key)]) else { continue };
-        // Gone since: nothing to read.
-        let Some(row) = rows.first() else { continue };
-        let outcome = code.check(place, &row.bytes);
-        let reason = match outcome.kind() {
-            Outcome::DONE => None,
-            Outcome::PANIC => Some(format!("can't be read: {}", told(&outcome.panic()))),
-            _ => Some(outcome.text()),
-        };
-        if let Some(reason) = reason {
-            return Err(Error::rejected(Code::State, Stage::Try, candidate.plugin(), format!("{table}[{:?}] {reason}", row.key))
-                .help("give an added field `#[serde(default)]`; a field that changes its type needs a new name"));
-        }
-        if start.elapsed() > SAMPLE_TIME {
-            break;
+        let misfit = within("midair-try", deadline, move || reading::sample(&tried, place))
+            .map_err(|overrun| too_long(Stage::Try, candidate.plugin(), "reading its tables", overrun))?;
+        if let Some(misfit) = misfit {
+            let help =
+                "give an added field `#[serde(default)]`; a type that changes in another way needs a `.migrate` after its `.table`";
+            return Err(Error::rejected(Code::State, Stage::Try, candidate.plugin(), misfit).help(help));
         }
     }
     Ok(())

@@ -88,12 +88,23 @@ pub(crate) struct Smoke {
     pub status: u16,
 }
 
+/// A table that a plugin declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableInfo {
+    /// Its name.
+    pub name: String,
+    /// The number of the oldest form that the plugin reads.
+    pub oldest: u32,
+    /// The number of the newest one.
+    pub newest: u32,
+}
+
 /// A plugin's code, put together and ready to be called.
 pub(crate) struct Plugin {
     // Dropped first, by the plugin's own code in `library`.
     built: Built,
     handlers: Vec<HandlerInfo>,
-    tables: Vec<String>,
+    tables: Vec<TableInfo>,
     selftests: Vec<String>,
     smokes: Vec<Smoke>,
     // Dropped last: then nothing calls it any more.
@@ -116,8 +127,12 @@ impl Plugin {
         if let Some(reason) = misfit(&handlers) {
             return Err(Error::rejected(Code::Init, Stage::Init, subject, reason));
         }
-        // SAFETY: the name lives in what `built` owns.
-        let tables = built.tables().iter().map(|table| unsafe { table.name.text() }.to_owned()).collect();
+        let table = |table: &abi::TableDecl| {
+            // SAFETY: the name lives in what `built` owns.
+            let name = unsafe { table.name.text() }.to_owned();
+            TableInfo { name, oldest: table.oldest, newest: table.newest }
+        };
+        let tables = built.tables().iter().map(table).collect();
         // SAFETY: as above.
         let selftests = built.selftests().iter().map(|test| unsafe { test.name.text() }.to_owned()).collect();
         let smokes = built.smokes().iter().map(read_smoke).collect();
@@ -138,7 +153,7 @@ impl Plugin {
 
     /// The tables that it declares, by place.
     #[must_use]
-    pub(crate) fn tables(&self) -> &[String] {
+    pub(crate) fn tables(&self) -> &[TableInfo] {
         &self.tables
     }
 
@@ -208,12 +223,12 @@ impl Plugin {
         unsafe { (handler.call)(handler.data, context, request, waker) }
     }
 
-    /// Reads a value as the plugin's type of the table at `place`.
+    /// Reads a value that was written with this schema number as the plugin's type of the table at `place`.
     #[must_use]
-    pub(crate) fn check(&self, place: usize, bytes: &[u8]) -> Outcome {
+    pub(crate) fn check(&self, place: usize, schema: u32, bytes: &[u8]) -> Outcome {
         let Some(table) = self.built.tables().get(place) else { return Outcome::done() };
         // SAFETY: data and function came together from the plugin, alive as long as `self`; the bytes outlive the call.
-        unsafe { (table.check)(table.data, Span::of(bytes)) }
+        unsafe { (table.check)(table.data, schema, Span::of(bytes)) }
     }
 }
 

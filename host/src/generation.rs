@@ -3,6 +3,7 @@
 //! A generation owns the loaded code and the way by which that code reaches the host. Before publish it is a candidate: it may read state,
 //! while what it writes is queued. Publishing applies the queue; rejecting throws it away and shuts the door.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use midair_plugin::abi::{self, HostRef, Outcome};
-use midair_plugin::store::{Answer, Kind, Memory, Op, Refusal, Row};
+use midair_plugin::store::{Op, Refusal};
 use midair_plugin::task::Keep;
 use parking_lot::Mutex;
 
@@ -27,12 +28,13 @@ use crate::probation::{Counts, Verdict};
 use crate::seed::{self, Bug};
 use crate::sockets::Sockets;
 use crate::stage::Staged;
+use crate::state::{Applied, State, Write};
 use crate::tasks::{Bell, Tasks};
 
 /// What the host offers to every generation.
 pub(crate) struct Services {
     /// The state of all plugins.
-    pub store: Memory,
+    pub store: State,
     /// Where plugins' log lines and failures are told.
     pub bus: Bus,
     /// Where what plugins log goes.
@@ -186,6 +188,12 @@ pub(crate) struct Generation {
     door: Mutex<Door>,
     /// `Door` again, for the way that needs no lock.
     phase: AtomicU64,
+    /// Whether it was committed: then no older code comes back by itself.
+    committed: AtomicBool,
+    /// Whether values of its tables are still to be read by its code.
+    unread: AtomicBool,
+    /// How many values of which table its code couldn't read when it last read them all, those of unknown schemas apart.
+    misfits: Mutex<BTreeMap<String, u64>>,
 }
 
 enum Door {
@@ -198,30 +206,6 @@ enum Door {
 const CANDIDATE: u64 = 0;
 const LIVE: u64 = 1;
 const REVOKED: u64 = 2;
-
-/// An operation that outlives its call.
-struct Write {
-    kind: Kind,
-    table: String,
-    key: String,
-    expected: Option<u64>,
-    schema: u32,
-    number: i64,
-    bytes: Vec<u8>,
-}
-
-impl Write {
-    fn of(op: &Op<'_>) -> Self {
-        let Op { kind, table, key, expected, schema, number, bytes, .. } = op;
-        let (table, key, bytes) = ((*table).to_owned(), (*key).to_owned(), bytes.to_vec());
-        Self { kind: *kind, table, key, expected: *expected, schema: *schema, number: *number, bytes }
-    }
-
-    fn op(&self) -> Op<'_> {
-        let Self { kind, table, key, expected, schema, number, bytes } = self;
-        Op { expected: *expected, schema: *schema, number: *number, bytes, ..Op::new(*kind, table, key) }
-    }
-}
 
 impl Generation {
     /// A candidate.
@@ -242,6 +226,7 @@ impl Generation {
 
     fn of(identity: Identity, code: Option<Plugin>, services: Arc<Services>) -> Arc<Self> {
         static KEYS: AtomicU64 = AtomicU64::new(1);
+        let unread = AtomicBool::new(code.as_ref().is_some_and(|code| !code.tables().is_empty()));
         Arc::new(Self {
             key: KEYS.fetch_add(1, Ordering::Relaxed),
             label: Bytes::from(format!("{}={}", identity.plugin, identity.number)),
@@ -256,6 +241,9 @@ impl Generation {
             copy: OnceLock::new(),
             door: Mutex::new(Door::Candidate(Vec::new())),
             phase: AtomicU64::new(CANDIDATE),
+            committed: AtomicBool::new(false),
+            unread,
+            misfits: Mutex::default(),
         })
     }
 
@@ -406,12 +394,52 @@ impl Generation {
         self.phase.load(Ordering::Acquire) == REVOKED
     }
 
-    /// Operations on the state, as this generation may do them now.
-    ///
-    /// # Errors
-    ///
-    /// The store's refusal, or [`Refusal::Revoked`] after a rejection.
-    pub(crate) fn apply(&self, ops: &[Op<'_>]) -> Answer {
+    /// Whether it was committed.
+    #[must_use]
+    pub(crate) fn is_committed(&self) -> bool {
+        self.committed.load(Ordering::Relaxed)
+    }
+
+    /// It is committed: what it writes from now on needs no older form.
+    pub(crate) fn commit(&self) {
+        self.committed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its code has read all values of its tables.
+    #[must_use]
+    pub(crate) fn has_read(&self) -> bool {
+        !self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Its code has read all values, and couldn't read these, by table.
+    pub(crate) fn read_all(&self, misfits: BTreeMap<String, u64>) {
+        *self.misfits.lock() = misfits;
+        self.unread.store(false, Ordering::Relaxed);
+    }
+
+    /// How many values of its tables its code can't read, by table: those of schemas that it doesn't know, as of now, and others, as of when
+    /// it read them all.
+    #[must_use]
+    pub(crate) fn unreadable(&self) -> BTreeMap<String, u64> {
+        let (misfits, mut unreadable) = (self.misfits.lock().clone(), BTreeMap::new());
+        for table in self.code().map_or(&[][..], Plugin::tables) {
+            let unknown = self.services.store.tally(&self.table(&table.name)).unreadable(table.oldest, table.newest);
+            let all = unknown + misfits.get(&table.name).copied().unwrap_or_default();
+            if all > 0 {
+                unreadable.insert(table.name.clone(), all);
+            }
+        }
+        unreadable
+    }
+
+    /// The full name of its table.
+    #[must_use]
+    pub(crate) fn table(&self, name: &str) -> String {
+        format!("{}/{name}", self.plugin())
+    }
+
+    /// Operations on the state, as this generation may do them now: the store's answer, or [`Refusal::Revoked`] after a rejection.
+    pub(crate) fn apply(&self, ops: &[Op<'_>]) -> Applied {
         if self.phase.load(Ordering::Acquire) == LIVE || seed::is(Bug::WritesUnqueued) {
             return self.services.store.apply(ops);
         }
@@ -421,14 +449,16 @@ impl Generation {
                 drop(door);
                 self.services.store.apply(ops)
             }
-            Door::Revoked => Err(Refusal::Revoked),
+            Door::Revoked => Applied::Now(Err(Refusal::Revoked)),
             Door::Candidate(queue) => {
                 if !ops.iter().any(Op::is_write) {
                     return self.services.store.apply(ops);
                 }
-                let rows = foresee(&self.services.store, ops)?;
-                queue.push(ops.iter().filter(|op| op.is_write()).map(Write::of).collect());
-                Ok(rows)
+                let answer = self.services.store.foresee(ops);
+                if answer.is_ok() {
+                    queue.push(ops.iter().filter(|op| op.is_write()).map(Write::of).collect());
+                }
+                Applied::Now(answer)
             }
         }
     }
@@ -461,36 +491,18 @@ pub(crate) fn go_live<'a>(services: &Services, candidates: impl Iterator<Item = 
         return;
     }
     let groups: Vec<Vec<Op<'_>>> = queues.iter().map(|(_, writes)| writes.iter().map(Write::op).collect()).collect();
-    for ((candidate, writes), answer) in queues.iter().zip(services.store.apply_each(&groups)) {
-        if let Err(refusal) = answer {
-            let keys: Vec<String> = writes.iter().map(|write| format!("{}[{:?}]", write.table, write.key)).collect();
-            let message = format!("{candidate}: what init wrote to {} was left out: {refusal}", keys.join(", "));
-            services.bus.say(Event::Warning { message });
+    let name = |(candidate, writes): &(&Arc<Generation>, Vec<Write>)| {
+        let keys: Vec<String> = writes.iter().map(Write::place).collect();
+        format!("{candidate}: what init wrote to {}", keys.join(", "))
+    };
+    let (names, bus): (Vec<String>, Bus) = (queues.iter().map(name).collect(), services.bus.clone());
+    services.store.apply_each(&groups, move |answers| {
+        for (name, answer) in names.into_iter().zip(answers) {
+            if let Err(refusal) = answer {
+                bus.say(Event::Warning { message: format!("{name} was left out: {refusal}") });
+            }
         }
-    }
-}
-
-/// What writes would answer now. A row's revision is 0, as none was given yet.
-fn foresee(store: &Memory, ops: &[Op<'_>]) -> Answer {
-    let mut rows = Vec::with_capacity(ops.len());
-    for (index, op) in ops.iter().enumerate() {
-        if !op.is_write() {
-            rows.extend(store.apply(std::slice::from_ref(op))?);
-            continue;
-        }
-        let there = store.apply(&[Op::new(Kind::Get, op.table, op.key)])?;
-        let revision = there.first().map_or(0, |row| row.revision);
-        if op.expected.is_some_and(|expected| expected != revision) {
-            return Err(Refusal::Conflict { index, revision });
-        }
-        let number = match op.kind {
-            Kind::Remove => i64::from(!there.is_empty()),
-            Kind::Add => Memory::sum(there.first(), op.number).ok_or(Refusal::NotANumber { index })?,
-            Kind::Get | Kind::Scan | Kind::Put | Kind::Count => 0,
-        };
-        rows.push(Row { key: op.key.to_owned(), number, schema: op.schema, ..Row::default() });
-    }
-    Ok(rows)
+    });
 }
 
 impl fmt::Display for Generation {

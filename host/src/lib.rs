@@ -2,7 +2,7 @@
 //!
 //! A [`Host`](swap::Host) takes artifacts through a journey at whose end one atomic store makes new code live, while requests in flight
 //! end on the code that admitted them. Without features this crate is that core alone; `http` adds the ready-made HTTP host, `dev` the
-//! watching and building of sources, `cli` the `midair` binary.
+//! watching and building of sources, `cli` the `midair` binary, `redb` state that is kept in a file.
 //!
 //! # Limitations
 //!
@@ -37,6 +37,7 @@ mod inspect;
 mod layout;
 #[expect(unsafe_code, reason = "the only caller of dlopen")]
 mod library;
+mod reading;
 mod stage;
 mod way;
 
@@ -63,6 +64,7 @@ mod snapshot;
 #[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a host that speaks HTTP has connections"))]
 mod sockets;
 mod standing;
+mod state;
 mod sync;
 mod tasks;
 

@@ -57,7 +57,7 @@ impl Rules {
 }
 
 /// What made a generation fail.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Breach {
     /// Too many answers failed: this many of that many; and the share that the code before had.
     Errors {
@@ -79,6 +79,8 @@ pub enum Breach {
     },
     /// This many answers failed one after the other.
     InARow(u64),
+    /// It can't read a value that is there, or reading doesn't end; in words.
+    State(String),
 }
 
 impl fmt::Display for Breach {
@@ -94,6 +96,7 @@ impl fmt::Display for Breach {
                 )
             }
             Self::InARow(failed) => write!(f, "{failed} answers in a row failed"),
+            Self::State(what) => f.write_str(what),
         }
     }
 }
@@ -117,7 +120,7 @@ const ALL_TIMED: u64 = 1_000;
 const TIMED: u64 = 16;
 
 /// What is heard of a trial.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verdict {
     /// It has begun.
     Begun,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use abi_stable::prefix_type::WithMetadata;
 use bytes::Bytes;
 use midair_plugin::abi::{self, Address, HostRef, Many, Outcome, SocketOp, Span};
-use midair_plugin::store::{Op, Refusal};
+use midair_plugin::store::{self, Op, Refusal};
 use midair_plugin::stream::{self, Pieces};
 use midair_plugin::task::{Keep, Taken};
 use midair_plugin::{task, wall};
@@ -26,6 +26,7 @@ use crate::entry::Plugin;
 use crate::generation::Ask;
 use crate::offers::{self, Asked, Caller};
 use crate::slot::Slot;
+use crate::state::Applied;
 
 static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
     context_clone,
@@ -78,6 +79,7 @@ unsafe extern "C" fn identity(context: *const c_void) -> abi::Identity {
         (services.dev, abi::Identity::DEV),
         (generation.is_candidate(), abi::Identity::CANDIDATE),
         (services.probe, abi::Identity::PROBE),
+        (!generation.is_committed(), abi::Identity::TRIAL),
     ];
     let flags = flags.into_iter().filter(|(is, _)| *is).fold(0, |flags, (_, flag)| flags | flag);
     abi::Identity { plugin: Span::of(generation.plugin().as_bytes()), generation: generation.number(), flags }
@@ -109,11 +111,19 @@ unsafe extern "C" fn state(context: *const c_void, ops: Many<abi::Op>) -> Outcom
         Ok(generation.apply(&ops))
     });
     match answer {
-        Ok(Ok(Ok(rows))) => Outcome::of_rows(rows),
-        Ok(Ok(Err(refusal))) => Outcome::refused(&refusal),
+        Ok(Ok(Applied::Now(answer))) => answered(answer),
+        #[cfg(feature = "redb")]
+        Ok(Ok(Applied::Later(pending))) => {
+            let keep: Keep = Arc::clone(generation) as Keep;
+            task::give_unpolled(Box::pin(async { answered(pending.await) }), Some(keep))
+        }
         Ok(Err(kind)) => Outcome::told(Outcome::ERROR, 500, format!("the host doesn't know state operation {kind}"), &[]),
         Err(panic) => Outcome::panicked(panic),
     }
+}
+
+fn answered(answer: store::Answer) -> Outcome {
+    answer.map_or_else(|refusal| Outcome::refused(&refusal), Outcome::of_rows)
 }
 
 unsafe extern "C" fn sleep(context: *const c_void, nanoseconds: u64) -> Outcome {

@@ -294,7 +294,8 @@ impl Standing {
         let counts = || trial.plugins.iter().filter_map(|name| self.places.get(name)).map(|place| place.live.generation.counts());
         // One that has failed is on its way back, even if that wasn't heard yet.
         let enough = trial.settles || counts().all(|counts| counts.judged() >= rules.requests && !counts.is_over());
-        enough && now.saturating_duration_since(trial.since) >= rules.time
+        let have_read = trial.plugins.iter().filter_map(|name| self.places.get(name)).all(|place| place.live.generation.has_read());
+        enough && have_read && now.saturating_duration_since(trial.since) >= rules.time
     }
 
     /// When a trial may next be over by time, or has been and lacks requests.
@@ -435,7 +436,7 @@ mod tests {
     use std::sync::OnceLock;
     use std::sync::mpsc::{Receiver, channel};
 
-    use midair_plugin::store::Memory;
+    use midair_plugin::store::Limits;
 
     use super::*;
     use crate::config::Config;
@@ -446,12 +447,14 @@ mod tests {
     use crate::messages::Messages;
     use crate::offers::Offers;
     use crate::sockets::Sockets;
+    use crate::state::State;
     use crate::tasks::Tasks;
 
     /// A host's services, and what its reaper would hear.
     pub(super) fn services() -> (Arc<Services>, Receiver<Ended>) {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
-        let (store, bus, leases, functions) = (Memory::default(), Bus::default(), Leases::new(), crate::services::functions());
+        let (store, bus, leases, functions) =
+            (State::in_memory(Limits::default()), Bus::default(), Leases::new(), crate::services::functions());
         let frames = crate::frames::Namer::without_names(bus.clone());
         let (tasks, front, offers) = (Tasks::new(), OnceLock::new(), Offers::default());
         let (messages, sockets) = (Messages::new(Arc::clone(&tasks), bus.clone()), Sockets::new());

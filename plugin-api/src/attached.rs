@@ -61,6 +61,11 @@ impl Attached {
         unsafe { address.0.cast::<Parsed>().as_ref() }
     }
 
+    /// In development somebody may go back from committed code too.
+    pub(crate) fn may_go_back(&self) -> bool {
+        self.identity().flags & (abi::Identity::CANDIDATE | abi::Identity::TRIAL | abi::Identity::DEV) != 0
+    }
+
     pub(crate) fn log(&self, level: Level, message: &str) {
         // SAFETY: the context is held until `self` is dropped; the message outlives the call.
         unsafe { self.0.host.log()(self.0.data, level as u32, Span::of(message.as_bytes())) }

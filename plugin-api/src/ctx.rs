@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::operation::Operation;
 use crate::request::Request;
 use crate::response::Response;
-use crate::state::{Batch, Cell, Counter, Table};
+use crate::state::{self, Batch, Cell, Counter, Table};
 use crate::store::{Answer, Op};
 use crate::test::World;
 
@@ -156,19 +156,25 @@ impl Ctx {
     /// [`Plugin::table`](crate::Plugin::table) to have them tried before newer code is published.
     #[must_use]
     pub fn table<T: Serialize + DeserializeOwned>(&self, name: &str) -> Table<T> {
-        Table::new(self.clone(), format!("{}/{name}", self.plugin()))
+        let history = match &self.0 {
+            Link::Host(_) => state::remembered(name),
+            Link::Test(world) => world.history(name),
+        };
+        Table::new(self.clone(), format!("{}/{name}", self.plugin()), history)
     }
 
-    /// The table `name` of another plugin. Sharing is explicit: whoever reads it depends on the owner's types.
+    /// The table `name` of another plugin. Sharing is explicit: whoever reads it depends on the owner's types. Values are read in the form in
+    /// which they were written last, and written as the first form: leave writing to the owner of a table with
+    /// [`migrate`](crate::Plugin::migrate).
     #[must_use]
     pub fn table_of<T: Serialize + DeserializeOwned>(&self, plugin: &str, name: &str) -> Table<T> {
-        Table::new(self.clone(), format!("{plugin}/{name}"))
+        Table::foreign(self.clone(), format!("{plugin}/{name}"))
     }
 
     /// The host-held single value `name` of this plugin.
     #[must_use]
     pub fn cell<T: Serialize + DeserializeOwned>(&self, name: &str) -> Cell<T> {
-        Cell::new(Table::new(self.clone(), format!("{}/$cells", self.plugin())), name)
+        Cell::new(Table::new(self.clone(), format!("{}/$cells", self.plugin()), None), name)
     }
 
     /// The host-held integer `name` of this plugin.
@@ -180,6 +186,14 @@ impl Ctx {
     /// Writes that happen all or not at all.
     pub fn batch(&self) -> Batch {
         Batch::new(self.clone())
+    }
+
+    /// Whether this code isn't committed, so that older code may have to read what it writes.
+    pub(crate) fn may_go_back(&self) -> bool {
+        match &self.0 {
+            Link::Host(host) => host.may_go_back(),
+            Link::Test(_) => true,
+        }
     }
 
     pub(crate) async fn submit(&self, ops: &[Op<'_>]) -> Answer {

@@ -1,6 +1,8 @@
 //! What is a plugin made of?
 
+use std::any::type_name;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,7 +13,7 @@ use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::request::Request;
 use crate::response::{IntoResponse, Response};
-use crate::state;
+use crate::state::{self, History};
 
 /// Routes, tables and hooks: all that a plugin gives its host.
 ///
@@ -80,12 +82,15 @@ pub(crate) struct Work {
     pub(crate) handler: Box<dyn Handle>,
 }
 
-/// Reads a value as a table's type.
-pub(crate) type Check = fn(&[u8]) -> Result<(), String>;
+/// Reads a value, written with a schema number, as a table's type.
+pub(crate) type Check = fn(&History, u32, &[u8]) -> Result<(), String>;
 
 pub(crate) struct TableDecl {
     pub(crate) name: String,
     pub(crate) check: Check,
+    pub(crate) history: Arc<History>,
+    /// The type's name.
+    of: &'static str,
 }
 
 impl Plugin {
@@ -126,7 +131,7 @@ impl Plugin {
         F: Fn(Request, Ctx) -> R + Send + Sync + 'static,
     {
         let handler = Box::new(move |request, ctx| handler(request, ctx).into_reply());
-        let (method, path, name) = (method.to_owned(), path.to_owned(), std::any::type_name::<F>());
+        let (method, path, name) = (method.to_owned(), path.to_owned(), type_name::<F>());
         self.routes.push(Route { method, path, name, handler, more: Vec::new() });
         self
     }
@@ -222,10 +227,103 @@ impl Plugin {
     }
 
     /// Declares the host-held table `name` of `T`. Before newer code is published, values that are there are read with its `T`; one that
-    /// can't be read rejects it, and the code before serves on.
+    /// can't be read rejects it, and the code before serves on. What isn't read before is read while the code is on trial.
+    ///
+    /// A field that is added needs `#[serde(default)]` and no more. A type that changes in another way needs a
+    /// [`migrate`](Self::migrate).
     pub fn table<T: Serialize + DeserializeOwned>(mut self, name: &str) -> Self {
-        self.tables.push(TableDecl { name: name.to_owned(), check: |bytes| state::decode::<T>(bytes).map(drop) });
+        let (name, history, of) = (name.to_owned(), Arc::default(), type_name::<T>());
+        let check: Check = |history, schema, bytes| state::read::<T>(Some(history), schema, bytes).map(drop);
+        self.tables.push(TableDecl { name, check, history, of });
         self
+    }
+
+    /// How the table declared before reads what earlier code wrote: from the type that it had to the one that followed. No value is
+    /// rewritten: what was written by `A` becomes a `B` each time that it is read, until it is written anew.
+    ///
+    /// Types that changed more than once need a step each, the oldest first; the last one ends at the table's own type. Each step is one
+    /// more in the number that values bear, so a step that was published stays. One that no value needs any more can be left out if
+    /// [`since`](Self::since) says so.
+    ///
+    /// ```
+    /// # use midair_plugin::Plugin;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct LinkV1 { url: String, clicks: u32 }
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Link { urls: Vec<String>, clicks: u64 }
+    ///
+    /// let plugin = Plugin::new()
+    ///     .table::<Link>("links")
+    ///     .migrate(|old: LinkV1| Link { urls: vec![old.url], clicks: old.clicks.into() })
+    ///     .reverse(|new: &Link| LinkV1 { url: new.urls[0].clone(), clicks: new.clicks as u32 });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If no table was declared before; the host then rejects the plugin with these words. So it does if steps don't fit together.
+    #[track_caller]
+    pub fn migrate<A, B>(mut self, up: impl Fn(A) -> B + Send + Sync + 'static) -> Self
+    where
+        A: DeserializeOwned,
+        B: Serialize,
+    {
+        self.history("migrate").migrate(up);
+        self
+    }
+
+    /// The way back of the step before: how the code before is to read what this code writes. Until this code is committed, what it
+    /// writes is kept in both forms, so that going back loses nothing. Without a way back, values that this code wrote can't be read by
+    /// the code before; `midair status` counts them.
+    ///
+    /// # Panics
+    ///
+    /// If it isn't the way back of the [`migrate`](Self::migrate) before it; the host then rejects the plugin with these words.
+    #[track_caller]
+    pub fn reverse<B, A>(mut self, down: impl Fn(&B) -> A + Send + Sync + 'static) -> Self
+    where
+        A: Serialize,
+        B: DeserializeOwned,
+    {
+        let fits = self.history("reverse").reverse(down);
+        assert!(
+            fits,
+            "reverse: it has to follow the `.migrate` whose way back it is, from `&{}` to `{}`",
+            type_name::<B>(),
+            type_name::<A>()
+        );
+        self
+    }
+
+    /// The number of the oldest form of the table declared before that this code still reads; 1 unless said. It is for leaving out the
+    /// oldest steps of [`migrate`](Self::migrate), one for each number.
+    ///
+    /// # Panics
+    ///
+    /// If no table was declared before.
+    #[track_caller]
+    pub fn since(mut self, schema: u32) -> Self {
+        self.history("since").since(schema);
+        self
+    }
+
+    #[track_caller]
+    fn history(&mut self, what: &str) -> &mut History {
+        let history = self.tables.last_mut().and_then(|table| Arc::get_mut(&mut table.history));
+        history.unwrap_or_else(|| panic!("{what}: it has to follow a `.table`"))
+    }
+
+    /// Whether the steps of each table fit together.
+    ///
+    /// # Panics
+    ///
+    /// If they don't.
+    pub(crate) fn check_tables(&self) {
+        for table in &self.tables {
+            table.history.check(&table.name, table.of).unwrap_or_else(|misfit| panic!("{misfit}"));
+        }
     }
 
     /// Declares the type of the plugin's config: what [`Ctx::config`] gives, read from the section `[plugin.NAME]` of the host's config

@@ -9,10 +9,10 @@ use crate::attached::Attached;
 use crate::config::Misfit;
 use crate::ctx::{Ctx, Link};
 use crate::error::Result;
-use crate::plugin::{Check, Handle, Hook, Plugin, Reply};
+use crate::plugin::{Handle, Hook, Plugin, Reply, TableDecl};
 use crate::request::Request;
 use crate::runtime::{self, Runtime};
-use crate::{census, logs, task, wall};
+use crate::{census, logs, state, task, wall};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
@@ -22,8 +22,6 @@ struct Shelf {
     metas: Vec<Vec<Pair>>,
     handlers: Vec<Handler>,
     tables: Vec<abi::TableDecl>,
-    /// `check` functions by table, since a border function can't close over one.
-    checks: Vec<Check>,
     selftests: Vec<abi::SelfTest>,
     smokes: Vec<abi::Smoke>,
 }
@@ -43,13 +41,13 @@ pub fn build(factory: fn() -> Plugin) -> Built {
 }
 
 fn lay_out(plugin: Plugin) -> Built {
+    plugin.check_tables();
     let shelf = Shelf {
         _runtime: Runtime::start(plugin.runtime_threads),
         plugin,
         metas: Vec::new(),
         handlers: Vec::new(),
         tables: Vec::new(),
-        checks: Vec::new(),
         selftests: Vec::new(),
         smokes: Vec::new(),
     };
@@ -73,12 +71,11 @@ fn lay_out(plugin: Plugin) -> Built {
         data: Address(std::ptr::from_ref(handler).cast()),
         call,
     }));
-    shelf.checks.extend(shelf.plugin.tables.iter().map(|table| table.check));
-    shelf.tables.extend(shelf.plugin.tables.iter().zip(&shelf.checks).map(|(table, check_fn)| abi::TableDecl {
-        name: Span::of(table.name.as_bytes()),
-        data: Address(std::ptr::from_ref(check_fn).cast()),
-        check,
+    shelf.tables.extend(shelf.plugin.tables.iter().map(|table| {
+        let (name, (oldest, newest)) = (Span::of(table.name.as_bytes()), table.history.range());
+        abi::TableDecl { name, oldest, newest, data: Address(std::ptr::from_ref(table).cast()), check }
     }));
+    state::remember(&shelf.plugin.tables);
     shelf.selftests.extend(shelf.plugin.selftests.iter().map(|test| abi::SelfTest {
         name: Span::of(test.name.as_bytes()),
         data: Address(std::ptr::from_ref(&test.run).cast()),
@@ -117,12 +114,12 @@ unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Re
     }
 }
 
-unsafe extern "C" fn check(data: Address, bytes: Span) -> Outcome {
-    // SAFETY: `data` is the address of a function on the shelf, which the host holds while it calls.
-    let check = unsafe { *data.0.cast::<Check>() };
+unsafe extern "C" fn check(data: Address, schema: u32, bytes: Span) -> Outcome {
+    // SAFETY: `data` is the address of a table on the shelf, which the host holds while it calls.
+    let table = unsafe { &*data.0.cast::<TableDecl>() };
     // SAFETY: the host keeps the bytes during the call.
     let bytes = unsafe { bytes.bytes() };
-    match wall::guard(|| check(bytes)) {
+    match wall::guard(|| (table.check)(&table.history, schema, bytes)) {
         Ok(Ok(())) => Outcome::done(),
         Ok(Err(misfit)) => Outcome::told(Outcome::ERROR, 500, misfit, &[]),
         Err(panic) => Outcome::panicked(panic),

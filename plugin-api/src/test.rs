@@ -18,7 +18,7 @@
 mod socket;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -40,7 +40,8 @@ use crate::plugin::{Plugin, Reply};
 use crate::request::Request;
 use crate::response::{IntoResponse, Response};
 use crate::runtime;
-use crate::store::Memory;
+use crate::state::History;
+use crate::store::{Limits, Memory, clock};
 
 /// A plugin with a small host around it.
 pub struct App(Arc<World>);
@@ -59,6 +60,8 @@ pub(crate) struct World {
     services: Mutex<BTreeMap<String, Fake>>,
     beats: Mutex<BTreeMap<String, u64>>,
     sockets: Sockets,
+    /// By how many milliseconds it is later than it is.
+    later: Arc<AtomicU64>,
 }
 
 /// What stands for a service of the host's.
@@ -69,7 +72,7 @@ impl App {
     ///
     /// # Panics
     ///
-    /// If routes clash, `init` fails or the config needs more than an empty section; a host would reject the plugin.
+    /// If routes clash, steps of a table don't fit, `init` fails or the config needs more than an empty section; a host would reject the plugin.
     #[must_use]
     #[track_caller]
     pub fn new(plugin: Plugin) -> Self {
@@ -114,10 +117,14 @@ impl App {
         for (path, methods) in paths {
             router.insert(&path, methods).unwrap_or_else(|error| panic!("the route {path}: {error}"));
         }
+        plugin.check_tables();
+        let later = Arc::new(AtomicU64::new(0));
+        let ahead = Arc::clone(&later);
         let world = Arc::new(World {
             plugin: OnceLock::new(),
             config,
-            store: Memory::default(),
+            store: Memory::new(Limits::default(), move || clock().saturating_add(ahead.load(Ordering::Relaxed))),
+            later,
             log: Mutex::default(),
             probe: AtomicBool::new(false),
             emitted: Mutex::default(),
@@ -356,6 +363,11 @@ impl App {
         socket::open(&self.0, request.map_err(|error| Box::new(error.into_response()))?)
     }
 
+    /// Lets the state take it to be so much later: what was to last less is gone.
+    pub fn later(&self, time: Duration) {
+        self.0.later.fetch_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// What the handlers logged so far.
     #[must_use]
     pub fn log(&self) -> Vec<(Level, String)> {
@@ -374,6 +386,11 @@ impl World {
 
     pub(crate) fn sockets(&self) -> &Sockets {
         &self.sockets
+    }
+
+    pub(crate) fn history(&self, name: &str) -> Option<Arc<History>> {
+        let (plugin, _) = self.plugin.get()?;
+        plugin.tables.iter().find(|table| table.name == name).map(|table| Arc::clone(&table.history))
     }
 
     pub(crate) fn is_probe(&self) -> bool {

@@ -9,6 +9,7 @@ mod census;
 mod clients;
 mod config;
 mod dev;
+mod durable;
 mod ending;
 mod fifty_edits;
 mod foreign;

@@ -1,8 +1,11 @@
 //! What becomes of a plugin's state, and of its start, when its code is replaced?
 
-use midair_tests::host::Launch;
-use midair_tests::project::Project;
-use serde_json::json;
+use std::time::{Duration, Instant};
+
+use midair_tests::host::{Launch, Midair};
+use midair_tests::patience;
+use midair_tests::project::{Project, save};
+use serde_json::{Value, json};
 
 /// A plugin with one table, a cell, a counter and an `init` hook.
 fn source(value: &str, init: &str) -> String {
@@ -128,4 +131,235 @@ fn a_plugin_whose_constructor_function_panics_is_refused() {
     let rejected = midair.wait_for("rejected", |event| event["event"] == "rejected");
     assert!(rejected["reason"].as_str().is_some_and(|reason| reason.contains("while put together")), "{rejected}");
     assert_eq!(midair.get("/hits").body, "1");
+}
+
+const LINK_1: &str = "#[derive(Serialize, Deserialize)]
+struct Link { url: String }
+";
+
+const LINK_2: &str = "#[derive(Serialize, Deserialize)]
+struct Old { url: String }
+
+#[derive(Serialize, Deserialize)]
+struct Link { urls: Vec<String> }
+";
+
+const UP: &str = ".migrate(|old: Old| Link { urls: vec![old.url] })";
+const DOWN: &str = ".reverse(|new: &Link| Old { url: new.urls.join(\" \") })";
+
+/// A plugin with the table `links` of `types`, declared with `history`.
+fn links(types: &str, history: &str) -> String {
+    format!(
+        "
+use std::time::Duration;
+use midair_plugin::{{Ctx, Json, Plugin, Request, Result}};
+use serde::{{Deserialize, Serialize}};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {{
+    Plugin::new()
+        .table::<Link>(\"links\"){history}
+        .get(\"/links/{{key}}\", get)
+        .post(\"/links/{{key}}\", put)
+        .post(\"/brief/{{key}}\", brief)
+        .post(\"/fill/{{count}}\", fill)
+        .get(\"/count\", count)
+        .get(\"/fail\", |_, _| midair_plugin::StatusCode::INTERNAL_SERVER_ERROR)
+}}
+
+{types}
+
+async fn get(req: Request, ctx: Ctx) -> Result<Json<Option<Link>>> {{
+    Ok(Json(ctx.table::<Link>(\"links\").get(&req.param::<String>(\"key\")?).await?))
+}}
+
+async fn put(req: Request, ctx: Ctx) -> Result<()> {{
+    ctx.table::<Link>(\"links\").put(&req.param::<String>(\"key\")?, &req.json::<Link>()?).await?;
+    Ok(())
+}}
+
+async fn brief(req: Request, ctx: Ctx) -> Result<()> {{
+    ctx.table::<Link>(\"links\").put_for(&req.param::<String>(\"key\")?, &req.json::<Link>()?, Duration::from_millis(50)).await?;
+    Ok(())
+}}
+
+async fn fill(req: Request, ctx: Ctx) -> Result<()> {{
+    let links = ctx.table::<Link>(\"links\");
+    for chunk in (0..req.param::<u32>(\"count\")?).collect::<Vec<_>>().chunks(1_000) {{
+        let batch = chunk.iter().fold(ctx.batch(), |batch, n| batch.put(&links, &format!(\"{{n:08}}\"), &Link {{ url: format!(\"u{{n}}\") }}));
+        batch.commit().await?;
+    }}
+    Ok(())
+}}
+
+async fn count(_: Request, ctx: Ctx) -> Result<String> {{
+    Ok(ctx.table::<Link>(\"links\").count().await?.to_string())
+}}
+"
+    )
+}
+
+/// The second form: what fills with the first one doesn't fit it.
+fn links_2(history: &str) -> String {
+    links(LINK_2, history).replace("&Link { url: format!(\"u{n}\") }", "&Link { urls: vec![format!(\"u{n}\")] }")
+}
+
+fn unreadable(midair: &Midair) -> Value {
+    midair.status()["plugins"][0]["unreadable"].clone()
+}
+
+/// Asks until it is as wanted.
+#[track_caller]
+fn until<T: PartialEq + std::fmt::Debug>(wanted: &T, ask: impl Fn() -> T) {
+    let deadline = Instant::now() + patience();
+    loop {
+        let found = ask();
+        if found == *wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited for {wanted:?}, found {found:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_after_a_rollback() {
+    let project = Project::plugin("migrates", &links(LINK_1, ""));
+    let folder = tempfile::tempdir().expect("a folder");
+    let build = |source: &str, name: &str| {
+        project.save("src/lib.rs", source);
+        project.build_to(&folder.path().join(name)).remove(0)
+    };
+    let first = build(&links(LINK_1, ""), "first");
+    let (plain, one_way) = (build(&links_2(""), "plain"), build(&links_2(UP), "one_way"));
+    let both_ways = build(&links_2(&format!("{UP}{DOWN}")), "both_ways");
+    let bytes = |path: &std::path::Path| std::fs::read(path).expect("an artifact");
+    let serving = folder.path().join("libmigrates.so");
+    save(&serving, bytes(&first));
+    let mut midair = Launch::run_committed(&serving, &folder.path().join("data")).start();
+    midair.published();
+    midair.wait_for("a look at the artifact's path", |event| event["event"] == "unchanged");
+    let post =
+        |midair: &Midair, key: &str, body: Value| assert_eq!(midair.http().post(&format!("/links/{key}"), &body).status, 200);
+    let get = |midair: &Midair, key: &str| midair.get(&format!("/links/{key}"));
+    post(&midair, "old", json!({ "url": "o" }));
+
+    // A type that can't read what is there is refused; with a way up it goes live and reads it.
+    save(&serving, bytes(&plain));
+    let rejected = midair.rejected("E_STATE");
+    let reason = rejected["reason"].as_str().unwrap_or_default();
+    assert!(["links[\"old\"]", "urls"].iter().all(|part| reason.contains(part)), "{reason}");
+    assert!(rejected["help"].as_str().is_some_and(|help| help.contains(".migrate")), "{rejected}");
+    save(&serving, bytes(&both_ways));
+    midair.published();
+    assert_eq!(get(&midair, "old").json(), json!({ "urls": ["o"] }));
+    post(&midair, "new", json!({ "urls": ["a", "b"] }));
+    assert_eq!(get(&midair, "new").json(), json!({ "urls": ["a", "b"] }));
+
+    // Back: the old code reads what was never rewritten, and the old form of what the new code wrote.
+    let rolled_back = midair.client(&["rollback"]).output().expect("a client");
+    assert!(rolled_back.status.success(), "{rolled_back:?}");
+    midair.wait_for("rolled_back", |event| event["event"] == "rolled_back");
+    assert_eq!((get(&midair, "old").json(), get(&midair, "new").json()), (json!({ "url": "o" }), json!({ "url": "a b" })));
+    assert_eq!(unreadable(&midair), json!({}));
+
+    // Without a way back: counted, and an error that names table, key and numbers.
+    save(&serving, bytes(&one_way));
+    midair.published();
+    (0..3).for_each(|n| post(&midair, &format!("lost{n}"), json!({ "urls": ["x"] })));
+    assert!(midair.client(&["rollback"]).output().expect("a client").status.success());
+    midair.wait_for("rolled_back", |event| event["event"] == "rolled_back");
+    assert_eq!((get(&midair, "old").json(), get(&midair, "new").json()), (json!({ "url": "o" }), json!({ "url": "a b" })));
+    assert_eq!((get(&midair, "lost1").status, unreadable(&midair)), (500, json!({ "links": 3 })));
+    let shown = midair.client(&["status"]).output().expect("a client");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let row = shown.lines().skip_while(|line| !line.starts_with("CAN'T READ")).nth(1).unwrap_or_default();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["migrates", "links", "3"], "{shown}");
+    let failed = midair.wait_for("failed", |event| event["event"] == "failed");
+    let error = failed["error"].as_str().unwrap_or_default();
+    assert!(["links[\"lost1\"]", "schema 2", "reads schema 1"].iter().all(|part| error.contains(part)), "{error}");
+    post(&midair, "lost1", json!({ "url": "mended" }));
+    assert_eq!(unreadable(&midair), json!({ "links": 2 }));
+}
+
+#[test]
+fn fault_33_a_value_that_the_sample_passed_over_takes_new_code_back() {
+    let project = Project::plugin("reads", "");
+    let folder = tempfile::tempdir().expect("a folder");
+    // The sample ends after 20 ms: reading so slowly it sees two values of a thousand, and not the one that is odd.
+    let slow = "
+#[derive(Serialize)]
+struct Link { url: String }
+
+impl<'de> Deserialize<'de> for Link {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Form { url: String }
+        let Form { url } = Form::deserialize(from)?;
+        std::thread::sleep(Duration::from_millis(12));
+        if url == \"u57\" { Err(serde::de::Error::custom(\"an odd link\")) } else { Ok(Link { url }) }
+    }
+}
+";
+    let mut artifacts = [links(LINK_1, ""), links(slow, "")].map(|source| {
+        project.save("src/lib.rs", &source);
+        let built = project.build_to(&folder.path().join("built")).remove(0);
+        std::fs::read(built).expect("an artifact")
+    });
+    let serving = folder.path().join("libreads.so");
+    save(&serving, &artifacts[0]);
+    let mut midair = Launch::run(&[&serving])
+        .arg("--generation-header")
+        .arg("--probation-requests")
+        .arg("0")
+        .arg("--probation")
+        .arg("0")
+        .start();
+    midair.published();
+    assert_eq!(midair.http().post("/fill/100", &json!({})).status, 200);
+    midair.wait_for("committed", |event| event["event"] == "committed");
+    let before = midair.get("/links/00000057").generation();
+    save(&serving, &artifacts[1]);
+    midair.published();
+    let back = midair.wait_for("rolled_back", |event| event["event"] == "rolled_back" || event["event"] == "committed");
+    assert_eq!((back["event"].as_str(), back["to"].as_u64()), (Some("rolled_back"), Some(before)), "{back}");
+    let reason = back["reason"].as_str().unwrap_or_default();
+    assert!(["links[\"00000057\"]", "an odd link"].iter().all(|part| reason.contains(part)), "{reason}");
+    assert_eq!(midair.get("/links/00000057").json(), json!({ "url": "u57" }));
+
+    // In development it is told and counted, and the code stays.
+    drop(midair);
+    save(&serving, &artifacts[0]);
+    let mut midair = Launch::run(&[&serving]).arg("--generation-header").arg("--on-breach").arg("report").start();
+    midair.published();
+    assert_eq!(midair.http().post("/fill/100", &json!({})).status, 200);
+    artifacts.reverse();
+    save(&serving, &artifacts[0]);
+    midair.published();
+    let breached = midair.wait_for("breached", |event| event["event"] == "breached");
+    assert!(breached["reason"].as_str().is_some_and(|reason| reason.contains("links[\"00000057\"]")), "{breached}");
+    until(&json!({ "links": 1 }), || unreadable(&midair));
+    assert_eq!(midair.get("/links/00000058").status, 200);
+}
+
+#[test]
+fn a_value_that_was_put_for_a_while_is_gone_after_it_in_memory_and_on_disk() {
+    let project = Project::plugin("ends", &links(LINK_1, ""));
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifact = project.build_to(folder.path()).remove(0);
+    let file = folder.path().join("state");
+    for launch in [Launch::run(&[&artifact]), Launch::run(&[&artifact]).arg("--state").arg(&file)] {
+        let mut midair = launch.arg("--no-probe").start();
+        midair.published();
+        for key in ["a", "b", "c"] {
+            assert_eq!(midair.http().post(&format!("/brief/{key}"), &json!({ "url": "x" })).status, 200);
+        }
+        assert_eq!(midair.http().post("/links/a", &json!({ "url": "stays" })).status, 200);
+        until(&Value::Null, || midair.get("/links/b").json());
+        until(&"1".to_owned(), || midair.get("/count").body);
+        assert_eq!(midair.get("/links/a").json(), json!({ "url": "stays" }));
+        // Nobody sees them, and a moment later they are gone.
+        until(&json!(1), || midair.admin().get("/state").json()["tables"][0]["values"].clone());
+    }
 }

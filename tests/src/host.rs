@@ -44,6 +44,21 @@ impl Launch {
         Self { command, data: folder() }
     }
 
+    /// `midair run` of this artifact, which an earlier run has committed, while whatever comes after it stays on trial: a way back is there.
+    ///
+    /// # Panics
+    ///
+    /// If the earlier run doesn't commit it.
+    #[must_use]
+    #[track_caller]
+    pub fn run_committed(artifact: &Path, data: &Path) -> Self {
+        let run = || Self::run(&[artifact]).arg("--data").arg(data).arg("--generation-header");
+        let mut first = run().arg("--probation").arg("0").arg("--probation-requests").arg("0").start();
+        first.wait_for("committed", |event| event["event"] == "committed");
+        assert!(first.terminate().status.success(), "the first run ends well");
+        run().arg("--probation").arg("600")
+    }
+
     /// One more argument.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Self {

@@ -91,6 +91,18 @@ Examples:
 
 Of the host itself `midair::` is told on its stderr, of plugins all is an event. A filter that makes no sense changes nothing.")]
     Log(Log),
+    /// Show the tables of a running host's plugins, write one out, or bring one in
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "\
+Examples:
+  midair state                                    the tables, their values and bytes
+  midair state export shop/links > links.jsonl    one line of JSON for each value
+  midair state import shop/links < links.jsonl    writes each, whatever is there
+
+Lines are taken in batches, each as a whole or not at all; what is wrong with one is said with its number."
+    )]
+    State(State),
 }
 
 /// What `midair dev` takes.
@@ -163,6 +175,12 @@ pub struct Serve {
     /// The plugins' config file: [plugin.NAME] for each [default: midair.toml beside Cargo.toml for dev, else none]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
+    /// Keep the state of plugins in this file, which is made if it isn't there [default: in memory, and gone with the host]
+    #[arg(long, value_name = "PATH")]
+    pub state: Option<PathBuf>,
+    /// Largest value of the state; also 512KiB, 2MiB, 1GiB
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    pub value_limit: usize,
     /// Give up on a request after this time [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = above_zero)]
     pub request_timeout: Option<Duration>,
@@ -297,6 +315,37 @@ pub struct Log {
     pub client: Client,
 }
 
+/// What `midair state` takes.
+#[derive(Debug, Args)]
+pub struct State {
+    /// What to do, if it isn't to show all tables.
+    #[command(subcommand)]
+    pub what: Option<StateAction>,
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// What can be done with a table.
+#[derive(Debug, Subcommand)]
+pub enum StateAction {
+    /// Write a table's values to stdout, one line of JSON each: {"key", "schema", "value"}
+    Export(OneTable),
+    /// Write the values that such lines on stdin say
+    Import(OneTable),
+}
+
+/// A table of a running host.
+#[derive(Debug, Args)]
+pub struct OneTable {
+    /// The table, as `midair state` names it
+    #[arg(value_name = "PLUGIN/TABLE", value_parser = table)]
+    pub table: (String, String),
+    /// Which host.
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// Where the admin listener is, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminAddr {
@@ -330,6 +379,13 @@ fn back(text: &str) -> Result<Which, String> {
         Ok(None) if is_name(plugin) => Ok(Which::Plugin(plugin.to_owned())),
         Ok(Some(to)) if is_name(plugin) => Ok(Which::To(plugin.to_owned(), to)),
         _ => Err("expected a plugin's name, or name@number, such as shop@3".to_owned()),
+    }
+}
+
+fn table(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((plugin, table)) if !plugin.is_empty() && !table.is_empty() => Ok((plugin.to_owned(), table.to_owned())),
+        _ => Err("expected a plugin and its table, such as shop/links".to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -121,7 +121,7 @@ pub fn events(ask: &Client) -> Result<()> {
 }
 
 async fn follow(ask: &Client) -> Result<()> {
-    let mut body = send(ask, Method::GET, "/events").await?.into_body();
+    let mut body = send(ask, Method::GET, "/events", Bytes::new()).await?.into_body();
     let color = render::color_wanted(io::stdout().is_terminal());
     let mut out = io::stdout();
     let mut lines = Lines::default();
@@ -147,11 +147,11 @@ async fn follow(ask: &Client) -> Result<()> {
     Err(gone())
 }
 
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::fatal(Code::Io, "", "the host went away, or this reader was too slow for it")
 }
 
-fn odd_answer(page: &str) -> Error {
+pub(super) fn odd_answer(page: &str) -> Error {
     Error::fatal(Code::Io, page, "the answer isn't one that this version of midair knows")
 }
 
@@ -171,7 +171,7 @@ impl Lines {
     }
 }
 
-fn print(text: &str) -> Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     match writeln!(io::stdout(), "{text}") {
         // Whoever closes the pipe has read enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -181,22 +181,23 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-fn inside<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) fn inside<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let failed = |error| Error::fatal(Code::Io, "", "the client can't start").caused_by(error);
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?.block_on(work)
 }
 
 /// Asks for one page and reads it to its end.
-fn once(ask: &Client, method: Method, page: &str) -> Result<String> {
+pub(super) fn once(ask: &Client, method: Method, page: &str) -> Result<String> {
     inside(async {
-        let answer = async { send(ask, method, page).await?.collect().await.map_err(|error| gone().caused_by(error)) };
+        let answer =
+            async { send(ask, method, page, Bytes::new()).await?.collect().await.map_err(|error| gone().caused_by(error)) };
         let Ok(body) = timeout(PATIENCE, answer).await else { return Err(silent(&address(ask)?)) };
         Ok(String::from_utf8_lossy(&body?.to_bytes()).into_owned())
     })
 }
 
 /// Sends one request and answers with the response, if the host agreed to it.
-async fn send(ask: &Client, method: Method, page: &str) -> Result<Response<Incoming>> {
+pub(super) async fn send(ask: &Client, method: Method, page: &str, body: Bytes) -> Result<Response<Incoming>> {
     let address = address(ask)?;
     let silent = |error| silent(&address).caused_by(error);
     let connected = timeout(PATIENCE, TcpStream::connect(&address)).await;
@@ -210,7 +211,7 @@ async fn send(ask: &Client, method: Method, page: &str) -> Result<Response<Incom
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let unfit = |error| Error::fatal(Code::Usage, "", "this token can't be sent in a header").caused_by(error);
-    let request = request.body(Empty::<Bytes>::new()).map_err(unfit)?;
+    let request = request.body(Full::new(body)).map_err(unfit)?;
     let response = sender.send_request(request).await.map_err(odd)?;
     if response.status().is_success() {
         return Ok(response);

@@ -12,6 +12,7 @@ pub mod outlet;
 pub mod render;
 pub mod serve;
 mod signals;
+mod state;
 pub mod table;
 
 use std::io::{self, Write};
@@ -49,6 +50,7 @@ fn act(action: Action, filter: Adjustable) -> Result<()> {
         Action::Generations(ask) => client::generations(&ask),
         Action::Events(ask) => client::events(&ask),
         Action::Rollback(rollback) => client::rollback(&rollback.client, rollback.which.as_ref()),
+        Action::State(state) => state::run(&state),
         Action::Reload(reload) => client::reload(&reload.client, reload.force),
         Action::Log(log) => client::log(&log.client, log.filter.as_deref()),
     }

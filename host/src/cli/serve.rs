@@ -138,6 +138,7 @@ fn host(
     let probe = if serve.no_probe { Probe::Off } else { Probe::On };
     let (deadline, retire) = (serve.step_timeout, serve.retire_timeout);
     let (keep, most_libraries) = (serve.probation.keep, serve.most_libraries);
+    let (state, limits) = (serve.state.clone(), swap::Limits { value: serve.value_limit, ..swap::Limits::default() });
     let options = swap::Options {
         data: data_path,
         config,
@@ -148,6 +149,8 @@ fn host(
         retire,
         keep,
         most_libraries,
+        state,
+        limits,
         ..mode.options
     };
     let host = Host::new(options)?;

@@ -113,6 +113,7 @@ struct Plugin {
     panics: u64,
     retained: u64,
     census: Census,
+    unreadable: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -250,6 +251,10 @@ pub fn status(status: &Status) -> String {
         row
     });
     section(&mut text, &head, plugins.collect());
+
+    let unreadable = status.plugins.iter().flat_map(|plugin| plugin.unreadable.iter().map(move |table| (plugin, table)));
+    let unreadable = unreadable.map(|(plugin, (table, values))| vec![plugin.plugin.clone(), table.clone(), values.to_string()]);
+    section(&mut text, &["can't read", "table", "values"], unreadable.collect());
 
     let held = status.held.iter().flat_map(|(plugin, held)| held.iter().map(move |held| (plugin, held)));
     let held = held.map(|(plugin, Held { digest, reason })| vec![plugin.clone(), short(digest), reason.clone()]);

@@ -25,6 +25,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{Gate, Refusal};
+use super::state;
 use crate::attempt::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::event::{Bus, Event};
@@ -64,8 +65,8 @@ pub struct Running {
 pub type Reload = Arc<dyn Fn(bool) -> bool + Send + Sync>;
 
 #[derive(Clone)]
-struct Room {
-    host: Host,
+pub(super) struct Room {
+    pub(super) host: Host,
     reload: Reload,
 }
 
@@ -153,12 +154,14 @@ fn router(room: Room, gate: Gate) -> Router {
         .route("/rollback", post(rollback))
         .route("/reload", post(reload))
         .route("/log", get(log).post(refilter))
+        .route("/state", state::tables())
+        .route("/state/{plugin}/{table}", state::table())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || {
             refuse(
                 StatusCode::NOT_FOUND,
-                "there is no such page; see /status, /generations, /events, /log, /healthz, /readyz, /reload, /rollback",
+                "there is no such page; see /status, /generations, /events, /state, /log, /healthz, /readyz, /reload, /rollback",
             )
         })
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "this page doesn't take that method"))
@@ -166,7 +169,7 @@ fn router(room: Room, gate: Gate) -> Router {
         .with_state(room)
 }
 
-fn refuse(status: StatusCode, reason: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({ "error": reason }))).into_response()
 }
 
@@ -369,6 +372,9 @@ mod tests {
             ("POST /rollback?to=3", "400 Bad Request", "?plugin=NAME&to=NUMBER"),
             ("POST /rollback?plugin=shop&to=x", "400 Bad Request", r#"{"error":""#),
             ("POST /rollback?plug=shop", "400 Bad Request", r#"{"error":""#),
+            ("GET /state", "200 OK", r#"{"tables":[]}"#),
+            ("GET /state/shop/links", "404 Not Found", "no table shop/links"),
+            ("POST /state/shop/links?line=x", "400 Bad Request", r#"{"error":""#),
             ("GET /rollback", "405 Method Not Allowed", r#"{"error":""#),
             ("GET /log", "404 Not Found", "can't be changed"),
             ("POST /log?filter=info", "404 Not Found", "can't be changed"),

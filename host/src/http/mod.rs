@@ -1,6 +1,8 @@
 //! How does the world reach the plugins?
 //!
-//! `serve` carries requests, with `upload` for their bodies, `body` for those of the answers and `file` for files, and `socket` for WebSockets; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in.
+//! `serve` carries requests, with `upload` for their bodies, `body` for those of the answers and `file` for files, and `socket` for
+//! WebSockets; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in; `state` is the
+//! part of it that shows and takes what plugins remember.
 
 pub mod admin;
 mod body;
@@ -8,4 +10,5 @@ mod file;
 mod gate;
 pub mod serve;
 pub mod socket;
+mod state;
 mod upload;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use midair_plugin::abi::Outcome;
-use midair_plugin::store::Memory;
+use midair_plugin::store::Limits;
 use parking_lot::Mutex;
 use rustix::process::{self, Resource, Rlimit, Signal};
 
@@ -43,6 +43,7 @@ use crate::services;
 use crate::slot::Slot;
 use crate::snapshot::{Member, Setup, Snapshot};
 use crate::sockets::Sockets;
+use crate::state::State;
 use crate::tasks::Tasks;
 
 /// The memory that a child may take, in bytes: enough for what a plugin loads when it starts, less than what hurts a machine. Counted is
@@ -130,7 +131,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let services = Arc::new(Services {
         messages: Messages::new(Arc::clone(&tasks), bus.clone()),
         offers: Offers::default(),
-        store: Memory::default(),
+        store: State::in_memory(Limits::default()),
         frames: Namer::without_names(bus.clone()),
         logs: Logs::of_probe(bus.clone()),
         bus,

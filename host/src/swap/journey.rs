@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use midair_plugin::manifest::Manifest;
 
-use super::watch::committed;
+use super::watch::{committed, read};
 use super::{Artifact, Shared};
 use crate::attempt::{Attempt, Outcome, Part, Record};
 use crate::background;
@@ -417,6 +417,7 @@ impl Journey {
             if !shared.options.rules.acts {
                 committed(&shared, &generation);
             }
+            read(&shared, &generation, true);
         }
         record
     }

@@ -10,6 +10,8 @@
 mod exchange;
 mod journey;
 mod status;
+#[cfg(feature = "http")]
+mod tables;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -21,13 +23,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use midair_plugin::store::Memory;
+pub use midair_plugin::store::Limits;
 use parking_lot::Mutex;
 
 use self::journey::{Job, Journey};
 pub use self::status::{
     BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, SocketStatus, Status, TaskStatus,
 };
+#[cfg(feature = "http")]
+pub use self::tables::{Page, TableStatus};
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Record};
 use crate::candidate::Maker;
@@ -59,6 +63,7 @@ pub use crate::stage::Trust;
 use crate::stage::{self, Format, Staging};
 use crate::standing::Standing;
 pub use crate::standing::Which;
+use crate::state::{State, expiry};
 use crate::tasks::Tasks;
 
 /// How a host is set up.
@@ -98,6 +103,11 @@ pub struct Options {
     pub recovers: bool,
     /// How long work that belongs to no request goes on after newer code was published, before what may be dropped is, and the rest is named.
     pub retire: Duration,
+    /// The file that keeps the plugins' state, made if it isn't there; it ends with the process if `None`. What was written is on the disk when it
+    /// is answered. It needs the feature `redb`, and one host has it at a time.
+    pub state: Option<PathBuf>,
+    /// How large a key and a value of the state may be.
+    pub limits: Limits,
 }
 
 impl Options {
@@ -121,6 +131,8 @@ impl Options {
             rules: Rules::PRODUCTION,
             recovers: true,
             retire: Duration::from_secs(30),
+            state: None,
+            limits: Limits::default(),
         }
     }
 
@@ -197,7 +209,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// If its folder can't be prepared or its threads can't be started.
+    /// If its folder can't be prepared, the file of its state can't be used, or its threads can't be started.
     ///
     /// # Exits
     ///
@@ -216,7 +228,7 @@ impl Host {
         let services = Arc::new(Services {
             messages: Messages::new(Arc::clone(&tasks), bus.clone()),
             offers: Offers::default(),
-            store: Memory::default(),
+            store: State::open(options.state.as_deref(), options.limits)?,
             bus: bus.clone(),
             logs: Logs::new(bus.clone(), options.deadline)?,
             leases: Leases::new(),
@@ -265,6 +277,8 @@ impl Host {
         let maker = Maker::new(Arc::clone(&shared.services), deadline);
         let journey = Journey::new(Arc::clone(&shared), maker);
         start("midair-journey", move || journey.run(&orders))?;
+        let swept = Arc::downgrade(&shared.services);
+        start("midair-sweeper", move || expiry::run(&swept, |services| &services.store))?;
         let watched = Arc::clone(&shared);
         start("midair-probation", move || watch::watch(&watched, &rings))?;
         Ok(Self { shared, jobs, _stop: stop })

@@ -81,6 +81,8 @@ pub struct PluginStatus {
     pub retained: usize,
     /// What all its libraries have in the process beside requests.
     pub census: Counts,
+    /// How many values of its declared tables its code can't read, by table, where there are any.
+    pub unreadable: BTreeMap<String, u64>,
 }
 
 /// A call in flight.
@@ -299,6 +301,7 @@ impl Host {
                 panics: counts.panics.load(Relaxed),
                 retained: opened.get(&name).map_or(0, |opened| opened.saturating_sub(1)),
                 census: shared.roll.counts(&name),
+                unreadable: generation.unreadable(),
                 plugin: name,
             }
         };

@@ -16,12 +16,13 @@ use crate::event::Event;
 use crate::generation::{Alarm, Generation};
 use crate::marks::{By, Held};
 use crate::probation::{Breach, Verdict};
+use crate::reading;
 use crate::seed::{self, Bug};
 use crate::snapshot::Snapshot;
 use crate::standing::{Back, Which};
 
 /// The probation's thread, until the host is gone.
-pub(super) fn watch(shared: &Shared, alarms: &Receiver<Alarm>) {
+pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
     // Something that is due soon must also be seen if it was published since this began to wait: publishing rings.
     const LONG: Duration = Duration::from_secs(3600);
     loop {
@@ -48,6 +49,7 @@ fn commit(shared: &Shared, now: Instant) {
 /// Writes down and says that a generation is committed.
 pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
     let (plugin, digest) = (generation.plugin(), generation.digest());
+    generation.commit();
     if shared.options.recovers
         && let Err(error) = shared.marks.commit(plugin, digest, generation.file())
     {
@@ -63,7 +65,7 @@ pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
 }
 
 /// Goes back from what the generation with this key was published with, if it still serves and there is a way.
-fn breached(shared: &Shared, key: u64, breach: &Breach, at: Instant) {
+fn breached(shared: &Arc<Shared>, key: u64, breach: &Breach, at: Instant) {
     let mut standing = shared.standing.lock();
     let Some(serving) = shared.slot.now().generations().iter().find(|generation| generation.key() == key).cloned() else { return };
     let back = standing.trial_of(key).and_then(|trial| standing.breach(trial));
@@ -86,7 +88,7 @@ fn breached(shared: &Shared, key: u64, breach: &Breach, at: Instant) {
 }
 
 /// Goes back as somebody asked for.
-pub(super) fn by_hand(shared: &Shared, which: &Which, asked: Instant) -> Record {
+pub(super) fn by_hand(shared: &Arc<Shared>, which: &Which, asked: Instant) -> Record {
     let mut standing = shared.standing.lock();
     match standing.back(which) {
         Ok(back) => {
@@ -109,6 +111,15 @@ pub(super) fn by_hand(shared: &Shared, which: &Which, asked: Instant) -> Record 
     }
 }
 
+/// Has the generation read what is there, for as long as it serves.
+pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, blames: bool) {
+    let host = Arc::downgrade(shared);
+    reading::begin(generation, blames, shared.options.deadline, move |reader| {
+        let live = host.upgrade().and_then(|shared| shared.slot.now().generation(reader.plugin()).map(|live| live.key()));
+        live == Some(reader.key())
+    });
+}
+
 /// The store; what served before it. The standing is locked.
 fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
     back.snapshot.begin();
@@ -127,7 +138,7 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
 }
 
 /// Writes down and says what came back.
-fn rolled_back(shared: &Shared, back: &Back, before: &Snapshot, by: By, reason: &str, after: Duration) -> Record {
+fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: By, reason: &str, after: Duration) -> Record {
     for (from, to) in &back.pairs {
         let held = Held { digest: from.digest().to_owned(), by, reason: format!("rolled back: {reason}") };
         let mut written = shared.marks.change(from.plugin(), |mark| {
@@ -180,6 +191,7 @@ fn rolled_back(shared: &Shared, back: &Back, before: &Snapshot, by: By, reason: 
         let leases =
             in_flight.iter().filter(|(_, facts, _)| facts.epoch <= before.epoch() && facts.generation == from.key()).count();
         shared.services.bus.say(Event::Retired { plugin: from.plugin().to_owned(), generation: from.number(), leases });
+        read(shared, to, false);
     }
     record
 }

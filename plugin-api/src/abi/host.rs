@@ -39,6 +39,8 @@ impl Identity {
     pub const CANDIDATE: u32 = 2;
     /// The host is a probe.
     pub const PROBE: u32 = 4;
+    /// The generation isn't committed yet.
+    pub const TRIAL: u32 = 8;
 }
 
 /// What the host does for a plugin. Fields may be appended at the end.

@@ -71,6 +71,8 @@ impl Outcome {
     pub const CHUNK: u32 = 7;
     /// A response whose body is a file: the host reads it. Its path is in `body`, as the system has it.
     pub const FILE: u32 = 8;
+    /// Something is larger than the store takes; the text says what.
+    pub const TOO_LARGE: u32 = 9;
 
     /// It went well and there is nothing to say.
     #[must_use]
@@ -215,6 +217,7 @@ impl Outcome {
             Refusal::Conflict { index, revision } => (Self::CONFLICT, *index, *revision),
             Refusal::NotANumber { index } => (Self::NOT_A_NUMBER, *index, 0),
             Refusal::Revoked => (Self::REVOKED, 0, 0),
+            Refusal::TooLarge(what) => return Self::told(Self::TOO_LARGE, 500, what.clone(), &[]),
             Refusal::Failed(reason) => return Self::told(Self::ERROR, 500, reason.clone(), &[]),
         };
         if kind == Self::REVOKED {
@@ -240,6 +243,7 @@ impl Outcome {
             Self::CONFLICT => Err(Refusal::Conflict { index, revision }),
             Self::NOT_A_NUMBER => Err(Refusal::NotANumber { index }),
             Self::REVOKED => Err(Refusal::Revoked),
+            Self::TOO_LARGE => Err(Refusal::TooLarge(self.text())),
             _ => Err(Refusal::Failed(self.text())),
         }
     }

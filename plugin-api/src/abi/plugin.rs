@@ -53,10 +53,15 @@ impl Handler {
 pub struct TableDecl {
     /// Its name, text.
     pub name: Span,
+    /// The number of the oldest form that the plugin reads.
+    pub oldest: u32,
+    /// The number of the newest one, which it writes.
+    pub newest: u32,
     /// What `check` gets; lives as long as the plugin.
     pub data: Address,
-    /// Decodes a value as the plugin would and drops it: `DONE`, `ERROR` with path and expectation, or `PANIC`.
-    pub check: unsafe extern "C" fn(data: Address, bytes: Span) -> Outcome,
+    /// Decodes a value, written with this schema number, as the plugin would and drops it: `DONE`, `ERROR` with path and expectation, or
+    /// `PANIC`.
+    pub check: unsafe extern "C" fn(data: Address, schema: u32, bytes: Span) -> Outcome,
 }
 
 /// What a plugin tests about itself before it is published, in the probe alone.

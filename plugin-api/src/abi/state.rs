@@ -16,10 +16,12 @@ pub struct Op {
     pub flags: u32,
     pub number: i64,
     pub limit: u64,
+    pub lasts: u64,
     pub table: Span,
     pub key: Span,
     pub after: Span,
     pub bytes: Span,
+    pub older: Span,
 }
 
 /// One row of an answer; see [`store::Row`](crate::store::Row).
@@ -40,7 +42,7 @@ impl Row {
         let key = unsafe { self.key.text() }.to_owned();
         // SAFETY: as above.
         let bytes = unsafe { self.bytes.bytes() }.to_vec();
-        store::Row { key, bytes, revision: self.revision, number: self.number, schema: self.schema }
+        store::Row { key, bytes, revision: self.revision, number: self.number, schema: self.schema, ends: 0 }
     }
 }
 
@@ -55,10 +57,12 @@ impl Op {
             flags: u32::from(op.expected.is_some()) | u32::from(op.after.is_some()) << 1,
             number: op.number,
             limit: op.limit as u64,
+            lasts: op.lasts.into(),
             table: Span::of(op.table.as_bytes()),
             key: Span::of(op.key.as_bytes()),
             after: Span::of(op.after.unwrap_or_default().as_bytes()),
             bytes: Span::of(op.bytes),
+            older: Span::of(op.older),
         }
     }
 
@@ -76,10 +80,11 @@ impl Op {
         // SAFETY: passed on to the caller.
         let [table, key, after] = [self.table, self.key, self.after].map(|span| unsafe { span.text::<'a>() });
         // SAFETY: passed on to the caller.
-        let bytes = unsafe { self.bytes.bytes() };
+        let [bytes, older] = [self.bytes, self.older].map(|span| unsafe { span.bytes::<'a>() });
         let expected = (self.flags & 1 != 0).then_some(self.expected);
         let after = (self.flags & 2 != 0).then_some(after);
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        Ok(store::Op { kind, table, key, after, limit, expected, schema: self.schema, number: self.number, bytes })
+        let (schema, number, lasts) = (self.schema, self.number, self.lasts.into());
+        Ok(store::Op { kind, table, key, after, limit, expected, schema, number, lasts, bytes, older })
     }
 }

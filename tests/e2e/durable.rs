@@ -1,0 +1,384 @@
+//! What is left of the state when a host ends, however it does?
+#![expect(clippy::print_stdout, reason = "figures for whoever reads along")]
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use midair_tests::asker::Asker;
+use midair_tests::client::Client;
+use midair_tests::host::Launch;
+use midair_tests::project::{Project, save};
+use midair_tests::random::Random;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+const PAIRS: &str = r#"
+use midair_plugin::{Bytes, Ctx, Json, Plugin, Request, Result};
+use serde::{Deserialize, Serialize};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new().table::<u64>("pairs").post("/pair/{n}", pair).post("/blocking/{n}", blocking).get("/pairs", pairs).post("/large/{size}", large)
+}
+
+async fn pair(req: Request, ctx: Ctx) -> Result<()> {
+    let (n, pairs) = (req.param::<u64>("n")?, ctx.table::<u64>("pairs"));
+    ctx.batch().put(&pairs, &format!("a{n}"), &n).put(&pairs, &format!("b{n}"), &n).commit().await?;
+    Ok(())
+}
+
+fn blocking(req: Request, ctx: Ctx) -> Result<String> {
+    let n = req.param::<u64>("n")?;
+    ctx.table::<u64>("pairs").put(&format!("a{n}"), &n).wait()?;
+    ctx.table::<u64>("pairs").put(&format!("b{n}"), &n).wait()?;
+    Ok(format!("{:?}", ctx.table::<u64>("pairs").get(&format!("a{n}")).wait()?))
+}
+
+async fn pairs(_: Request, ctx: Ctx) -> Result<Json<Vec<(String, u64)>>> {
+    Ok(Json(ctx.table::<u64>("pairs").scan("").await?))
+}
+
+async fn large(req: Request, ctx: Ctx) -> Result<()> {
+    ctx.table::<Vec<u8>>("large").put("x", &vec![7; req.param("size")?]).await?;
+    let _: Option<Bytes> = None;
+    Ok(())
+}
+"#;
+
+/// The plugin's artifact, in a folder of its own.
+fn artifact(name: &str, source: &str) -> (tempfile::TempDir, PathBuf) {
+    let project = Project::plugin(name, source);
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifact = project.build_to(folder.path()).remove(0);
+    (folder, artifact)
+}
+
+fn on(artifact: &Path, state: &Path) -> Launch {
+    Launch::run(&[artifact])
+        .arg("--state")
+        .arg(state)
+        .arg("--no-probe")
+        .arg("--probation")
+        .arg("0")
+        .arg("--probation-requests")
+        .arg("0")
+}
+
+/// The pairs that are there, by number: which of `a` and `b`.
+fn pairs(client: Client) -> BTreeMap<u64, String> {
+    let mut pairs = BTreeMap::<u64, String>::new();
+    for row in client.get("/pairs").json().as_array().expect("rows") {
+        let (key, value) = (row[0].as_str().expect("a key"), row[1].as_u64().expect("a value"));
+        assert_eq!(key[1..].parse(), Ok(value), "{key}");
+        pairs.entry(value).or_default().push_str(&key[..1]);
+    }
+    pairs
+}
+
+#[test]
+fn fault_36_g17_after_a_kill_all_that_was_answered_is_there_and_nothing_is_half_there() {
+    const KILLS: usize = 100;
+    let (folder, artifact) = artifact("kills", PAIRS);
+    let state = folder.path().join("state");
+    let (mut random, answered, next) =
+        (Random::new(0x5eed), Arc::new(std::sync::Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
+    let (mut found, start) = (0, Instant::now());
+    for _ in 0..KILLS {
+        let mut midair = on(&artifact, &state).start();
+        midair.published();
+        let (client, over) = (midair.http(), Arc::new(AtomicBool::new(false)));
+        let there = pairs(client);
+        for n in answered.lock().expect("a lock").iter() {
+            assert!(there.contains_key(n), "{n} was answered and is gone");
+        }
+        assert!(there.values().all(|pair| pair == "ab"), "a batch is half there: {there:?}");
+        found = there.len();
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let (answered, next, over) = (Arc::clone(&answered), Arc::clone(&next), Arc::clone(&over));
+                thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                    runtime.block_on(async {
+                        let mut asker = Asker::new(client.0);
+                        while !over.load(Ordering::Relaxed) {
+                            let n = next.fetch_add(1, Ordering::Relaxed);
+                            match asker.post(&format!("/pair/{n}")).await {
+                                Ok(whole) if whole.status == 200 => answered.lock().expect("a lock").push(n),
+                                Ok(whole) => panic!("{n}: {whole:?}"),
+                                Err(_) => break,
+                            }
+                        }
+                    });
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_micros(random.below(60_000) as u64));
+        midair.signal(Signal::KILL);
+        over.store(true, Ordering::Relaxed);
+        writers.into_iter().for_each(|writer| writer.join().expect("a writer ends"));
+        drop(midair);
+    }
+    let (written, asked) = (answered.lock().expect("a lock").len(), next.load(Ordering::Relaxed));
+    println!(
+        "{KILLS} kills in {:.1?}: {asked} batches asked for, {written} answered, {found} found, none lost, none half there",
+        start.elapsed()
+    );
+    assert!(written > KILLS, "there was something to lose");
+}
+
+#[test]
+fn what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts() {
+    let (folder, artifact) = artifact("restarts", PAIRS);
+    let state = folder.path().join("state");
+    let mut midair = on(&artifact, &state).arg("--value-limit").arg("1KiB").start();
+    midair.published();
+    assert_eq!(midair.http().post("/pair/7", &json!({})).status, 200);
+    assert_eq!(midair.http().post("/blocking/8", &json!({})).body, "Some(8)");
+    assert_eq!(
+        [midair.http().post("/large/1000", &json!({})).status, midair.http().post("/large/2000", &json!({})).status],
+        [200, 500]
+    );
+    let failed = midair.wait_for("failed", |event| event["event"] == "failed");
+    let error = failed["error"].as_str().unwrap_or_default();
+    assert!(["large[\"x\"]", "at most 1024", "nothing was written"].iter().all(|part| error.contains(part)), "{error}");
+
+    // Another host is refused and told why; the first one serves on.
+    let other = on(&artifact, &state).end();
+    assert_eq!(other.status.code(), Some(1));
+    let words = other.words();
+    assert!(
+        ["E_STATE", "another process has it open", "--state", &state.display().to_string()].iter().all(|part| words.contains(part)),
+        "{words}"
+    );
+    assert!(midair.terminate().status.success());
+    let mut midair = on(&artifact, &state).start();
+    midair.published();
+    assert_eq!(pairs(midair.http()), BTreeMap::from([(7, "ab".to_owned()), (8, "ab".to_owned())]));
+    drop(midair);
+
+    let whole = std::fs::read(&state).expect("the file");
+    std::fs::write(&state, &whole[..whole.len() / 2]).expect("the file can be cut");
+    let cut = on(&artifact, &state).end();
+    let words = cut.words();
+    assert_eq!(cut.status.code(), Some(1));
+    assert!(
+        ["E_STATE", "it is cut off", "nothing in it was changed", "move it away"].iter().all(|part| words.contains(part)),
+        "{words}"
+    );
+    assert!(std::fs::read(&state).expect("the file") == whole[..whole.len() / 2], "it is as it was");
+}
+
+const THINGS: &str = r#"
+use midair_plugin::{Ctx, Plugin, Request, Result};
+use serde::{Deserialize, Serialize};
+
+midair_plugin::export!(plugin);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Thing { name: String, #[serde(with = "raw")] raw: Vec<u8>, by_number: std::collections::BTreeMap<u32, f64> }
+
+mod raw {
+    pub(super) fn serialize<S: serde::Serializer>(raw: &[u8], to: S) -> Result<S::Ok, S::Error> { to.serialize_bytes(raw) }
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        struct Raw;
+        impl serde::de::Visitor<'_> for Raw {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("bytes") }
+            fn visit_bytes<E>(self, raw: &[u8]) -> Result<Vec<u8>, E> { Ok(raw.to_vec()) }
+        }
+        from.deserialize_bytes(Raw)
+    }
+}
+
+fn thing(n: u32) -> Thing {
+    Thing { name: format!("thing {n}"), raw: vec![n as u8, 0, 255], by_number: [(n, f64::from(n) / 2.0)].into() }
+}
+
+fn plugin() -> Plugin {
+    Plugin::new().table::<Thing>("things").post("/make/{count}", make).get("/right", right)
+}
+
+async fn make(req: Request, ctx: Ctx) -> Result<()> {
+    for n in 0..req.param::<u32>("count")? { ctx.table::<Thing>("things").put(&format!("{n:05}/é"), &thing(n)).await?; }
+    ctx.counter("made").add(1).await?;
+    Ok(())
+}
+
+async fn right(_: Request, ctx: Ctx) -> Result<String> {
+    let things = ctx.table::<Thing>("things").scan("").await?;
+    let right = things.iter().enumerate().filter(|(n, (key, found))| *key == format!("{n:05}/é") && *found == thing(*n as u32)).count();
+    Ok(format!("{right} of {}", things.len()))
+}
+"#;
+
+#[test]
+fn a_table_is_exported_as_lines_and_comes_back_from_them_as_it_was() {
+    let (_folder, artifact) = artifact("exports", THINGS);
+    let start = || {
+        let mut midair = Launch::run(&[&artifact]).arg("--no-probe").start();
+        midair.published();
+        midair
+    };
+    let midair = start();
+    assert_eq!(midair.http().post("/make/1200", &json!({})).status, 200);
+    let listed = midair.client(&["state", "--json"]).output().expect("a client");
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let tables: Vec<_> =
+        listed["tables"].as_array().expect("tables").iter().map(|table| (&table["table"], &table["values"])).collect();
+    assert_eq!(tables, [(&json!("$counters"), &json!(1)), (&json!("things"), &json!(1200))], "{listed}");
+    let shown = midair.client(&["state"]).output().expect("a client");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("exports/things"), "{shown:?}");
+    let exported = midair.client(&["state", "export", "exports/things"]).output().expect("a client");
+    let lines = String::from_utf8(exported.stdout).expect("text");
+    assert_eq!(lines.lines().count(), 1200);
+    let first: Value = serde_json::from_str(lines.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(
+        (&first["key"], &first["schema"], &first["value"]["raw"]),
+        (&json!("00000/é"), &json!(1), &json!({ "$bytes": "AAD/" }))
+    );
+    drop(midair);
+
+    let midair = start();
+    let import = |lines: &str| {
+        let mut client = midair
+            .client(&["state", "import", "exports/things"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let client = client.as_mut().expect("a client");
+        client.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
+        let mut said = String::new();
+        std::io::Read::read_to_string(client.stderr.as_mut().expect("a pipe"), &mut said).expect("text");
+        (client.wait().expect("it ends").code(), said)
+    };
+    // The batch with the bad line isn't there at all, the one before it is.
+    let bad: String = lines
+        .lines()
+        .enumerate()
+        .map(|(n, line)| if n == 777 { "{\"key\": 1}\n".to_owned() } else { format!("{line}\n") })
+        .collect();
+    let (code, said) = import(&bad);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("line 778") && said.contains("500 lines before"), "{said}");
+    assert_eq!(midair.get("/right").body, "500 of 500");
+    assert_eq!(import(&lines).0, Some(0));
+    assert_eq!(midair.get("/right").body, "1200 of 1200");
+    let page = midair.admin().ask("POST", "/state/exports/things", &[("origin", "http://evil.example")], "{}");
+    assert_eq!(page.status, 403, "no web page writes here");
+}
+
+fn big(types: &str, history: &str, make: &str) -> String {
+    format!(
+        r#"
+use midair_plugin::{{Ctx, Json, Plugin, Request, Result}};
+use serde::{{Deserialize, Serialize}};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {{
+    Plugin::new().table::<Link>("links"){history}.post("/fill/{{from}}/{{to}}", fill).get("/links/{{n}}", get).get("/", |_, _| "here")
+}}
+
+{types}
+
+async fn fill(req: Request, ctx: Ctx) -> Result<()> {{
+    let links = ctx.table::<Link>("links");
+    let batch = (req.param::<u32>("from")?..req.param::<u32>("to")?).fold(ctx.batch(), |batch, n| batch.put(&links, &format!("{{n:08}}"), &{make}));
+    batch.commit().await?;
+    Ok(())
+}}
+
+async fn get(req: Request, ctx: Ctx) -> Result<Json<Option<Link>>> {{
+    Ok(Json(ctx.table::<Link>("links").get(&format!("{{:08}}", req.param::<u32>("n")?)).await?))
+}}
+"#
+    )
+}
+
+const OLD: &str = "#[derive(Serialize, Deserialize)] struct Link { url: String }";
+const NEW: &str = "#[derive(Serialize, Deserialize)] struct Old { url: String }\n#[derive(Serialize, Deserialize)] struct Link { urls: Vec<String> }";
+const BOTH_WAYS: &str = ".migrate(|old: Old| Link { urls: vec![old.url] }).reverse(|new: &Link| Old { url: new.urls.concat() })";
+
+/// The longest gap between two answers of a client that keeps asking, while `meanwhile` runs.
+fn longest_gap(client: Client, meanwhile: impl FnOnce()) -> (Duration, usize) {
+    let over = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&over);
+    let asker = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (mut asker, mut longest, mut answers, mut last) = (Asker::new(client.0), Duration::ZERO, 0, Instant::now());
+            while !ended.load(Ordering::Relaxed) {
+                let whole = asker.get("/links/7").await.expect("an answer");
+                assert_eq!(whole.status, 200);
+                longest = longest.max(last.elapsed());
+                (last, answers) = (Instant::now(), answers + 1);
+            }
+            (longest, answers)
+        })
+    });
+    meanwhile();
+    over.store(true, Ordering::Relaxed);
+    asker.join().expect("nothing was lost")
+}
+
+fn swap_under_values(name: &str, values: u32) {
+    let project = Project::plugin(name, "");
+    let folder = tempfile::tempdir().expect("a folder");
+    let [old, new] =
+        [big(OLD, "", "Link { url: format!(\"u{n}\") }"), big(NEW, BOTH_WAYS, "Link { urls: vec![format!(\"v{n}\")] }")].map(
+            |source| {
+                project.save("src/lib.rs", &source);
+                std::fs::read(project.build_to(&folder.path().join("built")).remove(0)).expect("an artifact")
+            },
+        );
+    let serving = folder.path().join(format!("lib{name}.so"));
+    save(&serving, &old);
+    let mut midair = Launch::run_committed(&serving, &folder.path().join("data")).start();
+    midair.published();
+    midair.wait_for("a look at the artifact's path", |event| event["event"] == "unchanged");
+    let client = midair.http();
+    let fill = |from: u32, to: u32| {
+        for from in (from..to).step_by(5_000) {
+            assert_eq!(client.post(&format!("/fill/{from}/{}", to.min(from + 5_000)), &json!({})).status, 200);
+        }
+    };
+    fill(0, values);
+    let (without, answers) = longest_gap(client, || thread::sleep(Duration::from_millis(500)));
+    println!("{values} values, without a swap: the longest gap between two of {answers} answers was {without:.1?}");
+    let (with, answers) = longest_gap(client, || {
+        save(&serving, &new);
+        midair.published();
+        thread::sleep(Duration::from_millis(500));
+    });
+    println!("{values} values under a type that migrates: the longest gap between two of {answers} answers was {with:.1?}");
+    // Written on trial, and read by the old code after it.
+    fill(values, values + 1_000);
+    fill(0, 1_000);
+    assert_eq!(client.get("/links/5").json(), json!({ "urls": ["v5"] }));
+    assert!(midair.client(&["rollback"]).output().expect("a client").status.success());
+    midair.wait_for("rolled_back", |event| event["event"] == "rolled_back");
+    for n in (0..1_000).step_by(97).chain((values..values + 1_000).step_by(97)) {
+        assert_eq!(client.get(&format!("/links/{n}")).json(), json!({ "url": format!("v{n}") }));
+    }
+    assert_eq!(client.get(&format!("/links/{}", values - 1)).json(), json!({ "url": format!("u{}", values - 1) }));
+    assert_eq!(midair.status()["plugins"][0]["unreadable"], json!({}));
+}
+
+#[test]
+fn g13_many_values_migrate_without_a_pause_and_are_read_by_the_old_code_after_a_rollback() {
+    swap_under_values("many", 20_000);
+}
+
+#[test]
+#[ignore = "takes minutes in a build for development: the figures of docs/performance.md"]
+fn a_million_values_migrate_without_a_pause() {
+    swap_under_values("million", 1_000_000);
+}
