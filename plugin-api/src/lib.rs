@@ -34,6 +34,7 @@
 mod ctx;
 mod error;
 mod export;
+mod message;
 mod plugin;
 mod request;
 mod response;
@@ -74,11 +75,12 @@ pub use bytes::Bytes;
 pub use ctx::{Ctx, Level};
 pub use error::{Error, Result};
 pub use http::{HeaderMap, Method, StatusCode};
+pub use message::{Closed, Message};
 pub use operation::Operation;
 pub use plugin::{IntoReply, Plugin};
 pub use request::{Request, RequestBuilder};
 pub use response::{Html, IntoResponse, Json, Redirect, Response};
-pub use socket::{Closed, Conn, ConnRef, Message, Pinned, Room, Socket, State};
+pub use socket::{Conn, ConnRef, Pinned, Room, Socket, State};
 pub use state::{Batch, Cell, Counter, Revision, Table};
 pub use work::{Interval, Task};
 
