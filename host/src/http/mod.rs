@@ -1,8 +1,8 @@
 //! How does the world reach the plugins?
 //!
 //! `serve` carries requests, with `upload` for their bodies, `body` for those of the answers and `file` for files, and `socket` for
-//! WebSockets; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom `gate` lets in; `state` is the
-//! part of it that shows and takes what plugins remember.
+//! WebSockets, whose bytes `talk` carries; `admin` answers questions about the host, on a thread that no plugin can hold up, to those whom
+//! `gate` lets in; `state` is the part of it that shows and takes what plugins remember.
 
 pub mod admin;
 mod body;
@@ -11,4 +11,5 @@ mod gate;
 pub mod serve;
 pub mod socket;
 mod state;
+mod talk;
 mod upload;

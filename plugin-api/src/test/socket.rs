@@ -15,11 +15,12 @@ use super::{World, parts};
 use crate::abi::{self, Handler, RequestParts, SocketOp};
 use crate::ctx::{Ctx, Link};
 use crate::error::{Error, Result};
+use crate::frame::{Closed, Message};
 use crate::operation::block_on;
 use crate::plugin::Reply;
 use crate::request::Request;
 use crate::response::{IntoResponse, Response};
-use crate::socket::{Ask, Closed, Message};
+use crate::socket::Ask;
 use crate::store::Row;
 
 /// All connections of a test.
