@@ -34,10 +34,20 @@ fn a_message_is_taken_by_all_queues_of_its_topic_or_by_none() {
     let full = hall.push("paid", &bytes("2")).expect_err("stock has no room");
     assert_eq!(full.to_string(), "1 messages of paid wait for stock already: nobody got this one; emit it later");
     assert_eq!(counts(&hall, "paid", "mail"), [1, 0, 0, 0]);
-    assert!(hall.take("paid", "stock").expect("one waits").was_full);
+    assert!(hall.take("paid", "stock").expect("one waits").makes_room);
     assert_eq!(hall.push("paid", &bytes("3")), Ok(Vec::new()), "their carriers are on the way");
     let taken: Vec<Bytes> = std::iter::from_fn(|| hall.take("paid", "mail")).map(|taken| taken.message).collect();
     assert_eq!(taken, [bytes("1"), bytes("3")], "in order");
+}
+
+#[test]
+fn who_was_refused_hears_of_room_also_where_newer_code_lets_more_wait() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 2, 1)]));
+    assert_eq!([(); 3].map(|()| hall.push("a", &bytes("x")).is_ok()), [true, true, false]);
+    hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
+    let makes_room = [(); 2].map(|()| hall.take("a", "shop").expect("two wait").makes_room);
+    assert_eq!(makes_room, [true, false]);
 }
 
 #[test]
