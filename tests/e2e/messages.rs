@@ -83,9 +83,9 @@ fn counts(inside: &Inside, topic: &str) -> [u64; 5] {
 fn ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what_serves_when_its_turn_comes() {
     const SWAPS: u64 = 50;
     const EACH: u64 = 200;
-    let inside = Inside::new("hearing");
+    let inside = Inside::new("tenthousand");
     let hearing = Hearing::of(&inside, |number| number % EACH == 0);
-    let bytes = built("hearing", &[HEARING.to_owned(), HEARING.replace("\"1\"", "\"2\"")]);
+    let bytes = built("tenthousand", &[HEARING.to_owned(), HEARING.replace("\"1\"", "\"2\"")]);
     let generations = [inside.publish(&bytes[1]), inside.publish(&bytes[0])];
     let mut expected = Vec::new();
     // The second one serves. Of each batch it takes the first message, which waits; all others wait in the queue for the next generation.
@@ -111,14 +111,14 @@ fn ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what
 
 #[test]
 fn who_emits_to_a_full_queue_waits_or_is_told_whose_it_is() {
-    let inside = Inside::new("hearing-few");
+    let inside = Inside::new("fullqueue");
     let hearing = Hearing::of(&inside, |number| number == 0);
-    inside.publish(&built("hearing-few", &[HEARING.to_owned()])[0]);
+    inside.publish(&built("fullqueue", &[HEARING.to_owned()])[0]);
     inside.host.try_emit("few", &0_u64).expect("there is room");
     until("the first to be taken", || hearing.count() == 1);
     (1..=4_u64).for_each(|number| inside.host.try_emit("few", &number).expect("there is room for four"));
     let refusal = inside.host.try_emit("few", &5_u64).expect_err("there is no room for a fifth");
-    assert_eq!(refusal, "4 messages of few wait for hearing-few already: nobody got this one; emit it later");
+    assert_eq!(refusal, "4 messages of few wait for fullqueue already: nobody got this one; emit it later");
     let mut waits = pin!(inside.host.emit("few", &5_u64));
     assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(counts(&inside, "few"), [4, 1, 0, 0, 0]);
@@ -130,9 +130,9 @@ fn who_emits_to_a_full_queue_waits_or_is_told_whose_it_is() {
 
 #[test]
 fn a_message_that_cannot_be_read_an_error_and_a_panic_are_told_and_the_next_one_follows() {
-    let inside = Inside::new("hearing-bad");
+    let inside = Inside::new("badmessage");
     let hearing = Hearing::of(&inside, |_| false);
-    inside.publish(&built("hearing-bad", &[HEARING.to_owned()])[0]);
+    inside.publish(&built("badmessage", &[HEARING.to_owned()])[0]);
     inside.host.try_emit("numbers", "no number").expect("there is room");
     for number in [1_000_404_u64, 1_000_500, 7] {
         inside.host.try_emit("numbers", &number).expect("there is room");
@@ -147,17 +147,17 @@ fn a_message_that_cannot_be_read_an_error_and_a_panic_are_told_and_the_next_one_
 
 #[test]
 fn what_waits_for_code_that_takes_none_is_dropped_and_told() {
-    let inside = Inside::new("hearing-none");
+    let inside = Inside::new("untaken");
     let hearing = Hearing::of(&inside, |number| number == 0);
     let without = HEARING.replace(".on(\"numbers\", heard)", "");
-    let bytes = built("hearing-none", &[HEARING.to_owned(), without]);
+    let bytes = built("untaken", &[HEARING.to_owned(), without]);
     let first = inside.publish(&bytes[0]);
     inside.host.try_emit("numbers", &0_u64).expect("there is room");
     until("the first to be taken", || hearing.count() == 1);
     (1..=3_u64).for_each(|number| inside.host.try_emit("numbers", &number).expect("there is room"));
     inside.publish(&bytes[1]);
     assert_eq!(counts(&inside, "numbers"), [0, 1, 0, 0, 3]);
-    assert!(inside.was_told("hearing-none: 3 messages of numbers were dropped"));
+    assert!(inside.was_told("untaken: 3 messages of numbers were dropped"));
     inside.host.try_emit("numbers", &4_u64).expect("nobody has to have room");
     hearing.gate.send_replace(1);
     until("the one that ran", || counts(&inside, "numbers")[2] == 1);
@@ -264,7 +264,7 @@ fn speaks(ctx: midair_plugin::Ctx) -> midair_plugin::Result<()> {
     ctx.service(\"mailer\").call::<_, ()>(&1).wait()
 }
 ";
-    let (project, folder) = (Project::plugin("speaking-probe", source), tempfile::tempdir().expect("a folder"));
+    let (project, folder) = (Project::plugin("probe-speaks", source), tempfile::tempdir().expect("a folder"));
     let artifact = project.build_to(folder.path()).remove(0);
     let mut midair = Launch::run(&[&artifact]).start();
     let reason = midair.rejected("E_PROBE")["reason"].clone();

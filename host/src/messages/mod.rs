@@ -108,6 +108,8 @@ struct Queue {
     limit: usize,
     at_once: usize,
     waiting: VecDeque<Bytes>,
+    /// Whether somebody was refused since there was room last.
+    has_refused: bool,
     /// How many carriers are on their way.
     carriers: usize,
     running: usize,
@@ -142,8 +144,8 @@ struct Hall {
 struct Taken {
     message: Bytes,
     listener: Option<Listener>,
-    /// Whether there was no room before.
-    was_full: bool,
+    /// Whether somebody may wait for the room that it leaves.
+    makes_room: bool,
 }
 
 impl Hall {
@@ -155,8 +157,9 @@ impl Hall {
     /// Puts a message into all queues of its topic; those that need a carrier more.
     fn push(&mut self, topic: &str, message: &Bytes) -> Result<Vec<String>, Full> {
         let found = self.topic(topic);
-        let full = found.queues.iter().find(|(_, queue)| queue.is_open && queue.waiting.len() >= queue.limit);
-        if let Some((subscriber, queue)) = full {
+        let mut open = found.queues.iter_mut().filter(|(_, queue)| queue.is_open);
+        if let Some((subscriber, queue)) = open.find(|(_, queue)| queue.waiting.len() >= queue.limit) {
+            queue.has_refused = true;
             return Err(Full { topic: topic.to_owned(), subscriber: subscriber.clone(), limit: queue.limit });
         }
         found.emitted += 1;
@@ -180,10 +183,10 @@ impl Hall {
 
     fn take(&mut self, topic: &str, subscriber: &str) -> Option<Taken> {
         let queue = self.queue(topic, subscriber)?;
-        let was_full = queue.waiting.len() >= queue.limit;
         let message = queue.waiting.pop_front()?;
+        let makes_room = std::mem::take(&mut queue.has_refused);
         queue.running += 1;
-        Some(Taken { message, listener: queue.listener.clone(), was_full })
+        Some(Taken { message, listener: queue.listener.clone(), makes_room })
     }
 
     fn done(&mut self, topic: &str, subscriber: &str, carried: Carried) {
@@ -366,7 +369,7 @@ impl Carrier {
     fn take(&mut self) -> Option<Taken> {
         let taken = self.messages.hall.lock().take(&self.topic, &self.subscriber)?;
         self.carries = true;
-        if taken.was_full {
+        if taken.makes_room {
             self.messages.room.notify(usize::MAX);
         }
         Some(taken)

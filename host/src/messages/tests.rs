@@ -1,6 +1,8 @@
 //! Queues, without plugins.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use super::*;
@@ -32,10 +34,20 @@ fn a_message_is_taken_by_all_queues_of_its_topic_or_by_none() {
     let full = hall.push("paid", &bytes("2")).expect_err("stock has no room");
     assert_eq!(full.to_string(), "1 messages of paid wait for stock already: nobody got this one; emit it later");
     assert_eq!(counts(&hall, "paid", "mail"), [1, 0, 0, 0]);
-    assert!(hall.take("paid", "stock").expect("one waits").was_full);
+    assert!(hall.take("paid", "stock").expect("one waits").makes_room);
     assert_eq!(hall.push("paid", &bytes("3")), Ok(Vec::new()), "their carriers are on the way");
     let taken: Vec<Bytes> = std::iter::from_fn(|| hall.take("paid", "mail")).map(|taken| taken.message).collect();
     assert_eq!(taken, [bytes("1"), bytes("3")], "in order");
+}
+
+#[test]
+fn who_was_refused_hears_of_room_also_where_newer_code_lets_more_wait() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 2, 1)]));
+    assert_eq!([(); 3].map(|()| hall.push("a", &bytes("x")).is_ok()), [true, true, false]);
+    hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
+    let makes_room = [(); 2].map(|()| hall.take("a", "shop").expect("two wait").makes_room);
+    assert_eq!(makes_room, [true, false]);
 }
 
 #[test]
@@ -99,22 +111,26 @@ fn a_function_of_the_hosts_gets_each_message_in_order_though_it_panics_at_one() 
 }
 
 #[test]
-fn who_emits_to_a_full_queue_goes_on_when_there_is_room() {
-    let tasks = Tasks::new();
-    let messages = Messages::new(Arc::clone(&tasks), Bus::default());
+fn who_emits_to_a_full_queue_is_woken_when_there_is_room() {
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let messages = Messages::new(Tasks::new(), Bus::default());
     messages.subscribe("shop", &wanted(&[("a", 1, 0)]));
     messages.try_emit("a", &bytes("1")).expect("there is room for one");
-    let (done, is_done) = channel();
-    let emits = Arc::clone(&messages).emit("a".to_owned(), bytes("2"));
-    tasks.run(async move {
-        emits.await;
-        done.send(()).expect("somebody waits");
-    });
-    let mut carrier =
-        Carrier { messages: Arc::clone(&messages), topic: "a".to_owned(), subscriber: "shop".to_owned(), carries: false };
+    let (woken, mut emits) = (Arc::<Woken>::default(), Box::pin(Arc::clone(&messages).emit("a".to_owned(), bytes("2"))));
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(emits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let (topic, subscriber) = ("a".to_owned(), "shop".to_owned());
+    let mut carrier = Carrier { messages: Arc::clone(&messages), topic, subscriber, carries: false };
     messages.hall.lock().queue("a", "shop").expect("it is there").carriers = 1;
     let first = carrier.take().expect("the first waits").message;
-    is_done.recv_timeout(PATIENCE).expect("there is room");
+    assert!(woken.0.load(Ordering::SeqCst));
+    assert!(emits.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
     carrier.done(Carried::Well);
     let second = carrier.take().expect("the second was let in").message;
     carrier.done(Carried::Well);
