@@ -1,6 +1,6 @@
 //! What becomes of what a plugin logs?
 //!
-//! Each library gets a [`Source`], whose functions it calls with callsites, events and spans. They become events and spans of this process's
+//! Each library gets a `Source`, whose functions it calls with callsites, events and spans. They become events and spans of this process's
 //! own `tracing` subscriber, whichever that is: under metadata that is made once for each callsite (`sites`), with the values copied out of
 //! the call (`values`), and in spans of which the plugin has nothing but a number (`spans`). Beside its own fields each has [`PLUGIN`] and
 //! [`GENERATION`], and events [`PID`] and [`SWAPS`].

@@ -1,8 +1,8 @@
 //! How does what a plugin logs arrive at its host?
 //!
 //! Each cdylib has its own copy of what `tracing` and `log` keep in statics, so the host's subscriber isn't there. Before anything of the
-//! plugin runs, the host says where it listens, and this room takes both crates' places: [`bridge`] is the plugin's global subscriber,
-//! [`records`] its logger.
+//! plugin runs, the host says where it listens, and this room takes both crates' places: `bridge` is the plugin's global subscriber,
+//! `records` its logger.
 //!
 //! What nobody wants is left out on this side, by what `tracing` itself remembers of each callsite; when the host's filter changes it has
 //! that asked anew. Nothing here is a thread-local: it works on threads that end, and ties no code to the host's threads.
