@@ -17,7 +17,9 @@ use midair_plugin::abi::{Outcome, SocketOp};
 use midair_plugin::store::Row;
 use parking_lot::Mutex;
 
-pub(crate) use self::connection::{Bounds, Cause, Connection, End, Next, Payload};
+#[cfg(any(test, feature = "http"))]
+pub(crate) use self::connection::Next;
+pub(crate) use self::connection::{Bounds, Cause, Connection, End, Payload};
 
 /// The connections in a room, in one order for all that is sent to it.
 type Members = Arc<Mutex<BTreeMap<u64, Arc<Connection>>>>;
