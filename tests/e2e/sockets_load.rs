@@ -92,6 +92,7 @@ fn drive(connections: u64, swaps: u64) {
     let wait = |ready: &dyn Fn() -> bool, ledger: &Ledger| {
         while !ready() {
             assert!(start.elapsed() < patience() * 4, "too slow: {}", ledger.text(0, start.elapsed()));
+            assert_eq!(ledger.closed.load(Relaxed), 0, "{}", ledger.text(0, start.elapsed()));
             // Not in step with the host: this only gives the processor to the clients.
             thread::park_timeout(Duration::from_millis(1));
         }
@@ -166,7 +167,13 @@ async fn one(ledger: &Ledger, address: SocketAddr, after: Duration) -> Option<()
         beat.tick().await;
         number += 1;
         socket.send(Message::text(number.to_string())).await.ok()?;
-        let Message::Text(answer) = socket.next().await?.ok()? else { return None };
+        let answer = loop {
+            match socket.next().await?.ok()? {
+                Message::Text(answer) => break answer,
+                Message::Ping(_) | Message::Pong(_) => {}
+                _ => return None,
+            }
+        };
         let mut words = answer.split(' ').map_while(|word| word.parse::<u64>().ok());
         let (variant, echoed, seen) = (words.next()?, words.next()?, words.next()?);
         ledger.answers.fetch_add(1, Relaxed);
