@@ -1,19 +1,29 @@
 //! A link shortener. Run `cargo run -- dev`, make some links, then change this file and save: the links stay.
 
-use midair_plugin::{Ctx, IntoResponse, Json, Plugin, Redirect, Request, Response, Result, StatusCode};
+use std::time::Duration;
+
+use midair_plugin::{
+    Conn, Ctx, Html, IntoResponse, Json, Message, Plugin, Redirect, Request, Response, Result, Socket, StatusCode,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
     Plugin::new()
         .table::<Link>("links")
-        .get("/", |_, _| "POST /links {\"url\": \"https://..\"} makes a short link, GET /stats counts\n")
+        .get(
+            "/",
+            |_, _| "POST /links {\"url\": \"https://..\"} makes a short link, GET /stats counts, GET /live shows it in a browser\n",
+        )
         .post("/links", create)
         .get("/links", list)
         .delete("/links/{slug}", remove)
         .get("/stats", stats)
+        .get("/live", |_, _| Html(LIVE))
+        .socket("/live", Socket::new().open(watch))
+        .every(Duration::from_secs(1), "live", push)
         .get("/{slug}", follow)
 }
 
@@ -32,7 +42,7 @@ struct NewLink {
 
 const LONGEST_URL: usize = 2_000;
 const LONGEST_SLUG: usize = 40;
-const RESERVED: [&str; 2] = ["links", "stats"];
+const RESERVED: [&str; 3] = ["links", "stats", "live"];
 
 async fn create(req: Request, ctx: Ctx) -> Result<Response> {
     let NewLink { url, slug } = match req.json() {
@@ -94,11 +104,31 @@ async fn list(req: Request, ctx: Ctx) -> Result<Response> {
 }
 
 async fn stats(_: Request, ctx: Ctx) -> Result<Response> {
+    Ok(Json(count(&ctx).await?).into_response())
+}
+
+async fn count(ctx: &Ctx) -> Result<Value> {
     let mut links = ctx.table::<Link>("links").scan("").await?;
     links.sort_by_key(|(_, link)| std::cmp::Reverse(link.clicks));
     let clicks: u64 = links.iter().map(|(_, link)| link.clicks).sum();
     let top: Vec<_> = links.iter().take(10).map(|(slug, link)| json!({ "slug": slug, "clicks": link.clicks })).collect();
-    Ok(Json(json!({ "links": links.len(), "clicks": clicks, "top": top })).into_response())
+    Ok(json!({ "links": links.len(), "clicks": clicks, "top": top }))
+}
+
+const LIVE: &str = "<!doctype html><meta charset=utf-8><title>live</title><h1>Live</h1><pre></pre><script>
+new WebSocket(location.href.replace('http', 'ws')).onmessage = message => document.querySelector('pre').textContent = message.data
+</script>";
+
+/// The connection is the host's: it stays open through every swap.
+async fn watch(conn: Conn, _: Ctx) -> Result<()> {
+    conn.join("live").await
+}
+
+/// Every second, by the code that serves then: change what `count` counts, save, and look at an open page.
+async fn push(ctx: Ctx) -> Result<()> {
+    let text = serde_json::to_string_pretty(&count(&ctx).await?)?;
+    ctx.room("live").send(Message::Text(text)).await?;
+    Ok(())
 }
 
 async fn remove(req: Request, ctx: Ctx) -> Result<Response> {
@@ -137,7 +167,7 @@ mod tests {
     use super::*;
     use midair_plugin::test::App;
 
-    fn make(app: &App, url: &str, slug: Option<&str>) -> (u16, serde_json::Value) {
+    fn make(app: &App, url: &str, slug: Option<&str>) -> (u16, Value) {
         let response = app.post("/links", &json!({ "url": url, "slug": slug }));
         (response.status().as_u16(), response.json().expect("JSON"))
     }
@@ -151,10 +181,22 @@ mod tests {
             (response.status().as_u16(), &response.headers()["location"]),
             (307, &"https://example.org".parse().expect("a header"))
         );
-        let stats: serde_json::Value = app.get("/stats").json().expect("JSON");
+        let stats: Value = app.get("/stats").json().expect("JSON");
         assert_eq!(stats, json!({ "links": 1, "clicks": 1, "top": [{ "slug": "b", "clicks": 1 }] }));
         assert_eq!(app.delete("/links/b").status(), 204);
         assert_eq!((app.get("/b").status(), app.delete("/links/b").status()), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
+    }
+
+    #[test]
+    fn whoever_watches_is_told_the_statistics() {
+        let app = App::new(plugin());
+        make(&app, "https://example.org", Some("home"));
+        let page = app.socket("/live");
+        assert_eq!(app.get("/home").status(), 307);
+        app.run_job("live").expect("it runs");
+        let [Message::Text(text)] = &page.received()[..] else { panic!("one message") };
+        let told: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!((&told["clicks"], &told["top"][0]["slug"]), (&json!(1), &json!("home")));
     }
 
     #[test]
@@ -181,7 +223,7 @@ mod tests {
             make(&app, "https://x", Some(slug));
         }
         let page = |target: &str| -> Vec<String> {
-            let page: serde_json::Value = app.get(target).json().expect("JSON");
+            let page: Value = app.get(target).json().expect("JSON");
             page["links"].as_array().expect("a list").iter().map(|link| link["slug"].as_str().expect("text").to_owned()).collect()
         };
         assert_eq!(page("/links?limit=2"), ["a", "b"]);

@@ -562,6 +562,7 @@ mod tests {
     }
 
     /// Publishes another config for what serves, and gives it.
+    #[cfg(not(midair_loom))]
     fn configure(standing: &mut Standing, generation: &Arc<Generation>) -> (Arc<Config>, Arc<Snapshot>) {
         let config = Config::none();
         let setup = Setup { generation: Arc::clone(generation), config: Arc::clone(&config) };
@@ -569,6 +570,7 @@ mod tests {
         (config, next)
     }
 
+    #[cfg(not(midair_loom))]
     fn has(snapshot: &Snapshot, plugin: &str, config: &Arc<Config>) -> bool {
         snapshot.member(plugin).is_some_and(|member| Arc::ptr_eq(&member.config, config))
     }

@@ -16,6 +16,7 @@ mod foreign;
 mod http;
 mod inside;
 mod jobs;
+mod live;
 mod load;
 mod logs;
 mod messages;

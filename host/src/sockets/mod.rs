@@ -17,7 +17,7 @@ use midair_plugin::abi::{Outcome, SocketOp};
 use midair_plugin::store::Row;
 use parking_lot::Mutex;
 
-#[cfg(any(test, feature = "http"))]
+#[cfg(any(all(test, not(midair_loom)), feature = "http"))]
 pub(crate) use self::connection::Next;
 pub(crate) use self::connection::{Bounds, Cause, Connection, End, Payload};
 

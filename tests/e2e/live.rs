@@ -1,0 +1,25 @@
+//! Does the example's live page keep moving while its code is edited?
+
+use midair_tests::host::Launch;
+use midair_tests::project::Project;
+use serde_json::Value;
+
+#[test]
+fn the_examples_live_statistics_keep_moving_on_one_connection_while_its_code_is_edited() {
+    let project = Project::example("live-example");
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    let page = midair.get("/live");
+    assert!(page.status == 200 && page.body.contains("WebSocket"), "{}", page.body);
+    let mut socket = midair.http().socket("/live");
+    let mut told = || -> Value { serde_json::from_str(&socket.text()).expect("JSON") };
+    assert_eq!(told()["links"], 0);
+    let made = midair.http().post("/links", &serde_json::json!({ "url": "https://example.org", "slug": "home" }));
+    assert_eq!(made.status, 201);
+    while told()["links"] != 1 {}
+    project.edit("plugin/src/lib.rs", "json!({ \"links\": links.len(), ", "json!({ \"links\": links.len(), \"new\": \"code\", ");
+    midair.published();
+    while told()["new"] != "code" {}
+    assert_eq!(midair.get("/home").status, 307);
+    while told()["clicks"] != 1 {}
+}
