@@ -2,7 +2,7 @@
 //!
 //! One host serves one plugin, whose artifact is replaced by another variant as soon as the one before is published, while clients ask
 //! without a pause. The plugin does what wears a host out: thread-locals with destructors on the host's workers, `std::thread::current()`,
-//! threads of its own from `init` and from requests, and a panic now and then.
+//! threads of its own from `init` and from requests, tasks beside requests, bodies in pieces, a job, and a panic now and then.
 //!
 //! Every answer bears the generation and the variant, once before the request waits on the host's clock and once after, and the generation
 //! in its header. What the process takes is read from `/proc`; how many keys of pthread are free is asked of libc itself, by a handler.
@@ -28,112 +28,7 @@ use crate::host::{Launch, Midair};
 use crate::patience;
 use crate::project::{self, Project};
 
-const SOURCE: &str = r#"
-use std::cell::RefCell;
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
-use std::time::Duration;
-
-use midair_plugin::{Ctx, Json, Plugin, Request, Result};
-use serde_json::{Value, json};
-
-midair_plugin::export!(plugin);
-
-const VARIANT: u64 = 0;
-
-fn plugin() -> Plugin {
-    Plugin::new()
-        .init(init)
-        .get("/work/{ms}", work)
-        .get("/thread", |_, ctx| { own_thread().join().expect("it ends"); Json(stamp(&ctx)) })
-        .get("/panic", panics)
-        .get("/keys", |_, _| free_keys().to_string())
-}
-
-/// A destructor that runs when a thread ends: the host's workers never do while it serves, own threads do.
-struct Visits {
-    _thread: thread::Thread,
-    count: u64,
-}
-
-static ENDED: AtomicU64 = AtomicU64::new(0);
-
-impl Drop for Visits {
-    fn drop(&mut self) {
-        ENDED.fetch_add(self.count, Relaxed);
-    }
-}
-
-thread_local! {
-    static VISITS: RefCell<Visits> = RefCell::new(Visits { _thread: thread::current(), count: 0 });
-}
-
-fn visit() -> u64 {
-    VISITS.with_borrow_mut(|visits| {
-        visits.count += 1;
-        visits.count
-    })
-}
-
-fn own_thread() -> thread::JoinHandle<()> {
-    thread::Builder::new().name(format!("soak-{VARIANT}")).spawn(|| { visit(); }).expect("a thread")
-}
-
-fn init(_: Ctx) -> Result<()> {
-    // One whose end is seen, one that ends when it likes.
-    own_thread().join().expect("it ends");
-    own_thread();
-    visit();
-    Ok(())
-}
-
-fn stamp(ctx: &Ctx) -> Value {
-    visit();
-    json!([ctx.generation(), VARIANT])
-}
-
-async fn work(req: Request, ctx: Ctx) -> Result<Json<Value>> {
-    let before = stamp(&ctx);
-    ctx.sleep(Duration::from_millis(req.param("ms")?)).await?;
-    Ok(Json(json!([before, stamp(&ctx)])))
-}
-
-async fn panics(_: Request, ctx: Ctx) -> Result<&'static str> {
-    stamp(&ctx);
-    ctx.sleep(Duration::from_millis(1)).await?;
-    panic!("now and then")
-}
-
-unsafe extern "C" {
-    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
-    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
-}
-
-fn of_libc(name: &CStr) -> *mut c_void {
-    const RTLD_LAZY_NOLOAD: c_int = 1 | 4;
-    let symbol = unsafe { dlsym(dlopen(c"libc.so.6".as_ptr(), RTLD_LAZY_NOLOAD), name.as_ptr()) };
-    assert!(!symbol.is_null(), "libc has it");
-    symbol
-}
-
-/// How many keys the process can still make: makes them all and gives them back. By libc's own functions, since a plugin's may be others.
-fn free_keys() -> usize {
-    type Create = unsafe extern "C" fn(*mut u32, Option<unsafe extern "C" fn(*mut c_void)>) -> c_int;
-    type Delete = unsafe extern "C" fn(u32) -> c_int;
-    let create: Create = unsafe { std::mem::transmute(of_libc(c"pthread_key_create")) };
-    let delete: Delete = unsafe { std::mem::transmute(of_libc(c"pthread_key_delete")) };
-    let (mut keys, mut count, mut key) = ([0; 4096], 0, 0);
-    while count < keys.len() && unsafe { create(&mut key, None) } == 0 {
-        keys[count] = key;
-        count += 1;
-    }
-    for key in &keys[..count] {
-        unsafe { delete(*key) };
-    }
-    count
-}
-"#;
+const SOURCE: &str = include_str!("../fixtures/soak_plugin.rs");
 
 const VARIANTS: u64 = 4;
 /// Of so many requests one panics, and of so many one starts a thread.
@@ -247,7 +142,8 @@ pub fn soak(midair: &Path, plan: &Plan, say: &mut dyn FnMut(&str)) -> Report {
     midair.published();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (asker, ledger) = (Asker::new(midair.http().0), Arc::default());
-    let mut run = Run { midair, runtime, asker, path, variants, ledger, swaps: 0, swap_us: Vec::new(), wrong: Vec::new() };
+    let mut run =
+        Run { midair, runtime, asker, path, variants, ledger, swaps: 0, swap_us: Vec::new(), wrong: Vec::new(), beats_seen: 0 };
     run.go(plan, say)
 }
 
@@ -272,6 +168,8 @@ struct Run {
     /// How long each swap took, from the rename to the event, in microseconds.
     swap_us: Vec<f64>,
     wrong: Vec<String>,
+    /// Beats of the job, none missed and none twice.
+    beats_seen: u64,
 }
 
 impl Run {
@@ -338,7 +236,7 @@ impl Run {
 
     /// Has what serves use all that it uses.
     fn touch(&mut self) {
-        for path in ["/work/1", "/thread", "/panic"] {
+        for path in ["/work/1", "/task/1", "/stream/1", "/thread", "/panic"] {
             // If that fails, so does the weighing that follows.
             let _ = self.get(path);
         }
@@ -348,6 +246,12 @@ impl Run {
     fn get(&mut self, path: &str) -> Result<Whole, String> {
         let answer = self.runtime.block_on(async { tokio::time::timeout(patience(), self.asker.get(path)).await });
         answer.map_err(|late| late.to_string())?.map_err(|lost| format!("{path}: {lost}"))
+    }
+
+    /// The job's beats: how many were seen, how many of them more than once, and the number of the last.
+    fn beats(&mut self) -> Result<(u64, u64, u64), String> {
+        let body = self.get("/beats")?.body;
+        serde_json::from_slice(&body).map_err(|_| format!("the beats can't be counted: {}", String::from_utf8_lossy(&body)))
     }
 
     fn clients(&self, plan: &Plan) -> JoinHandle<()> {
@@ -397,6 +301,13 @@ impl Run {
             (Err(reason), _) | (_, Err(reason)) => self.wrong.push(reason.clone()),
             _ => {}
         }
+        match self.beats() {
+            Ok((beats, twice, last)) if twice == 0 && beats == last => self.beats_seen = beats,
+            Ok((beats, twice, last)) => {
+                self.wrong.push(format!("of {last} beats of the job {beats} were seen, {twice} of them twice"))
+            }
+            Err(reason) => self.wrong.push(reason),
+        }
         for event in self.midair.all("rolled_back").into_iter().chain(self.midair.all("breached")) {
             self.wrong.push(format!("it went back, or would have: {event}"));
         }
@@ -434,6 +345,7 @@ impl Run {
             plan.late,
             count(&ledger.slowest_us) as f64 / 1_000.0,
         ));
+        line(format!("{} beats of a job, none missed, none twice", self.beats_seen));
         if let (Ok(before), Ok(after)) = (before, after) {
             let each = |now: u64, was: u64| (now as f64 - was as f64) / swaps.max(1) as f64;
             line(format!(
@@ -546,7 +458,11 @@ impl Ledger {
         let (about, path) = match number {
             number if number % A_PANIC == A_PANIC / 2 => (About::Panic, "/panic".to_owned()),
             number if number % A_THREAD == 0 => (About::Thread, "/thread".to_owned()),
-            number => (About::Work, format!("/work/{}", 1 + number % LONGEST_WAIT)),
+            number => {
+                // What it does beside itself, or in pieces, is of one version as well.
+                let how = ["work", "task", "stream", "work"][(number / LONGEST_WAIT % 4) as usize];
+                (About::Work, format!("/{how}/{}", 1 + number % LONGEST_WAIT))
+            }
         };
         let start = Instant::now();
         let answer = tokio::time::timeout(patience(), asker.get(&path)).await;

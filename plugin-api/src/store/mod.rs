@@ -291,6 +291,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes there, and has nothing unsafe")]
     fn keys_are_spread_over_a_table_with_few_looks() {
         let check = |keys: &[String], most: usize| {
             let sorted: std::collections::BTreeSet<String> = keys.iter().cloned().collect();
