@@ -474,13 +474,13 @@ mod tests {
         check(
             "midair dev",
             &expect![
-                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
+                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
             ],
         );
         check(
             "midair dev a b --features x,y --listen 8080 --admin off -- --offline -v",
             &expect![[
-                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, log: None, data: None, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
+                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
             ]],
         );
         check(
@@ -495,7 +495,7 @@ mod tests {
         check(
             "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0 --step-timeout 0.5 --no-probe",
             &expect![[
-                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, retire_timeout: 30s, no_probe: true, most_libraries: None, workers: None } })"#
+                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, retire_timeout: 30s, no_probe: true, most_libraries: None, workers: None } })"#
             ]],
         );
     }

@@ -29,6 +29,7 @@ pub struct Status {
     jobs: Vec<Job>,
     #[serde(default)]
     topics: Vec<Topic>,
+    #[serde(default)]
     sockets: Vec<Socket>,
     #[serde(default)]
     attempts: Vec<Attempt>,
@@ -454,6 +455,7 @@ mod tests {
                 TOPIC       EMITTED  UNHEARD  TO    QUEUED  RUNNING  DELIVERED  FAILED  DROPPED
                 order.paid  9        1        mail  3       1        4          1       0
                 order.sent  2        2        -     0       0        0          0       0
+
                 SOCKETS OF         OPEN  SO FAR  QUEUED    TOO SLOW  STALLED  SILENT  ROUTE GONE
                 shop /chat/{room}  40    41      3, 2 KiB  1         0        0       0
 
