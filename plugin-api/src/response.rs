@@ -76,7 +76,7 @@ impl Response {
     ///
     /// let app = App::new(Plugin::new().get("/", |_, _| Response::stream(Countdown(3))));
     /// assert_eq!(app.get("/").bytes().wait()?, "2\n1\n");
-    /// # midair_plugin::Result::Ok(())
+    /// # Ok::<(), midair_plugin::Error>(())
     /// ```
     #[must_use]
     pub fn stream<S, B, E>(stream: S) -> Self

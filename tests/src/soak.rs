@@ -142,8 +142,19 @@ pub fn soak(midair: &Path, plan: &Plan, say: &mut dyn FnMut(&str)) -> Report {
     midair.published();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (asker, ledger) = (Asker::new(midair.http().0), Arc::default());
-    let mut run =
-        Run { midair, runtime, asker, path, variants, ledger, swaps: 0, swap_us: Vec::new(), wrong: Vec::new(), beats_seen: 0 };
+    let mut run = Run {
+        midair,
+        runtime,
+        asker,
+        path,
+        variants,
+        ledger,
+        swaps: 0,
+        swap_us: Vec::new(),
+        wrong: Vec::new(),
+        beats: 0,
+        left_out: 0,
+    };
     run.go(plan, say)
 }
 
@@ -169,7 +180,9 @@ struct Run {
     swap_us: Vec<f64>,
     wrong: Vec<String>,
     /// Beats of the job, none missed and none twice.
-    beats_seen: u64,
+    beats: u64,
+    /// Beats that the host left out, as one was waiting already.
+    left_out: u64,
 }
 
 impl Run {
@@ -248,10 +261,15 @@ impl Run {
         answer.map_err(|late| late.to_string())?.map_err(|lost| format!("{path}: {lost}"))
     }
 
-    /// The job's beats: how many were seen, how many of them more than once, and the number of the last.
-    fn beats(&mut self) -> Result<(u64, u64, u64), String> {
+    /// The job's beats: how many were seen, how many of them more than once, the number of the last, and how many the host says that it
+    /// left out, since one was waiting already while one ran.
+    fn beats(&mut self) -> Result<[u64; 4], String> {
         let body = self.get("/beats")?.body;
-        serde_json::from_slice(&body).map_err(|_| format!("the beats can't be counted: {}", String::from_utf8_lossy(&body)))
+        let counted = serde_json::from_slice::<[u64; 3]>(&body);
+        let [beats, twice, last] =
+            counted.map_err(|_| format!("the beats can't be counted: {}", String::from_utf8_lossy(&body)))?;
+        let left_out = self.midair.status()["jobs"][0]["skipped"].as_u64().unwrap_or_default();
+        Ok([beats, twice, last, left_out])
     }
 
     fn clients(&self, plan: &Plan) -> JoinHandle<()> {
@@ -302,10 +320,10 @@ impl Run {
             _ => {}
         }
         match self.beats() {
-            Ok((beats, twice, last)) if twice == 0 && beats == last => self.beats_seen = beats,
-            Ok((beats, twice, last)) => {
-                self.wrong.push(format!("of {last} beats of the job {beats} were seen, {twice} of them twice"))
-            }
+            Ok([beats, 0, last, left_out]) if last - beats <= left_out => (self.beats, self.left_out) = (beats, last - beats),
+            Ok([beats, twice, last, left_out]) => self.wrong.push(format!(
+                "of {last} beats of the job {beats} were seen, {twice} of them twice; {left_out} are known to be left out"
+            )),
             Err(reason) => self.wrong.push(reason),
         }
         for event in self.midair.all("rolled_back").into_iter().chain(self.midair.all("breached")) {
@@ -345,7 +363,7 @@ impl Run {
             plan.late,
             count(&ledger.slowest_us) as f64 / 1_000.0,
         ));
-        line(format!("{} beats of a job, none missed, none twice", self.beats_seen));
+        line(format!("{} beats of a job, none missed, none twice; {} left out while one waited", self.beats, self.left_out));
         if let (Ok(before), Ok(after)) = (before, after) {
             let each = |now: u64, was: u64| (now as f64 - was as f64) / swaps.max(1) as f64;
             line(format!(
