@@ -149,14 +149,14 @@ fn g1_g2_load_over_two_hundred_swaps_loses_no_request_and_mixes_no_versions() {
 }
 
 /// Points `current` to a variant, in one step.
-fn point(current: &Path, variant: u64) {
+pub(crate) fn point(current: &Path, variant: u64) {
     let draft = current.with_extension("draft");
     symlink(variant.to_string(), &draft).expect("a link can be made");
     fs::rename(&draft, current).expect("it can be renamed");
 }
 
 #[expect(clippy::print_stdout, reason = "the ledger is to be seen with --nocapture, and in the output of a failure")]
-fn show(text: &str) {
+pub(crate) fn show(text: &str) {
     println!("{text}");
 }
 

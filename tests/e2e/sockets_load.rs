@@ -3,10 +3,7 @@
 //! Each client numbers its messages and waits for the answer to each: the same number, and how many messages the connection has had by the
 //! state that the host holds for it. Flips are paced by answers, not by time.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -19,6 +16,8 @@ use midair_tests::project::Project;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
+
+use crate::load::{point, show};
 
 const SOURCE: &str = r#"
 use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket};
@@ -125,17 +124,6 @@ fn more_files() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(16_384, |maximum| maximum.min(16_384));
     setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).expect("a soft limit can be raised");
-}
-
-fn point(current: &Path, variant: u64) {
-    let draft = current.with_extension("draft");
-    symlink(variant.to_string(), &draft).expect("a link can be made");
-    fs::rename(&draft, current).expect("it can be renamed");
-}
-
-#[expect(clippy::print_stdout, reason = "the ledger is to be seen with --nocapture, and in the output of a failure")]
-fn show(text: &str) {
-    println!("{text}");
 }
 
 /// Talks over all connections until the ledger is over.

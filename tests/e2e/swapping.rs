@@ -20,36 +20,17 @@ use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options, Which};
 use midair_tests::asker::Asker;
 use midair_tests::host::{Launch, Midair};
-use midair_tests::project::{self, Project};
+use midair_tests::project;
 use midair_tests::random::Random;
-use midair_tests::{cargo, patience, repository, rollback_time};
+use midair_tests::{cargo, patience, rollback_time};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::inside::{built, until};
+
 fn kind(event: &Value, kind: &str) -> bool {
     event["event"] == kind
-}
-
-/// Builds one plugin from each of these sources, one after the other; the artifacts' bytes.
-fn built(name: &str, sources: &[String]) -> Vec<Vec<u8>> {
-    let (project, folder) = (Project::plugin(name, &sources[0]), tempfile::tempdir().expect("a folder"));
-    let target = repository::shared_target().join("midair");
-    let build = |source: &String| {
-        project.save("src/lib.rs", source);
-        fs::read(&project.build_with(Command::new("cargo"), &target, folder.path())[0]).expect("it was built")
-    };
-    sources.iter().map(build).collect()
-}
-
-/// Waits until `is` is so.
-#[track_caller]
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + patience();
-    while !is() {
-        assert!(Instant::now() < end, "waited for {what}");
-        thread::yield_now();
-    }
 }
 
 /// Three plugins named `killed` that say their names.
