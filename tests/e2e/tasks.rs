@@ -121,12 +121,17 @@ fn says(midair: &mut Midair, words: &str) {
     seen(midair, words, |event| event["event"] == "log" && event["message"] == words);
 }
 
-/// The plugin `name`, live; work is given no time once it was replaced.
-fn serving(name: &str) -> (Project, Midair) {
+/// The plugin `name`, live; work is given these seconds once it was replaced.
+fn serving_with(name: &str, seconds: &str) -> (Project, Midair) {
     let project = Project::plugin(name, SOURCE);
-    let mut midair = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").start();
+    let mut midair = Launch::dev(&[project.root()]).arg("--retire-timeout").arg(seconds).start();
     midair.published();
     (project, midair)
+}
+
+/// The same with no time at all.
+fn serving(name: &str) -> (Project, Midair) {
+    serving_with(name, "0")
 }
 
 fn becomes_two(project: &Project, midair: &mut Midair) {
@@ -179,7 +184,7 @@ fn work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code() {
 
 #[test]
 fn a_declared_task_begins_with_each_service_of_its_code_and_is_told_of_the_end() {
-    let (project, mut midair) = serving("declared-tasks");
+    let (project, mut midair) = serving_with("declared-tasks", "600");
     says(&mut midair, "beat began on one");
     assert_eq!(tasks(&midair), [(1, "beat".to_owned())]);
     becomes_two(&project, &mut midair);
