@@ -324,21 +324,13 @@ struct Read {
 }
 
 impl Visit for Read {
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == midair::logs::GENERATION {
-            self.generation = value;
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == midair::logs::PLUGIN {
-            value.clone_into(&mut self.plugin);
-        }
-    }
-
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == "message" {
             self.message = format!("{value:?}");
+        }
+        if field.name() == midair::logs::FIELD {
+            let speaker: midair::logs::Speaker = format!("{value:?}").parse().expect("who speaks");
+            (self.plugin, self.generation) = (speaker.plugin, speaker.generation);
         }
     }
 }

@@ -21,7 +21,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt as lines};
 
 use super::render;
 use crate::event::{Bus, Event, Line, LineSpan};
-use crate::logs::{Filter, GENERATION, PID, PLUGIN, SWAPS, is_of_plugin};
+use crate::logs::{FIELD, Filter, Speaker, is_of_plugin};
 
 /// What holds unless something else is asked for: what plugins say is shown from `info` on, of what the host says about itself the warnings.
 pub(super) const DEFAULT: &str = "info,midair::=warn";
@@ -150,6 +150,12 @@ struct Read {
 }
 
 impl Read {
+    fn speaks(&mut self, words: &str) {
+        if let Ok(Speaker { plugin, generation, pid, swaps }) = words.parse() {
+            self.line = Line { plugin, generation, pid, swaps, ..std::mem::take(&mut self.line) };
+        }
+    }
+
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         self.fields.insert(field.name().to_owned(), value.into());
     }
@@ -161,12 +167,7 @@ impl Visit for Read {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        match field.name() {
-            GENERATION => self.line.generation = value,
-            PID => self.line.pid = value,
-            SWAPS => self.line.swaps = value,
-            _ => self.put(field, value),
-        }
+        self.put(field, value);
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
@@ -179,7 +180,6 @@ impl Visit for Read {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            PLUGIN => value.clone_into(&mut self.line.plugin),
             "message" => value.clone_into(&mut self.line.message),
             _ => self.put(field, value),
         }
@@ -197,6 +197,7 @@ impl Visit for Read {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         match field.name() {
             "message" => self.line.message = format!("{value:?}"),
+            FIELD => self.speaks(&format!("{value:?}")),
             _ => self.put(field, format!("{value:?}")),
         }
     }

@@ -15,18 +15,15 @@ use tracing::field::FieldSet;
 use tracing::level_filters::LevelFilter;
 use tracing::metadata::Kind;
 use tracing::subscriber::Interest;
-use tracing::{Dispatch, Level, Metadata};
+use tracing::{Level, Metadata, dispatcher};
 
-use super::{GENERATION, PID, PLUGIN, SWAPS, late};
+use super::{FIELD, late};
 
 /// How many callsites are kept, and how long their words may be, in bytes.
 const MOST: usize = 8192;
 const LONGEST: usize = 512;
 /// How many fields of a callsite are kept.
 const FIELDS: usize = 64;
-
-/// What an event has beside its own fields, and a span the first two of.
-const ADDED: [&str; 4] = [PLUGIN, GENERATION, PID, SWAPS];
 
 /// A callsite in words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,9 +55,8 @@ impl Site {
     fn leak(said: &Said<'_>, is_overflow: bool) -> &'static Self {
         let keep = |text: &str| -> &'static str { Box::leak(Box::from(text)) };
         let some = |text: &'static str| (!text.is_empty()).then_some(text);
-        let added = if said.is_span { &ADDED[..2] } else { &ADDED[..] };
         let own = said.fields.len();
-        let fields: Vec<&'static str> = said.fields.iter().map(|name| keep(name)).chain(added.iter().copied()).collect();
+        let fields: Vec<&'static str> = said.fields.iter().map(|name| keep(name)).chain([FIELD]).collect();
         let site: &'static Self = Box::leak(Box::new(Self {
             metadata: OnceLock::new(),
             interest: AtomicU8::new(abi::Site::SOMETIMES as u8),
@@ -91,12 +87,12 @@ impl Site {
         self.interest.load(Ordering::Relaxed).into()
     }
 
-    /// Whether `dispatch` wants it just now. What filters keep of the answer is kept for what comes next on this thread.
-    pub(super) fn is_wanted(&self, dispatch: &Dispatch) -> bool {
+    /// Whether this thread's subscriber wants it just now. What filters keep of the answer is kept for what comes next on this thread.
+    pub(super) fn is_wanted(&self) -> bool {
         match self.interest() {
             abi::Site::NEVER => false,
             abi::Site::ALWAYS => true,
-            _ => dispatch.enabled(self.metadata()),
+            _ => dispatcher::get_default(|dispatch| dispatch.enabled(self.metadata())),
         }
     }
 
@@ -188,9 +184,8 @@ fn level(number: u32) -> Level {
 
 /// Whether it was made here.
 pub(super) fn is_ours(metadata: &Metadata<'_>) -> bool {
-    // Fields that are added come last, and their names are these very ones.
-    let (fields, added) = (metadata.fields(), if metadata.is_span() { 2 } else { ADDED.len() });
-    fields.len().checked_sub(added).and_then(|at| fields.iter().nth(at)).is_some_and(|field| field.name() == PLUGIN)
+    // The field that is added comes last.
+    metadata.fields().iter().last().is_some_and(|field| field.name() == FIELD)
 }
 
 type Shelf = HashMap<u64, Vec<&'static Site>>;
@@ -265,7 +260,7 @@ mod tests {
             assert!(!std::ptr::eq(one, find(other.clone())), "{other:?}");
         }
         let names: Vec<_> = one.metadata().fields().iter().map(|field| field.name()).collect();
-        assert_eq!(names, ["message", PLUGIN, GENERATION, PID, SWAPS]);
+        assert_eq!(names, ["message", FIELD]);
         assert!(is_ours(one.metadata()) && !is_ours(Callsite::metadata(&SENTINEL)));
     }
 

@@ -8,16 +8,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use arc_swap::{ArcSwap, Guard};
 use midair_plugin::abi::logs as abi;
 use midair_plugin::abi::{Address, RootRef};
 use midair_plugin::wall;
-use tracing::{Event as Told, Span, dispatcher};
+use tracing::{Event as Told, Span};
 
 use super::Logs;
 use super::late::{Errand, send};
 use super::sites::{self, Said, Site};
 use super::spans::{self, Open, Spans};
-use super::values::{Speaker, Values};
+use super::values::Values;
 use crate::census;
 use crate::event::{Bus, Event, Line};
 
@@ -32,8 +33,9 @@ pub(crate) struct Source {
     me: Weak<Source>,
     plugin: String,
     generation: u64,
-    pid: u64,
     swaps: Arc<AtomicU64>,
+    /// What events say of whose they are, made anew when there was a swap.
+    words: ArcSwap<Words>,
     logs: Weak<Logs>,
     probe: Option<Bus>,
     root: Option<RootRef>,
@@ -42,6 +44,24 @@ pub(crate) struct Source {
     plain: [OnceLock<&'static Site>; 5],
     is_closed: AtomicBool,
     has_broken: AtomicBool,
+}
+
+/// In what words the field [`FIELD`](super::FIELD) tells whose something is.
+struct Words {
+    event: String,
+    span: usize,
+    swaps: u64,
+}
+
+impl Words {
+    fn of(plugin: &str, generation: u64, swaps: u64) -> Self {
+        let span = format!("{plugin}={generation}");
+        Self { event: format!("{span} pid={} swaps={swaps}", std::process::id()), span: span.len(), swaps }
+    }
+
+    fn span(&self) -> &str {
+        &self.event[..self.span]
+    }
 }
 
 /// What something lies in.
@@ -79,8 +99,8 @@ impl Logs {
             me: me.clone(),
             plugin: plugin.to_owned(),
             generation,
-            pid: std::process::id().into(),
             swaps: Arc::clone(&self.swaps),
+            words: ArcSwap::from_pointee(Words::of(plugin, generation, self.swaps.load(Ordering::Relaxed))),
             logs: Arc::downgrade(self),
             probe: self.probe.clone(),
             root,
@@ -142,9 +162,13 @@ impl Source {
         })
     }
 
-    fn speaker(&self) -> Speaker<'_> {
-        let Self { plugin, generation, pid, .. } = self;
-        Speaker { plugin, generation: *generation, pid: *pid, swaps: self.swaps.load(Ordering::Relaxed) }
+    fn words(&self) -> Guard<Arc<Words>> {
+        let (words, swaps) = (self.words.load(), self.swaps.load(Ordering::Relaxed));
+        if words.swaps == swaps {
+            return words;
+        }
+        self.words.store(Arc::new(Words::of(&self.plugin, self.generation, swaps)));
+        self.words.load()
     }
 
     fn interest(&self, site: &Site) -> u32 {
@@ -171,18 +195,18 @@ impl Source {
         }
         let is_ending = census::is_ending();
         let within = self.within(parent, is_ending);
-        match self.me.upgrade() {
-            Some(source) if is_ending => send(Errand::Event { source, site, within, values: values.keep() }),
-            _ => self.say_here(site, &within, values),
+        match is_ending.then(|| self.me.upgrade()).flatten() {
+            Some(source) => send(Errand::Event { source, site, within, values: values.keep() }),
+            None => self.say_here(site, &within, values),
         }
     }
 
     /// Hands an event to the subscriber of this thread.
     pub(super) fn say_here(&self, site: &'static Site, within: &Within, values: Values<'_>) {
-        if !dispatcher::get_default(|dispatch| site.is_wanted(dispatch)) {
+        if !site.is_wanted() {
             return;
         }
-        values.lend(site, Some(self.speaker()), |values| match within {
+        values.lend(site, Some(&self.words().event), |values| match within {
             Within::Current => Told::dispatch(site.metadata(), values),
             Within::Nothing => Told::child_of(None, site.metadata(), values),
             Within::Span(open) => Told::child_of(open.span.id(), site.metadata(), values),
@@ -201,9 +225,9 @@ impl Source {
 
     fn open(&self, site: &'static Site, tag: Address, parent: abi::Parent, values: Values<'_>) -> u64 {
         let mut span = Span::none();
-        if self.probe.is_none() && dispatcher::get_default(|dispatch| site.is_wanted(dispatch)) {
+        if self.probe.is_none() && site.is_wanted() {
             let within = self.within(parent, census::is_ending());
-            values.lend(site, Some(self.speaker()), |values| {
+            values.lend(site, Some(self.words().span()), |values| {
                 span = match within {
                     Within::Current => Span::new(site.metadata(), values),
                     Within::Nothing => Span::new_root(site.metadata(), values),
@@ -323,7 +347,7 @@ unsafe extern "C" fn enabled(data: *const c_void, site: Address) -> u32 {
     let site = unsafe { at(site) };
     let is_wanted = || match source.probe {
         Some(_) => source.interest(site) != abi::Site::NEVER,
-        None => dispatcher::get_default(|dispatch| site.is_wanted(dispatch)),
+        None => site.is_wanted(),
     };
     source.guard(false, is_wanted).into()
 }
@@ -387,4 +411,21 @@ unsafe extern "C" fn current(data: *const c_void) -> abi::Current {
         span: open.number,
         tag: open.tag(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Speaker;
+    use super::*;
+
+    #[test]
+    fn the_words_of_who_speaks_can_be_read() {
+        let words = Words::of("shop", 3, 4);
+        let (plugin, pid) = ("shop".to_owned(), u64::from(std::process::id()));
+        assert_eq!(words.event.parse(), Ok(Speaker { plugin: plugin.clone(), generation: 3, pid, swaps: 4 }));
+        assert_eq!(words.span().parse(), Ok(Speaker { plugin, generation: 3, pid: 0, swaps: 0 }));
+        for odd in ["", "shop", "shop=", "shop=x", "shop=3 swaps", "shop=3 more=4"] {
+            assert!(odd.parse::<Speaker>().is_err(), "{odd:?}");
+        }
+    }
 }

@@ -14,6 +14,8 @@ use super::sites::Site;
 
 /// How many bytes of a text are kept.
 const LONGEST: usize = 64 << 10;
+/// Room for values before any is allocated.
+const FEW: usize = 8;
 
 /// Values, lent for a call.
 #[derive(Clone, Copy)]
@@ -32,15 +34,6 @@ impl Kept {
     pub(super) fn lend(&self) -> Values<'_> {
         Values { values: &self.values, text: &self.text }
     }
-}
-
-/// Who says it.
-#[derive(Clone, Copy)]
-pub(super) struct Speaker<'a> {
-    pub(super) plugin: &'a str,
-    pub(super) generation: u64,
-    pub(super) pid: u64,
-    pub(super) swaps: u64,
 }
 
 /// One value, ready to be visited.
@@ -119,6 +112,7 @@ impl<'a> Values<'a> {
         self.values.iter().map(one).collect::<Vec<_>>().join(" ")
     }
 
+    #[inline]
     fn read(self, at: usize) -> Option<Read<'a>> {
         let value = &self.values[at];
         Some(match value.kind {
@@ -141,28 +135,24 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// Calls `with` with the values as those of the site's fields, and with those that are added. `whose` is missing for more values of a
-    /// span that has them already.
-    pub(super) fn lend(self, site: &'static Site, whose: Option<Speaker<'_>>, with: impl FnOnce(&ValueSet<'_>)) {
+    /// Calls `with` with the values as those of the site's fields, and with whose they are, which is missing for more values of a span that
+    /// has them already.
+    pub(super) fn lend(self, site: &'static Site, whose: Option<&str>, with: impl FnOnce(&ValueSet<'_>)) {
         let fields = site.metadata().fields();
         let words;
-        let mut read: SmallVec<[(usize, Read<'_>); 12]> = SmallVec::new();
+        let whose = whose.map(|whose| field::debug(Text(whose)));
+        let mut read: SmallVec<[(usize, Read<'_>); FEW]> = SmallVec::new();
         if site.is_overflow {
             words = format!("(of more callsites than are kept) {}", self.words(site));
             read.push((0, Read::Text(field::debug(Text(&words)))));
         } else {
-            let own = |at: &usize| (self.values[*at].field as usize) < site.own();
-            read.extend(
-                (0..self.values.len())
-                    .filter(own)
-                    .filter_map(|at| self.read(at).map(|value| (self.values[at].field as usize, value))),
-            );
+            for (at, value) in self.values.iter().enumerate().filter(|(_, value)| (value.field as usize) < site.own()) {
+                if let Some(one) = self.read(at) {
+                    read.push((value.field as usize, one));
+                }
+            }
         }
-        if let Some(Speaker { plugin, generation, pid, swaps }) = whose {
-            let added = [Read::Str(plugin), Read::Unsigned(generation), Read::Unsigned(pid), Read::Unsigned(swaps)];
-            read.extend(added.into_iter().enumerate().map(|(at, value)| (site.own() + at, value)).take(fields.len() - site.own()));
-        }
-        let mut all: SmallVec<[Option<&dyn tracing::Value>; 16]> = SmallVec::from_elem(None, fields.len());
+        let mut all: SmallVec<[Option<&dyn tracing::Value>; FEW + 1]> = SmallVec::from_elem(None, fields.len());
         for (field, value) in &read {
             all[*field] = Some(match value {
                 Read::Signed(value) => value as &dyn tracing::Value,
@@ -173,6 +163,9 @@ impl<'a> Values<'a> {
                 Read::Text(value) => value,
                 Read::Error(value) => value,
             });
+        }
+        if let Some(whose) = &whose {
+            all[site.own()] = Some(whose);
         }
         with(&fields.value_set_all(&all));
     }
@@ -201,8 +194,8 @@ mod tests {
         let site = sites::find(Said { is_span: true, level: 3, name, target, file, module, line: 0, fields: fields.to_vec() });
         let value = |&(field, kind, bits, len)| Value { field, kind, bits, len };
         let values: Vec<Value> = values.iter().map(value).collect();
-        let (mut shown, speaker) = (Shown::default(), Speaker { plugin: "shop", generation: 7, pid: 1, swaps: 2 });
-        Values { values: &values, text }.lend(site, Some(speaker), |values| values.record(&mut shown));
+        let mut shown = Shown::default();
+        Values { values: &values, text }.lend(site, Some("shop=7"), |values| values.record(&mut shown));
         shown.0
     }
 
@@ -217,8 +210,7 @@ mod tests {
             (5, Value::ERROR, 4, 1),
             (5, Value::CAUSE, 5, 1),
         ];
-        let expected =
-            ["a=-1", "b=1.5", "c=true", "d=\"ab\"", "e=cd", "f: x <- Some(y)", "midair.plugin=\"shop\"", "midair.generation=7"];
+        let expected = ["a=-1", "b=1.5", "c=true", "d=\"ab\"", "e=cd", "f: x <- Some(y)", "midair=shop=7"];
         assert_eq!(shown(&["a", "b", "c", "d", "e", "f"], &values, "abcdxy"), expected);
     }
 
@@ -232,7 +224,7 @@ mod tests {
             (0, Value::STRING, 1, 1),
             (0, Value::STRING, u64::MAX, u64::MAX),
         ];
-        let expected = ["a=\"\"", "midair.plugin=\"shop\"", "midair.generation=7"];
+        let expected = ["a=\"\"", "midair=shop=7"];
         assert_eq!(shown(&["a"], &values, "ä"), expected);
     }
 }
