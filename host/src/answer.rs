@@ -140,7 +140,11 @@ pub(crate) async fn answer(slot: &Slot, request: Request<Bytes>) -> Answered {
 /// An answer with all of its body; one that breaks off, or isn't there, is an error in its place.
 pub(crate) async fn gathered(answered: Answered) -> Response<Bytes> {
     let (head, body) = answered.into_parts();
-    match body.gather().await {
+    // The usual one, which waits for nothing.
+    if let Body::Whole(body) = body {
+        return Response::from_parts(head, body);
+    }
+    match Box::pin(body.gather()).await {
         Ok(body) => Response::from_parts(head, body),
         Err(broken) => {
             let status = StatusCode::from_u16(broken.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -1,6 +1,6 @@
 //! What does a request cost inside the host, sockets apart?
 //!
-//! One process, a plugin whose handler answers at once, `Host::ask` in a loop: admission, route, lease, the way into the plugin and back,
+//! One process, an optimised plugin whose handler answers at once, `Host::ask` in a loop: admission, route, lease, the way into the plugin and back,
 //! the answer dropped. The same loop on two threads shows what they share, and the same during swaps what a publish costs those that run.
 //! Rounds of the variants take turns, so that a drift of the machine hits all alike; the ratios are medians over rounds.
 
@@ -64,7 +64,7 @@ fn main() {
         return;
     }
     let (data, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let artifact: PathBuf = Project::plugin("asked", SOURCE).build_to(folder.path()).remove(0);
+    let artifact: PathBuf = Project::plugin("asked", SOURCE).build_optimised(folder.path()).remove(0);
     let host = Host::new(Options { probe: Probe::Off, ..Options::new(data.path()) }).expect("a host");
     let swap = || {
         let artifact = Artifact { plugin: String::new(), path: artifact.clone() };

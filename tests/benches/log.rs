@@ -5,7 +5,6 @@
 
 use std::io::{self, Write};
 use std::pin::pin;
-use std::process::Command;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -13,7 +12,6 @@ use bytes::Bytes;
 use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options};
 use midair_tests::project::Project;
-use midair_tests::repository;
 use midair_tests::statistics::interval;
 use tracing_subscriber::EnvFilter;
 
@@ -86,9 +84,7 @@ fn main() {
     let project = Project::plugin("bench-logs", SOURCE);
     let tracing = "serde_json = \"1\"\ntracing = { version = \"0.1\", default-features = false, features = [\"std\"] }\n";
     project.edit("Cargo.toml", "serde_json = \"1\"\n", tracing);
-    let mut cargo = Command::new("cargo");
-    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3").env("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false");
-    let path = project.build_with(cargo, &repository::shared_target().join("optimised"), folder.path()).remove(0);
+    let path = project.build_optimised(folder.path()).remove(0);
     let host = Host::new(Options { probe: Probe::Off, ..Options::development(data.path()) }).expect("a host");
     let record = host.swap(host.begin("bench"), vec![Artifact { plugin: String::new(), path }]);
     assert!(record.code.is_none(), "{record:?}");

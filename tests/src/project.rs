@@ -214,6 +214,18 @@ impl Project {
         self.build_with(Command::new("cargo"), &repository::shared_target().join("midair"), folder)
     }
 
+    /// The same as a release would be.
+    ///
+    /// # Panics
+    ///
+    /// If they don't build.
+    #[track_caller]
+    pub fn build_optimised(&self, folder: &Path) -> Vec<PathBuf> {
+        let mut cargo = Command::new("cargo");
+        cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "3").env("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false");
+        self.build_with(cargo, &repository::shared_target().join("optimised"), folder)
+    }
+
     /// The same with another cargo and target folder.
     ///
     /// # Panics
