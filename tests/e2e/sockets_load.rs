@@ -1,15 +1,18 @@
-//! Is any WebSocket closed, or any of its messages lost or doubled, while code is swapped under load?
+//! Is any WebSocket or event stream closed, or any of their messages lost or doubled, while code is swapped under load?
 //!
-//! Each client numbers its messages and waits for the answer to each: the same number, and how many messages the connection has had by the
-//! state that the host holds for it. Flips are paced by answers, not by time.
+//! Each WebSocket's client numbers its messages and waits for the answer to each: the same number, and how many messages the connection has
+//! had by the state that the host holds for it. Each stream numbers its events; some were opened before the first swap, others between
+//! swaps. Flips are paced by answers, not by time.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use midair_tests::client::{Client, read_answer};
 use midair_tests::host::Launch;
 use midair_tests::patience;
 use midair_tests::project::Project;
@@ -20,14 +23,45 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::load::{point, show};
 
 const SOURCE: &str = r#"
-use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use midair_plugin::sse::{Event, Sse};
+use midair_plugin::{Conn, Ctx, IntoResponse, Message, Plugin, Request, Result, Socket, Stream};
 
 const VARIANT: u32 = 0;
 
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
-    Plugin::new().socket("/count", Socket::new().message(count))
+    Plugin::new()
+        .socket("/count", Socket::new().message(count))
+        .get("/events", |_: Request, ctx: Ctx| Sse::new(Events { ctx, sent: 0, pause: None }).into_response())
+        .post("/end", |_: Request, ctx: Ctx| ctx.counter("end").add(1).wait().map(|_| ()))
+}
+
+/// Numbered events, until the end.
+struct Events {
+    ctx: Ctx,
+    sent: u64,
+    pause: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
+}
+
+impl Stream for Events {
+    type Item = Result<Event>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Event>>> {
+        if let Some(pause) = &mut self.pause && pause.as_mut().poll(context)?.is_pending() {
+            return Poll::Pending;
+        }
+        if self.ctx.counter("end").get().wait()? > 0 {
+            return Poll::Ready(None);
+        }
+        self.sent += 1;
+        self.pause = Some(Box::pin(self.ctx.clone().sleep(Duration::from_millis(100))));
+        Poll::Ready(Some(Ok(Event::new(format!("{VARIANT} {}", self.sent)))))
+    }
 }
 
 async fn count(conn: Conn, message: Message, _: Ctx) -> Result<()> {
@@ -58,17 +92,17 @@ struct Ledger {
 }
 
 #[test]
-fn websockets_live_through_swaps_under_load() {
-    drive(100, 20);
+fn websockets_and_event_streams_live_through_swaps_under_load() {
+    drive(100, 10, 20);
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn a_thousand_websockets_live_through_two_hundred_swaps_under_load() {
-    drive(1_000, 200);
+fn a_thousand_websockets_and_a_hundred_event_streams_live_through_two_hundred_swaps_under_load() {
+    drive(1_000, 100, 200);
 }
 
-fn drive(connections: u64, swaps: u64) {
+fn drive(connections: u64, streams: u64, swaps: u64) {
     more_files();
     let folder = tempfile::tempdir().expect("a folder");
     let name = format!("sockets-load-{connections}");
@@ -97,19 +131,27 @@ fn drive(connections: u64, swaps: u64) {
         }
     };
     wait(&|| ledger.open.load(Relaxed) == connections, &ledger);
+    let mut open: Vec<_> = (0..streams / 2).map(|_| listen(midair.http(), 0)).collect();
     for swap in 1..=swaps {
         let answers = ledger.answers.load(Relaxed);
         point(&current, swap % VARIANTS);
         midair.published();
+        if (open.len() as u64) < streams {
+            open.push(listen(midair.http(), swap % VARIANTS));
+        }
         // A fifth of the connections at least has said something to each.
         wait(&|| ledger.answers.load(Relaxed) >= answers + connections / 5, &ledger);
     }
     let (time, status) = (start.elapsed(), midair.status());
     ledger.over.store(true, Relaxed);
     clients.join().expect("the clients end");
+    assert_eq!(midair.http().post("/end", &Value::Null).status, 200);
+    let events: Vec<u64> = open.into_iter().map(|stream| stream.join().expect("a whole stream")).collect();
 
     let text = ledger.text(swaps, time);
-    show(&text);
+    let (count, all) = (events.len(), events.iter().sum::<u64>());
+    show(&format!("{text} | event streams {count}, none closed | events {all}, none lost or doubled"));
+    assert_eq!(count as u64, streams);
     let count = |counter: &AtomicU64| counter.load(Relaxed);
     assert_eq!((count(&ledger.closed), count(&ledger.out_of_turn), count(&ledger.miscounted)), (0, 0, 0), "{text}");
     assert!(ledger.answered_by.iter().all(|variant| count(variant) > 0), "{text}");
@@ -117,6 +159,22 @@ fn drive(connections: u64, swaps: u64) {
     assert_eq!((&route["open"], &route["opened"]), (&connections.into(), &connections.into()), "{route}");
     assert_eq!(midair.all("rejected"), Vec::<Value>::new());
     assert_eq!(midair.terminate().status.code(), Some(0));
+}
+
+/// Opens an event stream, which has to come from this variant, and reads it to its end: how many events there were.
+fn listen(client: Client, variant: u64) -> JoinHandle<u64> {
+    let mut stream = client.connect();
+    stream.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it is sent");
+    assert_eq!(stream.peek(&mut [0]).expect("an answer begins"), 1);
+    thread::spawn(move || {
+        let answer = read_answer(&mut stream).expect("it isn't closed");
+        let mut events = 0;
+        for event in answer.body.split_terminator("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
+            events += 1;
+            assert_eq!(event, format!("{variant} {events}"), "lost, doubled, or of other code");
+        }
+        events
+    })
 }
 
 /// Each side of a connection is a file.
