@@ -12,6 +12,7 @@
 //! | [`host`] | what does a running midair say? |
 //! | [`client`] | what does it answer? |
 //! | [`socket`] | what does somebody get who talks over a WebSocket? |
+//! | [`browser`] | what does a real browser make of a page? |
 //! | [`asker`] | what does somebody get who keeps asking? |
 //! | [`soak`] | what is lost, mixed or leaked over many swaps? |
 //! | [`edit_to_live`] | how long does a user wait, and how long would cargo alone take? |
@@ -25,6 +26,7 @@
 //! All waiting is for an event, with [`patience`] as the end of it: that is no promise about time.
 
 pub mod asker;
+pub mod browser;
 pub mod cargo;
 pub mod client;
 pub mod edit_to_live;
