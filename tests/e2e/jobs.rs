@@ -9,6 +9,7 @@ use midair_tests::project::Project;
 use serde_json::{Value, json};
 
 use crate::inside::{Inside, built, until};
+use crate::load::show;
 
 /// Each beat of `rank` writes its number and its generation down; one that comes twice is counted.
 const BEATING: &str = "
@@ -83,7 +84,7 @@ fn two_hundred_swaps(name: &str, beating: &str, period: u64) {
     let numbers: Vec<u64> = log.iter().map(|(number, _)| number.parse().expect("a number")).collect();
     assert_eq!((numbers, twice), ((1..=log.len() as u64).collect(), 0), "each once, and none left out");
     assert!(log.len() as u64 >= told["due"].as_u64().expect("a number"), "{told}");
-    println!("{SWAPS} swaps, {} beats every {period} ms, each once, none missed", log.len());
+    show(&format!("{SWAPS} swaps, {} beats every {period} ms, each once, none missed", log.len()));
     let by: BTreeSet<u64> = log.iter().map(|(_, generation)| *generation).collect();
     assert!(by.len() >= 3, "{by:?}");
 }

@@ -5,6 +5,8 @@ use midair_tests::host::Launch;
 use midair_tests::project::Project;
 use serde_json::Value;
 
+use crate::load::show;
+
 #[test]
 fn the_examples_live_statistics_keep_moving_on_one_connection_while_its_code_is_edited() {
     let project = Project::example("live-example");
@@ -32,7 +34,7 @@ fn the_live_page_moves_in_a_browser_while_its_code_is_edited_and_is_never_loaded
     let mut midair = Launch::dev(&[project.root()]).start();
     midair.published();
     let Some(mut browser) = Browser::open(&format!("http://{}/live", midair.http().0)) else {
-        return eprintln!("left out: there is no Chromium here");
+        return show("left out: there is no Chromium here");
     };
     let shows = |browser: &mut Browser, text: &str| {
         browser.until(&format!("document.querySelector('pre')?.textContent.includes({})", Value::from(text)));
