@@ -16,6 +16,7 @@ use crate::call::Call;
 use crate::entry::Calls;
 use crate::event::Event;
 use crate::generation::Generation;
+use crate::seed::{self, Bug};
 use crate::snapshot::Setup;
 use crate::tasks::About;
 
@@ -27,6 +28,7 @@ struct Work {
 
 /// Begins work under `call`; its number, 0 if it couldn't be. What is admitted to nothing waits until its generation serves.
 pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: Taken) -> u64 {
+    let call = if seed::is(Bug::TaskUnleased) { Call::free(call.setup()) } else { call };
     let generation = Arc::clone(call.generation());
     let mut work = Work { future, call };
     let about = about(&generation, name.clone(), until_retire);
@@ -70,7 +72,7 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
         let Some(generation) = generation.upgrade() else { return };
         let serves = generation.serves();
         for running in inside.of(generation.key()).into_iter().filter(|running| !serves || running.id <= newest) {
-            if running.about.until_retire {
+            if running.about.until_retire && !seed::is(Bug::DroppableKept) {
                 inside.cancel(running.id);
                 continue;
             }

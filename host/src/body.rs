@@ -15,6 +15,7 @@ use midair_plugin::abi::Outcome;
 use midair_plugin::stream::{Pieces, Source};
 
 use crate::call::{Call, Reply};
+use crate::seed::{self, Bug};
 
 /// The body of an answer; it holds what its memory needs.
 pub(crate) enum Body {
@@ -37,6 +38,7 @@ impl Body {
             return Self::Whole(Bytes::from_owner(reply));
         }
         let (outcome, call) = reply.into_parts();
+        let call = if seed::is(Bug::StreamUnleased) { Call::free(call.setup()) } else { call };
         match Pieces::take(outcome) {
             Ok(pieces) => Self::Stream(Box::new(Streamed { pieces: Some(pieces), call })),
             Err(_) => Self::Whole(Bytes::new()),
@@ -99,6 +101,9 @@ impl Streamed {
     /// The next piece, which stays in the plugin's memory; `None` at the end, and after an error.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let Some(pieces) = &mut self.pieces else { return Poll::Ready(None) };
+        if seed::is(Bug::PieceLost) {
+            drop(pieces.poll_next(context));
+        }
         let outcome = ready!(pieces.poll_next(context));
         if outcome.kind() == Outcome::CHUNK {
             if outcome.body().is_empty() {
@@ -126,6 +131,15 @@ impl Streamed {
                 None => Outcome::done(),
             })
         })
+    }
+}
+
+#[cfg(midair_seeded)]
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        if seed::is(Bug::BodyKept) {
+            std::mem::forget(self.pieces.take());
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::debt::Groups;
 use crate::error::{Code, Result, Stage};
 use crate::event::Event;
 use crate::inspect;
+use crate::seed::{self, Bug};
 use crate::stage::beside;
 use crate::swap::{Artifact, Host};
 use crate::watch::{Scope, Watcher};
@@ -179,6 +180,9 @@ impl<C: Core> Loop<'_, C> {
         let artifacts: Vec<_> = self.artifacts.iter().filter(goes).cloned().collect();
         let trigger = format!("{verb} {}", names.join(", "));
         let configures = *edited || self.owes_config;
+        if seed::is(Bug::ConfigApart) && configures {
+            self.swap(trigger.clone(), &[], false, true);
+        }
         let record = self.swap(trigger.clone(), &artifacts, false, configures);
         self.note(&record, &paths_of(&artifacts));
         if record.outcome != Outcome::Rejected || artifacts.is_empty() || !configures {

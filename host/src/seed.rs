@@ -51,6 +51,58 @@ pub(crate) enum Bug {
     QuarantineForgotten,
     /// What changed while a build ran counts as built.
     EditsLostInBuild,
+    /// A task of a request holds its code, and not what its request was admitted to.
+    TaskUnleased,
+    /// What may be dropped when its code was replaced is named like other work, and left alone.
+    DroppableKept,
+    /// What comes back by a rollback answers, and its declared tasks stay ended.
+    TasksNotBegunAgain,
+    /// A streamed body holds its code, and not the lease of its call.
+    StreamUnleased,
+    /// Whether there is a piece is found out by taking it.
+    PieceLost,
+    /// A body that nobody asks for any more stays.
+    BodyKept,
+    /// A message goes to the code that opened the connection.
+    SocketStaysOnCode,
+    /// What is kept with a connection ends with a swap.
+    SocketStateLost,
+    /// Connections are closed when something else serves.
+    SocketsEndWithSwap,
+    /// With each publish a job's period begins once more.
+    BeatRestarts,
+    /// With each publish the plugin's jobs are new ones.
+    JobsBegunAnew,
+    /// A job that new code doesn't have is due all the same.
+    RemovedJobGoesOn,
+    /// A beat that should wait for the one before is left out.
+    QueueSkips,
+    /// A beat that waits for the one before goes with the code that runs that.
+    WaitingBeatLost,
+    /// What waits when code is replaced is put into the queue for the new code once more.
+    MessageTwice,
+    /// Who emits to a full queue hears that it was taken.
+    FullQueueDrops,
+    /// No value is read before a publish.
+    TablesUntried,
+    /// Values are tried as if all were of the newest schema.
+    MigrateUnasked,
+    /// Nobody counts what the code that serves can't read.
+    UnreadableUncounted,
+    /// What is written for a while stays.
+    TtlIgnored,
+    /// The first write of a batch is a transaction of its own.
+    BatchInTwo,
+    /// A line bears the number of what was published last, whoever spoke.
+    LogsAsLastSwap,
+    /// A library hears once which levels are wanted.
+    LevelsOnce,
+    /// An edit of the config is published before the code that was saved with it.
+    ConfigApart,
+    /// A section that can't be read counts as none.
+    BadConfigTaken,
+    /// What comes back has the config that it was committed with, whatever was edited since.
+    RollbackForgetsConfig,
 }
 
 /// Whether the host has this bug.
@@ -70,7 +122,7 @@ mod seeded {
     use super::Bug;
 
     /// By the names that a test chooses by; the test reads them here.
-    const NAMES: [(&str, Bug); 22] = [
+    const NAMES: [(&str, Bug); 48] = [
         ("pointer-per-handler", Bug::PointerPerHandler),
         ("lease-not-held", Bug::LeaseNotHeld),
         ("unmaps-at-retire", Bug::UnmapsAtRetire),
@@ -93,6 +145,32 @@ mod seeded {
         ("commit-unwritten", Bug::CommitUnwritten),
         ("quarantine-forgotten", Bug::QuarantineForgotten),
         ("edits-lost-in-build", Bug::EditsLostInBuild),
+        ("task-unleased", Bug::TaskUnleased),
+        ("droppable-kept", Bug::DroppableKept),
+        ("tasks-not-begun-again", Bug::TasksNotBegunAgain),
+        ("stream-unleased", Bug::StreamUnleased),
+        ("piece-lost", Bug::PieceLost),
+        ("body-kept", Bug::BodyKept),
+        ("socket-stays-on-code", Bug::SocketStaysOnCode),
+        ("socket-state-lost", Bug::SocketStateLost),
+        ("sockets-end-with-swap", Bug::SocketsEndWithSwap),
+        ("beat-restarts", Bug::BeatRestarts),
+        ("jobs-begun-anew", Bug::JobsBegunAnew),
+        ("removed-job-goes-on", Bug::RemovedJobGoesOn),
+        ("queue-skips", Bug::QueueSkips),
+        ("waiting-beat-lost", Bug::WaitingBeatLost),
+        ("message-twice", Bug::MessageTwice),
+        ("full-queue-drops", Bug::FullQueueDrops),
+        ("tables-untried", Bug::TablesUntried),
+        ("migrate-unasked", Bug::MigrateUnasked),
+        ("unreadable-uncounted", Bug::UnreadableUncounted),
+        ("ttl-ignored", Bug::TtlIgnored),
+        ("batch-in-two", Bug::BatchInTwo),
+        ("logs-as-last-swap", Bug::LogsAsLastSwap),
+        ("levels-once", Bug::LevelsOnce),
+        ("config-apart", Bug::ConfigApart),
+        ("bad-config-taken", Bug::BadConfigTaken),
+        ("rollback-forgets-config", Bug::RollbackForgetsConfig),
     ];
 
     /// Whether the host was started with this bug.

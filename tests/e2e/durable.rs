@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
-    Plugin::new().table::<u64>("pairs").post("/pair/{n}", pair).post("/blocking/{n}", blocking).get("/pairs", pairs).post("/large/{size}", large)
+    Plugin::new().table::<u64>("pairs").post("/pair/{n}", pair).post("/blocking/{n}", blocking).get("/pairs", pairs).post("/large/{size}", large).post("/half/{n}", half)
 }
 
 async fn pair(req: Request, ctx: Ctx) -> Result<()> {
@@ -39,6 +39,12 @@ fn blocking(req: Request, ctx: Ctx) -> Result<String> {
     ctx.table::<u64>("pairs").put(&format!("a{n}"), &n).wait()?;
     ctx.table::<u64>("pairs").put(&format!("b{n}"), &n).wait()?;
     Ok(format!("{:?}", ctx.table::<u64>("pairs").get(&format!("a{n}")).wait()?))
+}
+
+/// No value has this revision.
+async fn half(req: Request, ctx: Ctx) -> Result<String> {
+    let (n, pairs) = (req.param::<u64>("n")?, ctx.table::<u64>("pairs"));
+    Ok(ctx.batch().put(&pairs, &format!("a{n}"), &n).put_if(&pairs, &format!("b{n}"), u64::MAX, &n).commit().await?.to_string())
 }
 
 async fn pairs(_: Request, ctx: Ctx) -> Result<Json<Vec<(String, u64)>>> {
@@ -141,6 +147,8 @@ fn what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts() {
     midair.published();
     assert_eq!(midair.http().post("/pair/7", &json!({})).status, 200);
     assert_eq!(midair.http().post("/blocking/8", &json!({})).body, "Some(8)");
+    assert_eq!(midair.http().post("/half/9", &json!({})).body, "false");
+    assert!(!pairs(midair.http()).contains_key(&9), "a batch that is refused writes nothing");
     assert_eq!(
         [midair.http().post("/large/1000", &json!({})).status, midair.http().post("/large/2000", &json!({})).status],
         [200, 500]

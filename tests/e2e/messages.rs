@@ -102,10 +102,10 @@ fn ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what
         until("the whole batch", || {
             let [_, _, delivered, lost @ ..] = counts(&inside, "numbers");
             assert_eq!(lost, [0, 0], "failed or dropped in batch {swap}: {:?}", inside.told());
-            delivered == (swap + 1) * EACH
+            delivered >= (swap + 1) * EACH
         });
+        assert!(hearing.all() == expected, "lost, doubled or elsewhere in batch {swap}");
     }
-    assert_eq!(hearing.all(), expected);
     assert_eq!(counts(&inside, "numbers"), [0, 0, SWAPS * EACH, 0, 0]);
 }
 

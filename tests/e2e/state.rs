@@ -252,7 +252,7 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     assert!(["links[\"old\"]", "urls"].iter().all(|part| reason.contains(part)), "{reason}");
     assert!(rejected["help"].as_str().is_some_and(|help| help.contains(".migrate")), "{rejected}");
     save(&serving, bytes(&both_ways));
-    midair.published();
+    assert_eq!(midair.outcome()["event"], "published", "{}", midair.story());
     assert_eq!(get(&midair, "old").json(), json!({ "urls": ["o"] }));
     post(&midair, "new", json!({ "urls": ["a", "b"] }));
     assert_eq!(get(&midair, "new").json(), json!({ "urls": ["a", "b"] }));

@@ -109,16 +109,15 @@ async fn beat(ctx: Ctx) {
 
 /// Waits until this has happened, before or after what was read last: what runs beside a swap comes in no order with it.
 #[track_caller]
-fn seen(midair: &mut Midair, what: &str, fits: impl Fn(&Value) -> bool) {
-    if !midair.all_events().iter().any(&fits) {
-        midair.wait_for(what, fits);
-    }
+fn seen(midair: &mut Midair, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    let before = midair.all_events().into_iter().find(&fits);
+    before.unwrap_or_else(|| midair.wait_for(what, fits))
 }
 
-/// Waits until a plugin's log says this.
+/// Waits until a plugin's log says this; the line.
 #[track_caller]
-fn says(midair: &mut Midair, words: &str) {
-    seen(midair, words, |event| event["event"] == "log" && event["message"] == words);
+fn says(midair: &mut Midair, words: &str) -> Value {
+    seen(midair, words, |event| event["event"] == "log" && event["message"] == words)
 }
 
 /// The plugin `name`, live; work is given these seconds once it was replaced.
@@ -160,7 +159,12 @@ fn g1_a_task_of_a_request_stays_on_its_code_and_shows_as_the_request() {
     }
     assert!(tasks(&midair).iter().any(|(generation, task)| *generation == 1 && task.starts_with("src/lib.rs:")), "{status}");
     assert_eq!(midair.get("/open").status, 200);
-    says(&mut midair, "the request's task on one asks Ok(\"one\")");
+    let line = says(&mut midair, "the request's task on one asks Ok(\"one\")");
+    assert_eq!(
+        (line["generation"].as_u64(), line["swaps"].as_u64()),
+        (Some(1), Some(2)),
+        "whoever serves, it was the first that spoke"
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Do the tests bite?
 //!
-//! The host is built once with deliberate bugs, of which the environment wakes one at a time. For each bug at least one end-to-end test that
-//! is named here has to fail, and every one of these tests has to hold with the very same host while its bugs sleep.
+//! The host is built once with deliberate bugs, of which the environment wakes one at a time: as the binary, and within the end-to-end tests
+//! that are a host themselves. For each bug at least one end-to-end test that is named here has to fail, and every one of these tests has to
+//! hold with the very same host while its bugs sleep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,8 +26,31 @@ const ALONE: &str = "rollback::fault_41_of_two_plugins_on_trial_the_one_that_bre
 const CRASH: &str = "rollback::fault_21_g11_g20_a_crash_on_trial_starts_what_was_committed_and_quarantines_the_rest";
 const BEHIND: &str = "dev::fault_40_an_edit_of_what_the_running_build_has_read_already_is_built_after_it";
 
+const TASKS: &str = "tasks::g1_a_task_of_a_request_stays_on_its_code_and_shows_as_the_request";
+const DROPPED: &str = "tasks::work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code";
+const DECLARED: &str = "tasks::a_declared_task_begins_with_each_service_of_its_code_and_is_told_of_the_end";
+const STREAMS: &str =
+    "streams::fault_24_a_streamed_body_and_an_event_stream_live_through_twenty_swaps_and_end_on_their_own_generation";
+const GATHERED: &str = "streams::asked_within_the_process_a_stream_is_gathered_and_who_asks_for_pieces_gets_one";
+const CLIENT_GONE: &str = "streams::what_a_client_does_not_take_is_not_made_and_when_it_goes_the_body_is_dropped";
+const SOCKET_BACK: &str = "sockets::a_rollback_gives_the_next_message_to_the_code_before";
+const JOBS: &str = "jobs::every_beat_runs_once_and_none_is_missed_over_two_hundred_swaps";
+const JOBS_CHANGE: &str = "jobs::another_period_a_removed_job_and_a_way_back_take_effect_with_the_publish";
+const OVERLAP: &str = "jobs::a_beat_that_is_due_while_the_last_one_runs_is_left_out_or_waits_or_runs_beside_it";
+const MESSAGES: &str =
+    "messages::ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what_serves_when_its_turn_comes";
+const FULL: &str = "messages::who_emits_to_a_full_queue_waits_or_is_told_whose_it_is";
+const MIGRATES: &str = "state::fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_after_a_rollback";
+const ENDS: &str = "state::a_value_that_was_put_for_a_while_is_gone_after_it_in_memory_and_on_disk";
+const RESTART: &str = "durable::what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts";
+const LEVELS: &str = "logs::levels_are_changed_by_target_while_two_plugins_run_and_without_a_swap";
+const CONFIG_FIRST: &str = "config::code_and_config_that_need_each_other_go_live_in_one_store_whichever_comes_first";
+const BAD_CONFIG: &str =
+    "config::what_a_plugin_can_not_take_is_refused_with_file_line_key_and_expectation_and_the_next_good_save_wins";
+const CONFIG_BACK: &str = "config::a_rollback_goes_back_with_the_config_that_the_code_served_with";
+
 /// Each bug with the tests that may catch it, the likeliest first.
-const BUGS: [(&str, &[&str]); 22] = [
+const BUGS: [(&str, &[&str]); 48] = [
     ("pointer-per-handler", &[LONG]),
     ("lease-not-held", &[LONG]),
     ("unmaps-at-retire", &[LONG]),
@@ -49,15 +73,43 @@ const BUGS: [(&str, &[&str]); 22] = [
     ("commit-unwritten", &[CRASH]),
     ("quarantine-forgotten", &[CRASH]),
     ("edits-lost-in-build", &[BEHIND]),
+    ("task-unleased", &[TASKS]),
+    ("droppable-kept", &[DROPPED]),
+    ("tasks-not-begun-again", &[DECLARED]),
+    ("stream-unleased", &[STREAMS]),
+    ("piece-lost", &[GATHERED]),
+    ("body-kept", &[CLIENT_GONE]),
+    ("socket-stays-on-code", &[SOCKET_BACK]),
+    ("socket-state-lost", &[SOCKET_BACK]),
+    ("sockets-end-with-swap", &[SOCKET_BACK]),
+    ("beat-restarts", &[JOBS_CHANGE]),
+    ("jobs-begun-anew", &[JOBS]),
+    ("removed-job-goes-on", &[JOBS_CHANGE]),
+    ("queue-skips", &[OVERLAP]),
+    ("waiting-beat-lost", &[OVERLAP]),
+    ("message-twice", &[MESSAGES]),
+    ("full-queue-drops", &[FULL]),
+    ("tables-untried", &[MIGRATES]),
+    ("migrate-unasked", &[MIGRATES]),
+    ("unreadable-uncounted", &[MIGRATES]),
+    ("ttl-ignored", &[ENDS]),
+    ("batch-in-two", &[RESTART]),
+    ("logs-as-last-swap", &[TASKS]),
+    ("levels-once", &[LEVELS]),
+    ("config-apart", &[CONFIG_FIRST]),
+    ("bad-config-taken", &[BAD_CONFIG]),
+    ("rollback-forgets-config", &[CONFIG_BACK]),
 ];
 
 /// How long a test waits for an event that a bug may keep from coming, in seconds.
 const PATIENCE: &str = "10";
 
 /// Runs one end-to-end test; whether it held, and what it said.
-fn holds(tests: &Path, name: &str, bug: Option<&str>) -> (bool, String) {
-    let mut command = Command::new(tests);
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("MIDAIR_BIN", cargo::seeded_midair());
+fn holds(name: &str, bug: Option<&str>, kept: &Path) -> (bool, String) {
+    let mut command = Command::new(&cargo::seeded().tests);
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("MIDAIR_BIN", &cargo::seeded().midair);
+    // What other tests' projects depend on is compiled already, and each test runs more than once.
+    command.env("MIDAIR_PROJECTS", repository::shared_target()).env("MIDAIR_KEPT", kept);
     match bug {
         Some(bug) => command.env("MIDAIR_BUG", bug).env("MIDAIR_PATIENCE", PATIENCE),
         None => command.env_remove("MIDAIR_BUG"),
@@ -91,11 +143,11 @@ fn every_seeded_bug_turns_a_named_test_red() {
     // For whoever works on one of them.
     let only = std::env::var("MIDAIR_ONLY_BUG").ok();
     let bugs: Vec<_> = BUGS.iter().filter(|(bug, _)| only.as_ref().is_none_or(|only| only == bug)).collect();
-    let tests = cargo::tests("e2e");
+    let kept = tempfile::tempdir().expect("a folder");
     let mut seconds = BTreeMap::new();
     for name in bugs.iter().flat_map(|(_, tests)| *tests).collect::<BTreeSet<_>>() {
         let start = Instant::now();
-        let (held, said) = holds(&tests, name, None);
+        let (held, said) = holds(name, None, kept.path());
         assert!(held, "{name} has to hold while all bugs sleep:\n{said}");
         seconds.insert(*name, start.elapsed().as_secs_f64());
     }
@@ -104,7 +156,7 @@ fn every_seeded_bug_turns_a_named_test_red() {
     for (bug, names) in bugs {
         let start = Instant::now();
         let caught = names.iter().find_map(|name| {
-            let (held, said) = holds(&tests, name, Some(bug));
+            let (held, said) = holds(name, Some(bug), kept.path());
             (!held).then(|| (name, complaint(&said)))
         });
         let took = start.elapsed().as_secs_f64();
@@ -127,6 +179,6 @@ fn what_ships_knows_no_bug_to_choose() {
         let bytes = std::fs::read(binary).expect("a binary");
         bytes.windows(b"MIDAIR_BUG".len()).any(|window| window == b"MIDAIR_BUG")
     };
-    assert!(has(cargo::seeded_midair()), "this is how it would look");
+    assert!(has(&cargo::seeded().midair), "this is how it would look");
     assert!(!has(cargo::midair()));
 }

@@ -62,34 +62,40 @@ fn binary(args: &[&str]) -> PathBuf {
     })
 }
 
-/// The binary with the deliberate bugs of `host/src/seed.rs` built in, once a process. It has a target folder of its own: the flag is for all
-/// that is compiled.
-///
-/// # Panics
-///
-/// If it doesn't build.
-pub fn seeded_midair() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut cargo = Command::new("cargo");
-        cargo.current_dir(repository::root()).args(["build", "-p", "midair", "--bin", "midair"]);
-        cargo.env("RUSTFLAGS", "--cfg midair_seeded").arg("--target-dir").arg(repository::target().join("seeded"));
-        executable(&mut cargo, "midair")
-    })
+/// What has the deliberate bugs of `host/src/seed.rs` built in.
+pub struct Seeded {
+    /// The binary.
+    pub midair: PathBuf,
+    /// The end-to-end tests, to be run one by one: some of them are a host themselves.
+    pub tests: PathBuf,
 }
 
-/// The end-to-end tests, to be run one by one.
+/// The binary and the end-to-end tests with deliberate bugs, built once a process. They have a target folder of their own: the flag is for
+/// all that is compiled.
 ///
 /// # Panics
 ///
 /// If they don't build.
-#[must_use]
-pub fn tests(name: &str) -> PathBuf {
-    let mut cargo = Command::new("cargo");
-    // As a whole run of the tests builds them, so that this has nothing to build after one.
-    cargo.current_dir(repository::root()).args(["test", "--workspace", "--no-run", "--test", name]);
-    cargo.arg("--target-dir").arg(repository::target());
-    executable(&mut cargo, name)
+pub fn seeded() -> &'static Seeded {
+    static SEEDED: OnceLock<Seeded> = OnceLock::new();
+    SEEDED.get_or_init(|| {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(repository::root()).args([
+            "build",
+            "-p",
+            "midair",
+            "-p",
+            "midair-tests",
+            "--bin",
+            "midair",
+            "--test",
+            "e2e",
+        ]);
+        cargo.env("RUSTFLAGS", "--cfg midair_seeded").arg("--target-dir").arg(repository::target().join("seeded"));
+        let messages = build(&mut cargo);
+        let named = |name| messages.iter().find_map(|message| executable_of(message, name)).expect("cargo names the executable");
+        Seeded { midair: named("midair"), tests: named("e2e") }
+    })
 }
 
 /// An example of this package: a program that only tests start.
@@ -107,8 +113,11 @@ pub fn example(name: &str) -> PathBuf {
 
 /// Builds the executable of the target `name` and says where it is. Cargo may build others for it: tests get the package's binaries.
 fn executable(cargo: &mut Command, name: &str) -> PathBuf {
-    let asked = |message: &Value| message["executable"].as_str().filter(|_| message["target"]["name"] == name).map(PathBuf::from);
-    build(cargo).iter().find_map(asked).expect("cargo names the executable")
+    build(cargo).iter().find_map(|message| executable_of(message, name)).expect("cargo names the executable")
+}
+
+fn executable_of(message: &Value, name: &str) -> Option<PathBuf> {
+    message["executable"].as_str().filter(|_| message["target"]["name"] == name).map(PathBuf::from)
 }
 
 /// Builds the cdylibs of the workspace in `folder` into `target` and says where they are.

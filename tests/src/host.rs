@@ -323,10 +323,11 @@ impl Midair {
         each
     }
 
-    /// The next `rejected`, which must have this code and come before any `published`.
+    /// The next `rejected`, which must have this code and come before anything goes live.
     #[track_caller]
     pub fn rejected(&mut self, code: &str) -> Value {
-        let event = self.wait_for("rejected", |event| event["event"] == "rejected" || event["event"] == "published");
+        let ends = ["rejected", "published", "configured"];
+        let event = self.wait_for("rejected", |event| ends.iter().any(|end| event["event"] == *end));
         assert_eq!((event["event"].as_str(), event["code"].as_str()), (Some("rejected"), Some(code)), "{event}\n{}", self.story());
         event
     }

@@ -4,6 +4,7 @@
 //! target folder and the repository's lock file, so that what they depend on is compiled once.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -236,7 +237,11 @@ impl Project {
         // Packages of one name end at one path: each build is copied before the next begins, as cargo's own lock would have it wait anyway.
         static BUILDS: Mutex<()> = Mutex::new(());
         let _turn = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let built = cargo::cdylibs(cargo, self.root(), target);
+        let kept = self.kept(&cargo, target);
+        let built = match &kept {
+            Some(kept) if kept.is_dir() => files_in(kept),
+            _ => cargo::cdylibs(cargo, self.root(), target),
+        };
         fs::create_dir_all(folder).expect("the folder can be made");
         let wanted = self.packages.iter().map(|package| format!("lib{}.so", package.replace('-', "_")));
         let found = wanted.filter_map(|name| built.iter().find(|path| path.ends_with(&name)));
@@ -245,7 +250,49 @@ impl Project {
             fs::copy(path, &to).expect("an artifact can be copied");
             to
         };
-        found.map(copy).collect()
+        let copies: Vec<PathBuf> = found.map(copy).collect();
+        if let Some(kept) = kept.filter(|kept| !kept.is_dir()) {
+            keep(&copies, &kept);
+        }
+        copies
+    }
+
+    /// Where that which is built of these very files by this very command is kept, if `MIDAIR_KEPT` names a folder for it: who runs one test
+    /// again and again needn't wait for the same builds each time.
+    fn kept(&self, cargo: &Command, target: &Path) -> Option<PathBuf> {
+        let folder = PathBuf::from(std::env::var_os("MIDAIR_KEPT")?);
+        let mut hasher = DefaultHasher::new();
+        format!("{cargo:?} {target:?}").hash(&mut hasher);
+        hash_files(self.root(), self.root(), &mut hasher);
+        Some(folder.join(format!("{:016x}", hasher.finish())))
+    }
+}
+
+/// Copies these into `kept`, all or none.
+fn keep(files: &[PathBuf], kept: &Path) {
+    let draft = kept.with_extension("draft");
+    fs::create_dir_all(&draft).expect("the folder can be made");
+    for file in files {
+        fs::copy(file, draft.join(file.file_name().expect("an artifact is a file"))).expect("an artifact can be copied");
+    }
+    fs::rename(&draft, kept).expect("it can be renamed");
+}
+
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder can be read");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder can be read").path()).collect();
+    files.sort();
+    files
+}
+
+fn hash_files(root: &Path, folder: &Path, hasher: &mut DefaultHasher) {
+    for path in files_in(folder) {
+        if path.is_dir() {
+            hash_files(root, &path, hasher);
+        } else {
+            path.strip_prefix(root).expect("it lies there").hash(hasher);
+            fs::read(&path).expect("it can be read").hash(hasher);
+        }
     }
 }
 

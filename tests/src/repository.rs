@@ -31,8 +31,9 @@ pub fn target() -> PathBuf {
     profile.and_then(Path::parent).expect("a test lies in `target/<profile>/deps`, a program in `target/<profile>`").to_owned()
 }
 
-/// Where all test projects are built, so that what they depend on is compiled once. `midair dev` builds into `midair` below it.
+/// Where all test projects are built, so that what they depend on is compiled once: `MIDAIR_PROJECTS` if that is set, as tests that were
+/// built elsewhere share it too. `midair dev` builds into `midair` below it.
 #[must_use]
 pub fn shared_target() -> PathBuf {
-    target().join("e2e")
+    std::env::var_os("MIDAIR_PROJECTS").map_or_else(|| target().join("e2e"), PathBuf::from)
 }

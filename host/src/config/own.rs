@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use midair_plugin::abi::{Address, Outcome};
 
-use super::file::Section;
+use super::file::{File, Section};
 use crate::entry::told;
 use crate::error::Result;
 use crate::generation::{Ended, Generation};
+use crate::seed::{self, Bug};
 
 /// A section as the code of one generation read it.
 pub(crate) struct Config {
@@ -47,6 +48,7 @@ impl Config {
                 Ok(Arc::new(Self { json: section.json().to_owned(), digest: section.digest(), value }))
             }
             Outcome::PANIC => Err(section.misfit(&[], &format!("reading it panicked: {}", told(&outcome.panic())))),
+            _ if seed::is(Bug::BadConfigTaken) => Self::read(generation, &File::missing(None).section(generation.plugin())),
             _ => {
                 let keys = outcome.pairs().filter(|(name, _)| *name == "key");
                 let keys: Vec<String> = keys.map(|(_, key)| String::from_utf8_lossy(key).into_owned()).collect();

@@ -31,6 +31,9 @@ use crate::body::Body;
 use crate::call::{Answer, Call, decode};
 use crate::entry::{Calls, Part};
 use crate::route::{Found, UPGRADE};
+use crate::seed::{self, Bug};
+#[cfg(midair_seeded)]
+use crate::slot::Slot;
 use crate::snapshot::Target;
 use crate::sockets::{Bounds, Cause, Connection, End, Entry, Payload};
 use crate::swap::Host;
@@ -74,6 +77,9 @@ struct Head {
     query: String,
     headers: HeaderMap,
     peer: SocketAddr,
+    /// What served when it began, for a bug that stays there.
+    #[cfg(midair_seeded)]
+    opened: Slot,
 }
 
 /// A path's parameters by name, decoded.
@@ -126,7 +132,14 @@ impl Carrier {
 
         let upgraded = hyper::upgrade::on(&mut *request);
         let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
-        let head = Head { path, query, headers: request.headers().clone(), peer };
+        let head = Head {
+            path,
+            query,
+            headers: request.headers().clone(),
+            peer,
+            #[cfg(midair_seeded)]
+            opened: Slot::new(self.host.slot().now()),
+        };
         let (mut answered, pinned) = if is_pinned {
             (own(StatusCode::OK, ""), Some((call, params)))
         } else {
@@ -185,7 +198,9 @@ impl Carrier {
         loop {
             let changed = sockets.changed();
             let now = self.host.slot().now();
-            if std::mem::replace(&mut epoch, now.epoch()) != now.epoch() && self.find(connection, head, Part::Open).is_none() {
+            let before = std::mem::replace(&mut epoch, now.epoch());
+            let ends = before > 0 && seed::is(Bug::SocketsEndWithSwap);
+            if before != now.epoch() && (ends || self.find(connection, head, Part::Open).is_none()) {
                 connection.end(Cause::Removed, 1012, "nothing answers here any more");
             }
             drop(now);
@@ -235,6 +250,8 @@ impl Carrier {
     /// The handler for a part of this connection's events in what serves now, and the path's parameters.
     fn find(&self, connection: &Connection, head: &Head, part: Part) -> Option<Reached> {
         let lease = self.host.slot().admit();
+        #[cfg(midair_seeded)]
+        let lease = if seed::is(Bug::SocketStaysOnCode) { head.opened.admit() } else { lease };
         let snapshot = lease.snapshot();
         let Found::Handler(Target { generation, handler }, params) = snapshot.find(UPGRADE, &head.path) else { return None };
         let code = snapshot.generations().get(generation).filter(|code| code.plugin() == connection.plugin)?;

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::call::{Answer, Call, parts};
 use crate::entry::{Calls, HandlerInfo};
 use crate::generation::Generation;
+use crate::seed::{self, Bug};
 use crate::slot::Slot;
 use crate::tasks::Tasks;
 
@@ -135,7 +136,8 @@ impl Schedule {
     /// These are the plugin's jobs from now on. One that is there already keeps its beats; with another period its next one is a whole number
     /// of new periods after the last, the first of these that isn't over.
     fn declare(&mut self, plugin: &str, plans: &[Plan], now: Instant) {
-        self.jobs.retain(|(of, name), _| of != plugin || plans.iter().any(|plan| plan.name == *name));
+        let has = |name: &str| plans.iter().any(|plan| plan.name == name) || seed::is(Bug::RemovedJobGoesOn);
+        self.jobs.retain(|(of, name), _| of != plugin || (has(name) && !seed::is(Bug::JobsBegunAnew)));
         for Plan { name, period, overlap } in plans {
             let (period, overlap) = (*period, *overlap);
             self.ids += 1;
@@ -156,6 +158,12 @@ impl Schedule {
             };
             let job = self.jobs.entry((plugin.to_owned(), name.clone())).or_insert_with(fresh);
             job.overlap = overlap;
+            if seed::is(Bug::WaitingBeatLost) {
+                job.waiting = None;
+            }
+            if seed::is(Bug::BeatRestarts) {
+                job.next = now + period;
+            }
             if job.period != period {
                 job.period = period;
                 let since = now.saturating_duration_since(job.last);
@@ -233,7 +241,7 @@ impl Job {
     fn meet(&mut self, beat: Beat) -> Option<Beat> {
         match self.overlap {
             Overlap::Parallel => {}
-            Overlap::Queue if self.running > 0 && self.waiting.is_none() => {
+            Overlap::Queue if self.running > 0 && self.waiting.is_none() && !seed::is(Bug::QueueSkips) => {
                 self.waiting = Some(beat);
                 return None;
             }

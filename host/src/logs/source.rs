@@ -21,6 +21,7 @@ use super::spans::{self, Open, Spans};
 use super::values::Values;
 use crate::census;
 use crate::event::{Bus, Event, Line};
+use crate::seed::{self, Bug};
 
 /// The most detailed level that a probe tells.
 const OF_A_PROBE: u32 = 3;
@@ -141,7 +142,9 @@ impl Source {
 
     /// Has the library ask anew what is wanted.
     pub(super) fn look_again(&self) {
-        if let Some(refilter) = self.root.and_then(|root| root.refilter()) {
+        if let Some(refilter) = self.root.and_then(|root| root.refilter())
+            && !seed::is(Bug::LevelsOnce)
+        {
             refilter();
         }
     }
@@ -167,7 +170,8 @@ impl Source {
         if words.swaps == swaps {
             return words;
         }
-        self.words.store(Arc::new(Words::of(&self.plugin, self.generation, swaps)));
+        let speaks = if seed::is(Bug::LogsAsLastSwap) { swaps } else { self.generation };
+        self.words.store(Arc::new(Words::of(&self.plugin, speaks, swaps)));
         self.words.load()
     }
 

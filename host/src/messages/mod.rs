@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::event::{Bus, Event};
+use crate::seed::{self, Bug};
 use crate::tasks::Tasks;
 
 /// A topic.
@@ -160,6 +161,9 @@ impl Hall {
         let mut open = found.queues.iter_mut().filter(|(_, queue)| queue.is_open);
         if let Some((subscriber, queue)) = open.find(|(_, queue)| queue.waiting.len() >= queue.limit) {
             queue.has_refused = true;
+            if seed::is(Bug::FullQueueDrops) {
+                return Ok(Vec::new());
+            }
             return Err(Full { topic: topic.to_owned(), subscriber: subscriber.clone(), limit: queue.limit });
         }
         found.emitted += 1;
@@ -223,6 +227,9 @@ impl Hall {
             // What code takes was counted when it was loaded: these are always told apart.
             let queue = self.topics.entry(topic.clone()).or_default().queues.entry(plugin.to_owned()).or_default();
             (queue.is_open, queue.limit, queue.at_once) = (true, *limit, *at_once);
+            if seed::is(Bug::MessageTwice) {
+                queue.waiting.front().cloned().into_iter().for_each(|first| queue.waiting.push_front(first));
+            }
         }
         dropped
     }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 #[cfg(any(all(test, not(midair_loom)), feature = "http"))]
 pub(crate) use self::connection::Next;
 pub(crate) use self::connection::{Bounds, Cause, Connection, End, Payload};
+use crate::seed::{self, Bug};
 
 /// The connections in a room, in one order for all that is sent to it.
 type Members = Arc<Mutex<BTreeMap<u64, Arc<Connection>>>>;
@@ -82,6 +83,9 @@ impl Sockets {
 
     /// Something else serves now. Wakes the host's own work alone.
     pub(crate) fn change(&self) {
+        if seed::is(Bug::SocketStateLost) {
+            self.hall.lock().connections.values().for_each(|connection| connection.inner.lock().state = None);
+        }
         self.changed.notify(usize::MAX);
     }
 

@@ -2,6 +2,8 @@
 
 use midair_plugin::store::{Kind, Lasts, Op};
 
+use crate::seed::{self, Bug};
+
 /// An operation that owns what it needs.
 pub(crate) struct Write {
     kind: Kind,
@@ -22,6 +24,7 @@ impl Write {
     #[must_use]
     pub(crate) fn of(op: &Op<'_>) -> Self {
         let Op { kind, table, key, after, limit, expected, schema, number, lasts, bytes, older } = *op;
+        let lasts = if seed::is(Bug::TtlIgnored) { Lasts::Ever } else { lasts };
         let (table, key, after) = (table.to_owned(), key.to_owned(), after.map(str::to_owned));
         Self { kind, table, key, after, limit, expected, schema, number, lasts, bytes: bytes.to_vec(), older: older.to_vec() }
     }

@@ -25,6 +25,8 @@ use self::file::{check, make, opened, refused};
 use self::rows::{Done, ENDS, Key, LAST, Open, Past, TALLIES, VALUES, failed, read_tally};
 use super::{Applied, Write, pending};
 use crate::error::Result;
+#[cfg(midair_seeded)]
+use crate::seed::{self, Bug};
 
 /// How many orders are one transaction at most.
 const TOGETHER: usize = 512;
@@ -122,6 +124,11 @@ impl Disk {
         }
         if let Err(refusal) = self.limits.check(ops) {
             return Applied::Now(Err(refusal));
+        }
+        #[cfg(midair_seeded)]
+        if seed::is(Bug::BatchInTwo) && ops.len() > 1 {
+            let first = self.apply(&ops[..1]).wait();
+            return first.map_or_else(|refusal| Applied::Now(Err(refusal)), |_| self.apply(&ops[1..]));
         }
         let (promise, later) = pending();
         let keep = move |answers: Vec<Answer>| promise.keep(answers.into_iter().next());
