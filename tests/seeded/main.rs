@@ -1,12 +1,13 @@
 //! Do the tests bite?
 //!
 //! The host is built once with deliberate bugs, of which the environment wakes one at a time: as the binary, and within the end-to-end tests
-//! that are a host themselves. For each bug at least one end-to-end test that is named here has to fail, and every one of these tests has to
+//! that are a host themselves. For each bug the end-to-end test that is named here has to fail, and every one of these tests has to
 //! hold with the very same host while its bugs sleep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use midair_tests::{cargo, repository};
@@ -49,56 +50,56 @@ const BAD_CONFIG: &str =
     "config::what_a_plugin_can_not_take_is_refused_with_file_line_key_and_expectation_and_the_next_good_save_wins";
 const CONFIG_BACK: &str = "config::a_rollback_goes_back_with_the_config_that_the_code_served_with";
 
-/// Each bug with the tests that may catch it, the likeliest first.
-const BUGS: [(&str, &[&str]); 48] = [
-    ("pointer-per-handler", &[LONG]),
-    ("lease-not-held", &[LONG]),
-    ("unmaps-at-retire", &[LONG]),
-    ("opens-the-path", &[CP]),
-    ("store-before-init", &[ONLY_HERE]),
-    ("says-unseen", &[RENAME]),
-    ("writes-unqueued", &[ONLY_HERE]),
-    ("writes-forgotten", &[INIT_WROTE]),
-    ("hash-ignored", &[DIGEST]),
-    ("probe-ignored", &[SELF_TEST]),
-    ("always-unchanged", &[RENAME]),
-    ("numbers-reused", &[RENAME]),
-    ("budget-ignored", &[BUDGET]),
-    ("breach-unjudged", &[IN_A_ROW]),
-    ("panic-uncounted", &[PANICS]),
-    ("rollback-unstored", &[BY_HAND]),
-    ("rollback-takes-others", &[ALONE]),
-    ("rolled-back-unheld", &[BY_HAND]),
-    ("trial-unmarked", &[CRASH]),
-    ("commit-unwritten", &[CRASH]),
-    ("quarantine-forgotten", &[CRASH]),
-    ("edits-lost-in-build", &[BEHIND]),
-    ("task-unleased", &[TASKS]),
-    ("droppable-kept", &[DROPPED]),
-    ("tasks-not-begun-again", &[DECLARED]),
-    ("stream-unleased", &[STREAMS]),
-    ("piece-lost", &[GATHERED]),
-    ("body-kept", &[CLIENT_GONE]),
-    ("socket-stays-on-code", &[SOCKET_BACK]),
-    ("socket-state-lost", &[SOCKET_BACK]),
-    ("sockets-end-with-swap", &[SOCKET_BACK]),
-    ("beat-restarts", &[JOBS_CHANGE]),
-    ("jobs-begun-anew", &[JOBS]),
-    ("removed-job-goes-on", &[JOBS_CHANGE]),
-    ("queue-skips", &[OVERLAP]),
-    ("waiting-beat-lost", &[OVERLAP]),
-    ("message-twice", &[MESSAGES]),
-    ("full-queue-drops", &[FULL]),
-    ("tables-untried", &[MIGRATES]),
-    ("migrate-unasked", &[MIGRATES]),
-    ("unreadable-uncounted", &[MIGRATES]),
-    ("ttl-ignored", &[ENDS]),
-    ("batch-in-two", &[RESTART]),
-    ("logs-as-last-swap", &[TASKS]),
-    ("levels-once", &[LEVELS]),
-    ("config-apart", &[CONFIG_FIRST]),
-    ("bad-config-taken", &[BAD_CONFIG]),
-    ("rollback-forgets-config", &[CONFIG_BACK]),
+/// Each bug with the test that catches it.
+const BUGS: [(&str, &str); 48] = [
+    ("pointer-per-handler", LONG),
+    ("lease-not-held", LONG),
+    ("unmaps-at-retire", LONG),
+    ("opens-the-path", CP),
+    ("store-before-init", ONLY_HERE),
+    ("says-unseen", RENAME),
+    ("writes-unqueued", ONLY_HERE),
+    ("writes-forgotten", INIT_WROTE),
+    ("hash-ignored", DIGEST),
+    ("probe-ignored", SELF_TEST),
+    ("always-unchanged", RENAME),
+    ("numbers-reused", RENAME),
+    ("budget-ignored", BUDGET),
+    ("breach-unjudged", IN_A_ROW),
+    ("panic-uncounted", PANICS),
+    ("rollback-unstored", BY_HAND),
+    ("rollback-takes-others", ALONE),
+    ("rolled-back-unheld", BY_HAND),
+    ("trial-unmarked", CRASH),
+    ("commit-unwritten", CRASH),
+    ("quarantine-forgotten", CRASH),
+    ("edits-lost-in-build", BEHIND),
+    ("task-unleased", TASKS),
+    ("droppable-kept", DROPPED),
+    ("tasks-not-begun-again", DECLARED),
+    ("stream-unleased", STREAMS),
+    ("piece-lost", GATHERED),
+    ("body-kept", CLIENT_GONE),
+    ("socket-stays-on-code", SOCKET_BACK),
+    ("socket-state-lost", SOCKET_BACK),
+    ("sockets-end-with-swap", SOCKET_BACK),
+    ("beat-restarts", JOBS_CHANGE),
+    ("jobs-begun-anew", JOBS),
+    ("removed-job-goes-on", JOBS_CHANGE),
+    ("queue-skips", OVERLAP),
+    ("waiting-beat-lost", OVERLAP),
+    ("message-twice", MESSAGES),
+    ("full-queue-drops", FULL),
+    ("tables-untried", MIGRATES),
+    ("migrate-unasked", MIGRATES),
+    ("unreadable-uncounted", MIGRATES),
+    ("ttl-ignored", ENDS),
+    ("batch-in-two", RESTART),
+    ("logs-as-last-swap", TASKS),
+    ("levels-once", LEVELS),
+    ("config-apart", CONFIG_FIRST),
+    ("bad-config-taken", BAD_CONFIG),
+    ("rollback-forgets-config", CONFIG_BACK),
 ];
 
 /// How long a test waits for an event that a bug may keep from coming, in seconds.
@@ -142,35 +143,47 @@ fn every_seeded_bug_turns_a_named_test_red() {
     assert_eq!(named, known(), "each bug has its tests, and there is no bug but those");
     // For whoever works on one of them.
     let only = std::env::var("MIDAIR_ONLY_BUG").ok();
-    let bugs: Vec<_> = BUGS.iter().filter(|(bug, _)| only.as_ref().is_none_or(|only| only == bug)).collect();
+    let mut tests: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (bug, test) in BUGS.iter().filter(|(bug, _)| only.as_ref().is_none_or(|only| only == bug)) {
+        tests.entry(test).or_default().push(bug);
+    }
     let kept = tempfile::tempdir().expect("a folder");
-    let mut seconds = BTreeMap::new();
-    for name in bugs.iter().flat_map(|(_, tests)| *tests).collect::<BTreeSet<_>>() {
-        let start = Instant::now();
-        let (held, said) = holds(name, None, kept.path());
-        assert!(held, "{name} has to hold while all bugs sleep:\n{said}");
-        seconds.insert(*name, start.elapsed().as_secs_f64());
-    }
-    let mut survivors = Vec::new();
-    println!("{:<24}{:<7}caught by", "bug", "after");
-    for (bug, names) in bugs {
-        let start = Instant::now();
-        let caught = names.iter().find_map(|name| {
-            let (held, said) = holds(name, Some(bug), kept.path());
-            (!held).then(|| (name, complaint(&said)))
-        });
-        let took = start.elapsed().as_secs_f64();
-        match caught {
-            Some((name, complaint)) => println!("{bug:<24}{took:<7.1}{name}\n{:31}{complaint}", ""),
-            None => {
-                println!("{bug:<24}{took:<7.1}nobody");
-                survivors.push(bug);
-            }
+    cargo::seeded();
+    // One test at a time with all its bugs, and as many tests at once as there are processors.
+    let (waiting, survivors) = (Mutex::new(tests), Mutex::new(Vec::new()));
+    let next = || waiting.lock().expect("a lock").pop_first();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, Into::into) {
+            scope.spawn(|| {
+                while let Some((test, bugs)) = next() {
+                    let (text, missed) = try_all(test, &bugs, kept.path());
+                    println!("{text}");
+                    survivors.lock().expect("a lock").extend(missed);
+                }
+            });
         }
-    }
-    println!("\nwithout a bug:");
-    seconds.iter().for_each(|(name, seconds)| println!("{seconds:<7.1}{name}"));
+    });
+    let survivors = survivors.into_inner().expect("a lock");
     assert!(survivors.is_empty(), "no test found {survivors:?}");
+}
+
+/// Runs a test without a bug, when it has to hold, and with each of these; what came of it in words, and the bugs that it didn't find.
+fn try_all<'a>(test: &str, bugs: &[&'a str], kept: &Path) -> (String, Vec<&'a str>) {
+    let timed = |bug| {
+        let start = Instant::now();
+        let (held, said) = holds(test, bug, kept);
+        (held, said, start.elapsed().as_secs_f64())
+    };
+    let (held, said, took) = timed(None);
+    assert!(held, "{test} has to hold while all bugs sleep:\n{said}");
+    let (mut text, mut missed) = (format!("{test}\n  {took:<7.1}no bug"), Vec::new());
+    for bug in bugs {
+        let (held, said, took) = timed(Some(bug));
+        let outcome = if held { "NOT FOUND".to_owned() } else { complaint(&said) };
+        missed.extend(held.then_some(*bug));
+        text.push_str(&format!("\n  {took:<7.1}{bug:<24}{outcome}"));
+    }
+    (text, missed)
 }
 
 #[test]
