@@ -56,6 +56,9 @@ pub(crate) fn begin(setup: &Setup) {
     }
 }
 
+/// How long work has to be gone once it was dropped, before it is named.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
 /// Tells a generation that it serves no more, and sees to what is still there after `limit`.
 pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
     let (tasks, bus) = (&generation.services().tasks, generation.services().bus.clone());
@@ -70,16 +73,31 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
         drop(retiring);
         Delay::new(limit).await;
         let Some(generation) = generation.upgrade() else { return };
-        let serves = generation.serves();
+        let (serves, mut dropped) = (generation.serves(), Vec::new());
         for running in inside.of(generation.key()).into_iter().filter(|running| !serves || running.id <= newest) {
             if running.about.until_retire && !seed::is(Bug::DroppableKept) {
                 inside.cancel(running.id);
+                dropped.push(running.id);
                 continue;
             }
             let message = format!(
                 "{generation}: {} still runs {} s after newer code was published, and keeps its code in memory",
                 running.about.name,
                 limit.as_secs_f64()
+            );
+            bus.say(Event::Warning { message });
+        }
+        if dropped.is_empty() {
+            return;
+        }
+        let (key, name) = (generation.key(), generation.to_string());
+        drop(generation);
+        Delay::new(A_MOMENT).await;
+        for running in inside.of(key).into_iter().filter(|running| dropped.contains(&running.id)) {
+            let message = format!(
+                "{name}: {} can't be dropped, though newer code was published: it never pauses, holds a thread, and keeps its code in \
+                 memory",
+                running.about.name
             );
             bus.say(Event::Warning { message });
         }

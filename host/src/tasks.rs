@@ -52,7 +52,8 @@ struct Entry {
     since: Instant,
     /// Nanoseconds from `since` to the poll that goes on, 0 if none does.
     polled: Arc<AtomicU64>,
-    task: Task<()>,
+    /// None once it was cancelled: it stays on the list until its future is gone, which one that never pauses keeps from happening.
+    task: Option<Task<()>>,
 }
 
 /// All work of a host that goes on beside requests.
@@ -85,7 +86,7 @@ impl Tasks {
         let ready = self.ready.clone();
         // Whoever can't send has outlived the host.
         let (runnable, task) = async_task::spawn(work, move |runnable| drop(ready.send(runnable)));
-        self.entries.lock().insert(id, Entry { about, since, polled, task });
+        self.entries.lock().insert(id, Entry { about, since, polled, task: Some(task) });
         runnable.schedule();
         id
     }
@@ -102,9 +103,9 @@ impl Tasks {
 
     /// Has work dropped by one of the threads, as soon as one is free. Work that is over is none.
     pub(crate) fn cancel(&self, id: u64) {
-        let entry = self.entries.lock().remove(&id);
-        // Dropping the handle cancels: what the future owns goes where it is polled.
-        drop(entry);
+        let task = self.entries.lock().get_mut(&id).and_then(|entry| entry.task.take());
+        // Dropping the handle cancels: what the future owns goes where it is polled, and its entry after it.
+        drop(task);
     }
 
     /// The work of a generation that isn't over.
@@ -171,7 +172,7 @@ struct End {
 impl Drop for End {
     fn drop(&mut self) {
         let entry = self.tasks.entries.lock().remove(&self.id);
-        entry.into_iter().for_each(|entry| entry.task.detach());
+        entry.and_then(|entry| entry.task).into_iter().for_each(Task::detach);
     }
 }
 
@@ -269,6 +270,22 @@ mod tests {
         assert_eq!(is_gone.recv_timeout(PATIENCE).expect("it is dropped").as_deref(), Some("midair-task"));
         assert!(has_none(&tasks));
         tasks.cancel(id);
+    }
+
+    #[test]
+    fn what_is_cancelled_and_does_not_pause_stays_on_the_list() {
+        let (tasks, (begun, has_begun), (end, ends)) = (Tasks::new(), sync_channel(1), sync_channel::<()>(1));
+        let id = tasks.spawn(about("spins"), async move {
+            begun.send(()).expect("somebody waits");
+            // Held in the midst of a poll.
+            let _ = ends.recv();
+        });
+        has_begun.recv_timeout(PATIENCE).expect("it begins");
+        tasks.cancel(id);
+        let listed = tasks.list();
+        assert_eq!(listed.iter().map(|running| (running.id, running.busy_us > 0)).collect::<Vec<_>>(), [(id, true)]);
+        end.send(()).expect("it waits");
+        assert!(has_none(&tasks));
     }
 
     #[test]

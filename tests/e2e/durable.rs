@@ -2,9 +2,10 @@
 #![expect(clippy::print_stdout, reason = "figures for whoever reads along")]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -18,14 +19,20 @@ use midair_tests::random::Random;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::run::{left_out, one_and_two};
+
 const PAIRS: &str = r#"
-use midair_plugin::{Bytes, Ctx, Json, Plugin, Request, Result};
+use midair_plugin::{Ctx, Json, Plugin, Request, Result};
 use serde::{Deserialize, Serialize};
 
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
-    Plugin::new().table::<u64>("pairs").post("/pair/{n}", pair).post("/blocking/{n}", blocking).get("/pairs", pairs).post("/large/{size}", large).post("/half/{n}", half)
+    Plugin::new().table::<u64>("pairs").post("/pair/{n}", pair).post("/blocking/{n}", blocking).get("/pairs", pairs).post("/half/{n}", half)
+        .post("/large/{size}", large).get("/large", |_, ctx: Ctx| async move {
+            let large = ctx.table::<Vec<u8>>("large");
+            Ok::<_, midair_plugin::Error>(format!("{:?} {:?}", large.get("x").await?.map(|x| x.len()), large.get("beside").await?))
+        })
 }
 
 async fn pair(req: Request, ctx: Ctx) -> Result<()> {
@@ -52,8 +59,8 @@ async fn pairs(_: Request, ctx: Ctx) -> Result<Json<Vec<(String, u64)>>> {
 }
 
 async fn large(req: Request, ctx: Ctx) -> Result<()> {
-    ctx.table::<Vec<u8>>("large").put("x", &vec![7; req.param("size")?]).await?;
-    let _: Option<Bytes> = None;
+    let (large, size) = (ctx.table::<Vec<u8>>("large"), req.param::<usize>("size")?);
+    ctx.batch().put(&large, "beside", &vec![size as u8]).put(&large, "x", &vec![7; size]).commit().await?;
     Ok(())
 }
 "#;
@@ -156,6 +163,7 @@ fn what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts() {
     let failed = midair.wait_for("failed", |event| event["event"] == "failed");
     let error = failed["error"].as_str().unwrap_or_default();
     assert!(["large[\"x\"]", "at most 1024", "nothing was written"].iter().all(|part| error.contains(part)), "{error}");
+    assert_eq!(midair.get("/large").body, format!("Some(1000) Some([{}])", 1000 % 256), "the value before, and its whole batch");
 
     // Another host is refused and told why; the first one serves on.
     let other = on(&artifact, &state).end();
@@ -171,8 +179,8 @@ fn what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts() {
     assert_eq!(pairs(midair.http()), BTreeMap::from([(7, "ab".to_owned()), (8, "ab".to_owned())]));
     drop(midair);
 
-    let whole = std::fs::read(&state).expect("the file");
-    std::fs::write(&state, &whole[..whole.len() / 2]).expect("the file can be cut");
+    let whole = fs::read(&state).expect("the file");
+    fs::write(&state, &whole[..whole.len() / 2]).expect("the file can be cut");
     let cut = on(&artifact, &state).end();
     let words = cut.words();
     assert_eq!(cut.status.code(), Some(1));
@@ -180,7 +188,73 @@ fn what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts() {
         ["E_STATE", "it is cut off", "nothing in it was changed", "move it away"].iter().all(|part| words.contains(part)),
         "{words}"
     );
-    assert!(std::fs::read(&state).expect("the file") == whole[..whole.len() / 2], "it is as it was");
+    assert!(fs::read(&state).expect("the file") == whole[..whole.len() / 2], "it is as it was");
+}
+
+#[test]
+fn fault_35_what_cannot_be_a_state_file_ends_the_start_with_one_message_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (artifact, state) = (folder.path().join("libhost.so"), folder.path().join("state"));
+    save(&artifact, &one_and_two()[0]);
+    let mut midair = on(&artifact, &state).start();
+    midair.published();
+    assert!(midair.terminate().status.success());
+    let whole = fs::read(&state).expect("the file");
+    let with = |offset: usize, byte: u8| {
+        let mut odd = whole.clone();
+        // Both slots of a commit say which version wrote it; their sums are looked at later.
+        [64, 192].iter().for_each(|slot| odd[slot + offset] = byte);
+        odd
+    };
+    let mut random = Random::new(0x5eed);
+    let noise: Vec<u8> = (0..whole.len()).map(|_| random.below(256) as u8).collect();
+    let odd = folder.path().join("odd");
+    let refused = |what: &str, path: &Path, words: &[&str]| {
+        let ended = on(&artifact, path).end();
+        assert_eq!(ended.status.code(), Some(1), "{what}: {}", ended.words());
+        let said: Vec<_> = ended.stderr.lines().filter(|line| line.starts_with("error")).collect();
+        assert!(said.len() == 1 && ended.words().contains("E_STATE"), "{what}: {}", ended.words());
+        let path = path.display().to_string();
+        let all = words.iter().copied().chain([path.as_str(), "nothing in it was changed", "help: "]);
+        let missing: Vec<_> = all.filter(|word| !ended.stderr.contains(word)).collect();
+        assert!(missing.is_empty(), "{what}: {missing:?} in {}", ended.stderr);
+    };
+    let damaged = ["isn't a state file", "move it away"];
+    for (what, bytes, words) in [
+        ("an older redb", with(0, 2), &["another version of redb, whose format is 2"][..]),
+        ("a newer redb", with(0, 9), &["a newer version of redb", "start the midair that wrote it"][..]),
+        ("random bytes", noise, &damaged[..]),
+        ("a text", b"[plugin.hello]\n".repeat(500), &damaged),
+        ("an SQLite file", [b"SQLite format 3\0".to_vec(), vec![0; 8_000]].concat(), &damaged),
+        ("nothing", Vec::new(), &["isn't a state file"]),
+        ("the half of it", whole[..whole.len() / 2].to_vec(), &["cut off"]),
+    ] {
+        fs::write(&odd, &bytes).expect("a file");
+        refused(what, &odd, words);
+        assert!(fs::read(&odd).expect("it is there") == bytes, "{what}: it was changed");
+    }
+    fs::remove_file(&odd).expect("a file");
+    fs::create_dir(&odd).expect("a folder");
+    fs::write(odd.join("kept"), "kept").expect("a file");
+    refused("a folder", &odd, &["it is a folder, and no file"]);
+    assert_eq!(fs::read_to_string(odd.join("kept")).ok().as_deref(), Some("kept"));
+    refused("a device", Path::new("/dev/null"), &["it is a device, and no file"]);
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    refused("a pipe", &pipe, &["it is a pipe, and no file"]);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&link, &link).expect("a link");
+    refused("a link to itself", &link, &["can't be opened"]);
+    // And what is one serves on.
+    let mut midair = on(&artifact, &state).start();
+    midair.published();
+    // One who may read all is kept from nothing.
+    fs::write(odd.join("closed"), &whole).expect("a file");
+    fs::set_permissions(odd.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).expect("it can be closed");
+    if fs::read(odd.join("closed")).is_ok() {
+        return left_out("this user may read every file");
+    }
+    refused("a file that may not be read", &odd.join("closed"), &["Permission denied", "may read and write it"]);
 }
 
 const THINGS: &str = r#"
@@ -344,7 +418,7 @@ fn swap_under_values(name: &str, values: u32) {
         [big(OLD, "", "Link { url: format!(\"u{n}\") }"), big(NEW, BOTH_WAYS, "Link { urls: vec![format!(\"v{n}\")] }")].map(
             |source| {
                 project.save("src/lib.rs", &source);
-                std::fs::read(project.build_to(&folder.path().join("built")).remove(0)).expect("an artifact")
+                fs::read(project.build_to(&folder.path().join("built")).remove(0)).expect("an artifact")
             },
         );
     let serving = folder.path().join(format!("lib{name}.so"));

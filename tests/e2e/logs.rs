@@ -47,6 +47,11 @@ fn plugin() -> Plugin {
         .get("/PREFIX/forgets", |_, _| { std::mem::forget(tracing::info_span!("forgotten").entered()); "done" })
         .get("/PREFIX/plain", |_, _| { tracing::info!("plain"); "done" })
         .get("/PREFIX/panic", |_, _| -> &'static str { panic!("on purpose") })
+        .get("/PREFIX/too_much", |_, _| { tracing::error!("too much"); log::error!("too much"); "done" })
+        .get("/PREFIX/too_wide", |_, _| { tracing::info_span!("too wide").in_scope(|| tracing::info!("within")); "done" })
+        .get("/PREFIX/last_too_much", |_, _| { std::thread::spawn(|| WORST.with(|_| ())).join().expect("it ends"); "done" })
+        .get("/PREFIX/flood/{from}/{to}", flood)
+        .get("/PREFIX/late/{file}", late)
         .get("/PREFIX/spans/{n}", spans)
         .get("/PREFIX/work", work)
 }
@@ -98,8 +103,35 @@ impl Drop for Last {
     fn drop(&mut self) { tracing::info!("a thread ends"); }
 }
 
+struct Worst;
+
+impl Drop for Worst {
+    fn drop(&mut self) { tracing::error!("too much"); }
+}
+
 thread_local! {
     static LAST: Last = const { Last };
+    static WORST: Worst = const { Worst };
+}
+
+/// Records of ever other targets: each is a callsite of its own.
+fn flood(req: Request, _: Ctx) -> Result<&'static str> {
+    for n in req.param::<u32>("from")?..req.param::<u32>("to")? {
+        log::info!(target: &format!("flood::{n}"), "record {n}");
+    }
+    Ok("done")
+}
+
+/// Logs on a thread that holds nothing of the host's, when the file named is there.
+fn late(req: Request, _: Ctx) -> Result<&'static str> {
+    let file = req.param::<String>("file")?;
+    std::thread::spawn(move || {
+        while !std::path::Path::new(&file).exists() { std::thread::sleep(Duration::from_millis(1)) }
+        tracing::info!(variant = VARIANT, "an event, late");
+        tracing::info_span!("span of late").in_scope(|| log::warn!("a record, late"));
+        LAST.with(|_| ());
+    });
+    Ok("done")
 }
 
 async fn spans(req: Request, ctx: Ctx) -> Result<&'static str> {
@@ -295,6 +327,73 @@ fn a_filter_that_makes_no_sense_at_the_start_is_wrong_usage() {
     }
 }
 
+#[test]
+fn more_callsites_than_are_kept_are_told_in_their_words_under_one_that_says_so_and_those_before_as_ever() {
+    const MOST: u32 = 8_192;
+    let project = project("many-callsites", "m");
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    ask(&midair, "/m/fields");
+    midair.wait_for("all kinds", |event| message(event, "all kinds"));
+    let mut told = BTreeMap::new();
+    let mut flood = |midair: &mut Midair, from: u32, to: u32| {
+        ask(midair, &format!("/m/flood/{from}/{to}"));
+        for n in from..to {
+            let said = format!("record {n}");
+            let event = midair.wait_for(&said, |event| event["event"] == "log");
+            let is_own = event["target"] == format!("flood::{n}");
+            assert!(is_own && event["message"] == said || event["target"] == "overflow", "{event}");
+            let text = event.to_string();
+            assert!(text.contains(&said) && text.contains("many-callsites") && event["level"] == "info", "{event}");
+            *told.entry(is_own).or_default() += 1;
+        }
+        told.clone()
+    };
+    let counts: BTreeMap<bool, u32> = flood(&mut midair, 0, MOST);
+    let (own, over) = (counts[&true], counts[&false]);
+    // The plugin and its host's crates have some of their own.
+    assert!(own + 200 > MOST && own + over == MOST, "{counts:?}");
+    // What was kept is told as before, what comes after it isn't, and code with lines of its own serves and is told of.
+    assert_eq!(flood(&mut midair, 0, 10), BTreeMap::from([(true, own + 10), (false, over)]));
+    assert_eq!(flood(&mut midair, MOST, MOST + 10), BTreeMap::from([(true, own + 10), (false, over + 10)]));
+    ask(&midair, "/m/fields");
+    assert_eq!(midair.wait_for("all kinds", |event| message(event, "all kinds"))["fields"]["text"], "words");
+    project.edit("src/lib.rs", "\"a record, {}\"", "\"another record, {}\"");
+    midair.published();
+    ask(&midair, "/m/record");
+    let other =
+        midair.wait_for("another record", |event| event["event"] == "log" && event.to_string().contains("another record, 7"));
+    assert_eq!((&other["generation"], &other["level"], &other["plugin"]), (&json!(2), &json!("warn"), &json!("many-callsites")));
+    assert_eq!(midair.all("panicked"), Vec::<Value>::new());
+}
+
+#[test]
+fn a_thread_of_a_generation_that_was_retired_is_told_of_as_that_generation() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("now");
+    let project = project("logs-late", "l");
+    let mut midair = Launch::dev(&[project.root()]).arg("--keep").arg("0").start();
+    midair.published();
+    let escaped = file.to_str().expect("a path").replace('/', "%2F");
+    ask(&midair, &format!("/l/late/{escaped}"));
+    project.edit("src/lib.rs", "VARIANT: u64 = 1", "VARIANT: u64 = 2");
+    midair.published();
+    midair.wait_for("the end of what ran on the first", |event| event["event"] == "drained" && event["generation"] == 1);
+    std::fs::write(&file, "").expect("it can be written");
+    for (said, fields, spans) in [
+        ("an event, late", json!({ "variant": 1 }), json!([])),
+        ("a record, late", json!({}), json!([{ "name": "span of late", "fields": {} }])),
+        ("a thread ends", json!({}), json!([])),
+    ] {
+        let told = midair.wait_for(said, |event| message(event, said));
+        assert_eq!((&told["plugin"], &told["generation"], &told["swaps"]), (&json!("logs-late"), &json!(1), &json!(2)), "{told}");
+        assert_eq!((&told["fields"], &told["spans"]), (&fields, &spans), "{told}");
+    }
+    ask(&midair, "/l/ctx");
+    assert_eq!(midair.wait_for("a line", |event| message(event, "by ctx"))["generation"], 2);
+    assert!(midair.terminate().status.success());
+}
+
 // In this very process, with a subscriber of its own.
 
 /// What was heard of one plugin.
@@ -338,6 +437,7 @@ impl Visit for Read {
 impl Layer<Registry> for Ear {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Layered<'_, Registry>) {
         let mut read = Read::default();
+        assert_ne!(attributes.metadata().name(), "too wide", "a subscriber that panics");
         attributes.record(&mut read);
         if midair::logs::is_of_plugin(attributes.metadata()) {
             heard().entry(read.plugin.clone()).or_default().spans += 1;
@@ -448,6 +548,39 @@ fn back_and_forth(name: &str, swaps: u64) {
     // Other tests in this process may bring a few of their own; each swap here would bring three.
     let more = midair::logs::callsites() - callsites;
     assert!(more < 60, "{more} callsites more after {} swaps", swaps - 20);
+}
+
+#[test]
+fn a_subscriber_that_panics_costs_that_line_is_told_of_once_and_its_plugin_answers_and_logs_on() {
+    listen();
+    for (name, worst) in [("too-much", "too_much"), ("too-wide", "too_wide"), ("last-too-much", "last_too_much")] {
+        let (data, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let path = project(name, "b").build_to(folder.path()).remove(0);
+        let host = Host::new(Options { probe: Probe::Off, ..Options::development(data.path()) }).expect("a host");
+        let warnings = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let noted = Arc::clone(&warnings);
+        host.events().listen(move |event| {
+            if let Event::Warning { message } = &**event {
+                noted.0.lock().expect("a lock").push(message.clone());
+                noted.1.notify_all();
+            }
+            true
+        });
+        let record = host.swap(host.begin("test"), vec![Artifact { plugin: String::new(), path }]);
+        assert_eq!(record.outcome, Outcome::Published, "{record:?}");
+        for _ in 0..3 {
+            assert_eq!((answer(&host, &format!("/b/{worst}")).as_str(), answer(&host, "/b/plain").as_str()), ("done", "done"));
+        }
+        let (all, more) = &*warnings;
+        let told =
+            more.wait_timeout_while(all.lock().expect("a lock"), patience(), |all| all.is_empty()).expect("a lock").0.clone();
+        let lost = format!("{name}=1: something that it logged was lost, and more may be: the program's subscriber panicked: ");
+        assert!(matches!(&told[..], [one] if one.starts_with(&lost) && one.contains("a subscriber that panics")), "{told:?}");
+        let heard = heard();
+        let said: Vec<_> = heard[name].events.iter().map(|(said, ..)| said.as_str()).filter(|said| *said == "plain").collect();
+        assert_eq!(said, ["plain"; 3], "{:?}", heard[name].events);
+        assert_eq!(host.status().plugins[0].panics, 0, "no fault of the plugin's");
+    }
 }
 
 #[test]

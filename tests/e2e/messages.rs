@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 
 use bytes::Bytes;
 use midair::attempt::Outcome;
@@ -21,7 +22,19 @@ use midair_plugin::{Ctx, On, Plugin, Request, Result};
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
-    Plugin::new().on(\"numbers\", heard).on_with(On::new(\"few\").queue(4), heard).get(\"/\", |_, _| \"1\")
+    Plugin::new()
+        .on(\"numbers\", heard)
+        .on_with(On::new(\"few\").queue(4), heard)
+        .on_with(On::new(\"many\").queue(20).at_once(3), heard)
+        .get(\"/\", |_, _| \"1\")
+        .get(\"/try\", |_, ctx: Ctx| ctx.try_emit(\"few\", &100).wait().map(|()| \"emitted\"))
+        .get(\"/wait\", |_, ctx: Ctx| ctx.emit(\"few\", &101).wait().map(|()| \"emitted\"))
+        .get(\"/await\", later)
+}
+
+async fn later(_: Request, ctx: Ctx) -> Result<&'static str> {
+    ctx.emit(\"few\", &102).await?;
+    Ok(\"emitted\")
 }
 
 async fn heard(number: u64, ctx: Ctx) -> Result<()> {
@@ -129,6 +142,77 @@ fn who_emits_to_a_full_queue_waits_or_is_told_whose_it_is() {
 }
 
 #[test]
+fn a_plugin_that_emits_to_a_full_queue_is_told_whose_it_is_or_waits_and_the_host_answers_on() {
+    let inside = Inside::new("fullforplugins");
+    let hearing = Hearing::of(&inside, |number| number == 0);
+    inside.publish(&built("fullforplugins", &[HEARING.to_owned()])[0]);
+    inside.host.try_emit("few", &0_u64).expect("there is room");
+    until("the first to be taken", || hearing.count() == 1);
+    (1..=4_u64).for_each(|number| inside.host.try_emit("few", &number).expect("there is room for four"));
+    let full = "4 messages of few wait for fullforplugins already: nobody got this one; emit it later";
+    assert_eq!(inside.get("/try"), full);
+    assert_eq!(inside.status()["plugins"][0]["errors"], 1, "an answer of 503 counts as failed");
+    // One that waits holds its thread, or nothing at all; both get in when there is room, and not before.
+    let waiting = thread::scope(|scope| {
+        let ask = |path: &'static str| {
+            let host = &inside.host;
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+                let request = http::Request::get(path).body(Bytes::new()).expect("a request");
+                runtime.block_on(host.ask(request)).body().clone()
+            })
+        };
+        let asked = ["/wait", "/await"].map(ask);
+        until("both to be in flight", || inside.host.status().leases.len() == 3);
+        for _ in 0..20 {
+            assert_eq!((inside.get("/"), counts(&inside, "few")), (json!(1), [4, 1, 0, 0, 0]));
+        }
+        assert!(asked.iter().all(|asked| !asked.is_finished()));
+        hearing.gate.send_replace(1);
+        asked.map(|asked| asked.join().expect("it is answered"))
+    });
+    assert_eq!(waiting, ["emitted", "emitted"]);
+    until("all of them", || counts(&inside, "few") == [0, 0, 7, 0, 0]);
+    let mut heard: Vec<u64> = hearing.all().iter().map(|(number, _)| *number).collect();
+    assert_eq!(heard[..5], [0, 1, 2, 3, 4], "in order");
+    heard[5..].sort_unstable();
+    assert_eq!(heard[5..], [101, 102], "each once, and not the one that was refused");
+}
+
+#[test]
+fn as_many_messages_as_are_wanted_at_once_are_handled_beside_each_other_and_no_more_over_swaps_too() {
+    let inside = Inside::new("atonce");
+    let hearing = Hearing::of(&inside, |_| true);
+    let [three, one] = ["at_once(3)", "at_once(1)"].map(|at_once| HEARING.replace("at_once(3)", at_once));
+    let bytes = built("atonce", &[three, one]);
+    inside.publish(&bytes[0]);
+    (0..12_u64).for_each(|number| inside.host.try_emit("many", &number).expect("there is room"));
+    let handled = |running: u64, begun: u64| {
+        until("as many as may", || hearing.count() as u64 == begun && counts(&inside, "many")[1] == running);
+        let done = begun - running;
+        assert_eq!(counts(&inside, "many"), [12 - begun, running, done, 0, 0]);
+        let held = inside.host.status().leases.iter().filter(|lease| lease.handler == "many").count();
+        assert_eq!(held as u64, running, "each is a call of its own");
+    };
+    handled(3, 3);
+    hearing.gate.send_replace(2);
+    handled(3, 5);
+    // Fewer: what runs ends, and then there is one. More again: those that wait need no further message.
+    inside.publish(&bytes[1]);
+    hearing.gate.send_replace(5);
+    handled(1, 6);
+    hearing.gate.send_replace(6);
+    handled(1, 7);
+    inside.publish(&bytes[0]);
+    handled(3, 9);
+    hearing.gate.send_replace(12);
+    until("all of them", || counts(&inside, "many") == [0, 0, 12, 0, 0]);
+    let mut heard: Vec<u64> = hearing.all().iter().map(|(number, _)| *number).collect();
+    heard.sort_unstable();
+    assert_eq!(heard, (0..12).collect::<Vec<_>>(), "each once");
+}
+
+#[test]
 fn a_message_that_cannot_be_read_an_error_and_a_panic_are_told_and_the_next_one_follows() {
     let inside = Inside::new("badmessage");
     let hearing = Hearing::of(&inside, |_| false);
@@ -166,7 +250,7 @@ fn what_waits_for_code_that_takes_none_is_dropped_and_told() {
     until("what came after", || counts(&inside, "numbers")[2] == 2);
     assert_eq!(hearing.all().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 5]);
     let topic = inside.status()["topics"].clone();
-    assert_eq!((&topic[1]["topic"], &topic[1]["emitted"], &topic[1]["unheard"]), (&json!("numbers"), &json!(6), &json!(1)));
+    assert_eq!((&topic[2]["topic"], &topic[2]["emitted"], &topic[2]["unheard"]), (&json!("numbers"), &json!(6), &json!(1)));
 }
 
 const SPEAKING: &str = "

@@ -2,11 +2,14 @@
 //!
 //! One plugin in several variants, built once: each answers with its number. A test has them swapped by turning a link.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Instant;
 
 use midair_tests::host::{Launch, Midair};
@@ -67,6 +70,14 @@ async fn message(conn: Conn, message: Message, ctx: Ctx) -> Result<()> {
             conn.send("last").await?;
             conn.close(4001, rest).await
         }
+        // Each waits until somebody says so, and says nothing.
+        "hold" => {
+            while ctx.counter("gate").get().await? == 0 {
+                ctx.sleep(std::time::Duration::from_millis(2)).await?;
+            }
+            Ok(())
+        }
+        "release" => ctx.counter("gate").add(1).await.map(drop),
         // Large messages to a room until nobody in it takes any more.
         "flood" => {
             let mut sent = 0;
@@ -165,7 +176,7 @@ impl Chat {
         let until = Instant::now() + patience();
         while !fits(self) {
             assert!(Instant::now() < until, "waited for {what}\n{}\n{}", self.midair.status(), self.midair.story());
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
@@ -311,6 +322,8 @@ fn a_send_waits_for_a_client_that_doesnt_read_and_its_queue_has_an_end() {
     socket.send("fill");
     let queued = |chat: &Chat| chat.route("/chat/{room}")["queued_bytes"].as_u64().expect("a number");
     let (one, most) = (64 << 10, 4 << 20);
+    // Its client may know of the upgrade before the host counts it.
+    chat.until("the connection", |chat| chat.midair.status()["sockets"][0]["open"] == 1);
     chat.until("a full queue", |chat| queued(chat) + one > most);
     assert!(queued(&chat) <= most);
     assert!(!chat.midair.all("log").iter().any(|event| event["message"] == "filled"), "it waits");
@@ -321,6 +334,71 @@ fn a_send_waits_for_a_client_that_doesnt_read_and_its_queue_has_an_end() {
     }
     chat.logged("filled");
     assert_eq!(socket.ask("and now"), "1 2 and now");
+}
+
+/// What the host has in memory now, and the most that it ever had, in bytes.
+fn memory(chat: &Chat) -> [usize; 2] {
+    let status = fs::read_to_string(Path::new("/proc").join(chat.midair.pid().to_string()).join("status")).expect("its status");
+    ["VmRSS:", "VmHWM:"].map(|name| {
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") << 10
+    })
+}
+
+#[test]
+fn a_flood_waits_at_its_client_while_a_handler_is_slow_and_each_message_is_handled_in_the_end() {
+    const MESSAGES: u64 = 1_000;
+    const SIZE: u64 = 128 << 10;
+    // What the system keeps for a connection is a part of it.
+    const MOST: u64 = MESSAGES * SIZE / 4;
+    let chat = Chat::start(&[]);
+    let mut other = chat.socket("/chat/other");
+    assert_eq!(other.ask("a"), "0 1 a");
+    let [before, _] = memory(&chat);
+    let mut flooding = chat.socket("/chat/one");
+    let sent = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&sent);
+    let flood = thread::spawn(move || {
+        let text = format!("hold {}", "x".repeat(SIZE as usize));
+        for _ in 0..MESSAGES {
+            flooding.send(&text);
+            told.fetch_add(1, Relaxed);
+        }
+        flooding.ask("done")
+    });
+    // As long as it is held up no more is taken, and everybody else is answered.
+    let last = Cell::new(0);
+    chat.until("what is sent to stand still", |chat| {
+        let now = sent.load(Relaxed);
+        assert!(now * SIZE < MOST, "{now} messages of {SIZE} bytes were taken, and one is handled");
+        let is_still = now > 1 && (0..50).all(|_| chat.midair.get("/len/one").body == "1" && sent.load(Relaxed) == now);
+        is_still && last.replace(now) == now
+    });
+    assert_eq!(other.ask("b"), "0 2 b");
+    assert_eq!(chat.route("/chat/{room}")["open"], 2);
+    other.send("release");
+    assert_eq!(flood.join().expect("it is not cut off"), format!("0 {} done", MESSAGES + 1), "none lost");
+    let more = memory(&chat)[1].saturating_sub(before);
+    assert!(more < 32 << 20, "{more} bytes more, for {} that came", MESSAGES * SIZE);
+    assert_eq!(other.ask("c"), "0 4 c");
+}
+
+/// The limits are those of every host, half a minute, so this takes as long.
+#[test]
+fn a_client_that_takes_nothing_of_what_is_sent_is_cut_off_and_named() {
+    let mut chat = Chat::start(&[]);
+    let mut stalled = chat.socket("/chat/stalled");
+    stalled.send("fill");
+    // What still waited for room was told that nobody is there, and isn't handled on.
+    chat.logged("closed 1006 \"it takes nothing\" after 1, 0 left");
+    let told = chat.midair.wait_for("a warning", |event| event["event"] == "warning");
+    let said = told["message"].as_str().unwrap_or_default();
+    assert!(said.starts_with("sockets: WebSocket 1 on /chat/{room} took nothing of what was sent to it"), "{told}");
+    assert!(!chat.midair.all("log").iter().any(|event| event["message"] == "filled"), "{}", chat.midair.story());
+    let route = chat.route("/chat/{room}");
+    assert_eq!((&route["stalled"], &route["open"], &route["queued_bytes"]), (&1.into(), &0.into(), &0.into()), "{route}");
+    assert_eq!(chat.socket("/chat/stalled").ask("hello"), "0 1 hello");
+    drop(stalled);
 }
 
 #[test]

@@ -344,6 +344,74 @@ impl<'de> Deserialize<'de> for Link {
 }
 
 #[test]
+fn fault_32_a_migration_that_breaks_at_one_value_of_many_is_refused_or_taken_back_and_no_value_is_lost() {
+    let project = Project::plugin("breaks", "");
+    let folder = tempfile::tempdir().expect("a folder");
+    let build = |source: &str| {
+        project.save("src/lib.rs", source);
+        std::fs::read(project.build_to(&folder.path().join("built")).remove(0)).expect("an artifact")
+    };
+    let panics = ".migrate(|old: Old| {
+            std::thread::sleep(Duration::from_millis(PAUSE));
+            if old.url == \"u57\" { panic!(\"an odd link\") }
+            Link { urls: vec![old.url] }
+        })";
+    let fails = LINK_2.replacen("url: String", "#[serde(deserialize_with = \"even\")] url: String", 1)
+        + "
+fn even<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    let url = String::deserialize(from)?;
+    std::thread::sleep(Duration::from_millis(PAUSE));
+    if url == \"u57\" { Err(serde::de::Error::custom(\"an odd link\")) } else { Ok(url) }
+}
+";
+    let paused = |source: String, pause: &str| build(&source.replace("PAUSE", pause));
+    // The sample has 20 ms: without a pause it sees all hundred values, and with one but two or three of them.
+    let with_panic = || links_2(panics);
+    let with_error = || links(&fails, UP).replace("&Link { url: format!(\"u{n}\") }", "&Link { urls: vec![format!(\"u{n}\")] }");
+    let first = build(&links(LINK_1, ""));
+    let serving = folder.path().join("libbreaks.so");
+    save(&serving, &first);
+    let mut midair = Launch::run(&[&serving])
+        .arg("--generation-header")
+        .arg("--probation-requests")
+        .arg("0")
+        .arg("--probation")
+        .arg("0")
+        .start();
+    midair.published();
+    assert_eq!(midair.http().post("/fill/100", &json!({})).status, 200);
+    midair.wait_for("committed", |event| event["event"] == "committed");
+    let all_there = |midair: &Midair| {
+        for n in [0, 56, 57, 58, 99] {
+            let answer = midair.get(&format!("/links/{n:08}"));
+            assert_eq!((answer.json(), answer.generation()), (json!({ "url": format!("u{n}") }), 1));
+        }
+        assert_eq!((midair.get("/count").body.as_str(), unreadable(midair)), ("100", json!({})));
+    };
+    for (artifact, words) in
+        [(paused(with_panic(), "0"), "can't be read: an odd link at src/lib.rs:"), (paused(with_error(), "0"), "an odd link")]
+    {
+        save(&serving, artifact);
+        let rejected = midair.rejected("E_STATE");
+        let reason = rejected["reason"].as_str().unwrap_or_default();
+        assert!(["links[\"00000057\"]", "an odd link", words].iter().all(|part| reason.contains(part)), "{rejected}");
+        all_there(&midair);
+    }
+    for artifact in [paused(with_panic(), "12"), paused(with_error(), "12")] {
+        save(&serving, artifact);
+        midair.published();
+        let back = midair.wait_for("rolled_back", |event| event["event"] == "rolled_back" || event["event"] == "committed");
+        assert_eq!(
+            (back["event"].as_str(), back["to"].as_u64(), back["by"].as_str()),
+            (Some("rolled_back"), Some(1), Some("breach"))
+        );
+        let reason = back["reason"].as_str().unwrap_or_default();
+        assert!(["links[\"00000057\"]", "an odd link"].iter().all(|part| reason.contains(part)), "{back}");
+        all_there(&midair);
+    }
+}
+
+#[test]
 fn a_value_that_was_put_for_a_while_is_gone_after_it_in_memory_and_on_disk() {
     let project = Project::plugin("ends", &links(LINK_1, ""));
     let folder = tempfile::tempdir().expect("a folder");

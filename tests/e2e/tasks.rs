@@ -1,13 +1,23 @@
 //! What becomes of work that goes on beside requests when its code is replaced, put back or refused?
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
 
+use midair_tests::client::read_answer;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::Project;
 use serde_json::Value;
 
+use crate::inside::until;
+
 const SOURCE: &str = r#"
 use midair_plugin::{Ctx, Plugin, Request, Result};
+use std::path::PathBuf;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 midair_plugin::export!(plugin);
@@ -26,6 +36,11 @@ fn plugin() -> Plugin {
         .get("/cancelled", cancelled)
         .get("/late", late)
         .get("/panics", |_, ctx: Ctx| { drop(ctx.spawn(async { panic!("in a task") })); VERSION })
+        .get("/never", never)
+        .get("/woken", |_, ctx: Ctx| Handed::to_a_thread(ctx, "woken"))
+        .get("/kept", |_, ctx: Ctx| { drop(ctx.spawn_until_retire("kept", |ctx| Handed::to_a_thread(ctx, "kept"))); VERSION })
+        .get("/foreign", foreign)
+        .get("/spins", spins)
         .task("beat", beat)
 }
 
@@ -77,6 +92,84 @@ async fn droppable(_: Request, ctx: Ctx) -> &'static str {
         let gone = Gone(ctx);
         std::future::pending::<()>().await;
         drop(gone);
+    }));
+    VERSION
+}
+
+async fn never(_: Request, ctx: Ctx) -> &'static str {
+    let _gone = Gone(ctx);
+    std::future::pending().await
+}
+
+/// A file with which a test speaks to threads that hold nothing of the host's.
+fn gate() -> PathBuf {
+    std::env::var_os("GATE").map(PathBuf::from).expect("the test names it")
+}
+
+fn note(name: &str) {
+    std::fs::write(gate().with_extension(name), "").expect("it can be written");
+}
+
+fn wait_for_the_gate() {
+    while !gate().exists() { std::thread::sleep(Duration::from_millis(1)) }
+}
+
+/// Hands its waker to a thread of the plugin's own, which wakes it when the gate is open, and once more.
+struct Handed { is_open: Arc<AtomicBool>, name: &'static str, has_thread: bool, _gone: Gone }
+
+impl Handed {
+    fn to_a_thread(ctx: Ctx, name: &'static str) -> Self {
+        Self { is_open: Arc::default(), name, has_thread: false, _gone: Gone(ctx) }
+    }
+}
+
+impl Future for Handed {
+    type Output = &'static str;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<&'static str> {
+        if self.is_open.load(Ordering::SeqCst) {
+            return Poll::Ready(VERSION);
+        }
+        if !std::mem::replace(&mut self.has_thread, true) {
+            let (waker, is_open, name) = (context.waker().clone(), Arc::clone(&self.is_open), self.name);
+            std::thread::spawn(move || {
+                wait_for_the_gate();
+                is_open.store(true, Ordering::SeqCst);
+                waker.clone().wake();
+                waker.wake_by_ref();
+                drop(waker);
+                note(name);
+            });
+            note(&format!("{name}-waits"));
+        }
+        Poll::Pending
+    }
+}
+
+/// Has the host wake a waker of the plugin's own at retirement, and only polls again when the gate is open.
+async fn foreign(_: Request, ctx: Ctx) -> &'static str {
+    struct Noting;
+    impl Wake for Noting {
+        fn wake(self: Arc<Self>) { note("foreign-woken") }
+    }
+    std::thread::spawn(move || {
+        let waker = Waker::from(Arc::new(Noting));
+        let mut context = Context::from_waker(&waker);
+        let mut retiring = pin!(ctx.retiring());
+        assert!(retiring.as_mut().poll(&mut context).is_pending());
+        note("foreign-waits");
+        wait_for_the_gate();
+        assert!(retiring.as_mut().poll(&mut context).is_ready());
+        note("foreign");
+    });
+    VERSION
+}
+
+async fn spins(_: Request, ctx: Ctx) -> &'static str {
+    drop(ctx.spawn_until_retire("spins", |ctx| async move {
+        let _gone = Gone(ctx);
+        note("spins-waits");
+        wait_for_the_gate();
     }));
     VERSION
 }
@@ -184,6 +277,109 @@ fn work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code() {
     assert!(generations.contains("stubborn"), "{generations}");
     assert_eq!(midair.get("/open").status, 200);
     says(&mut midair, "the free task on one asks Ok(\"two\")");
+}
+
+/// The call of a handler that `of`, a generation of the list, holds or is held by.
+fn call_of<'a>(of: &'a Value, which: &str, handler: &str) -> Option<&'a Value> {
+    let key = if which == "leases" { "handler" } else { "call" };
+    of[which].as_array()?.iter().find(|lease| lease[key].as_str().is_some_and(|name| name.ends_with(handler)))
+}
+
+fn ask(midair: &Midair, path: &str) -> TcpStream {
+    let mut stream = midair.http().connect();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
+    stream
+}
+
+#[test]
+fn a_future_that_nothing_wakes_is_shown_with_its_age_and_goes_with_its_client_or_at_its_deadline() {
+    let (project, mut midair) = serving("never-woken");
+    let never = ask(&midair, "/never");
+    assert_eq!(midair.get("/quiet").body, "one");
+    let is_held = |midair: &Midair| call_of(&midair.status(), "leases", "never").is_some();
+    until("the call that nothing wakes", || is_held(&midair));
+    becomes_two(&project, &mut midair);
+    let status = midair.status();
+    let lease = call_of(&status, "leases", "never").expect("it is held");
+    assert!(lease["generation"] == 1 && lease["age_us"].as_u64() > Some(0), "{lease}");
+    let waits = |task: &&Value| task["generation"] == 1 && task["age_us"].as_u64() > Some(0) && task["busy_us"] == 0;
+    assert_eq!(status["tasks"].as_array().into_iter().flatten().filter(waits).count(), 1, "{status}");
+    let generations = midair.admin().get("/generations").json();
+    let first = &generations["generations"][0];
+    let call = call_of(first, "blockers", "never");
+    assert!(call.is_some_and(|call| call["age_us"].as_u64() > Some(0)) && first["generation"] == 1, "{generations}");
+    // Nobody gives it up but its client.
+    drop(never);
+    says(&mut midair, "dropped on one");
+    until("its lease to end", || !is_held(&midair));
+    assert_eq!(midair.get("/").body, "two");
+    drop(midair);
+
+    let mut midair = Launch::dev(&[project.root()]).arg("--request-timeout").arg("0.2").start();
+    midair.published();
+    let answer = midair.get("/never");
+    assert_eq!((answer.status, answer.body.trim_end()), (504, "the handler took longer than 0.2 s"));
+    let failed = midair.wait_for("failed", |event| event["event"] == "failed");
+    assert!(failed["handler"].as_str().is_some_and(|handler| handler.ends_with("never")), "{failed}");
+    says(&mut midair, "dropped on two");
+    until("its lease to end", || !is_held(&midair));
+    assert_eq!(midair.get("/").body, "two");
+}
+
+#[test]
+fn fault_26_a_waker_that_is_used_after_its_generation_was_retired_finds_its_future_or_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("gate");
+    let noted = |name: &str| until(name, || gate.with_extension(name).exists());
+    let project = Project::plugin("woken-late", SOURCE);
+    let gate_is = gate.to_str().expect("a path");
+    let launch = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").arg("--keep").arg("0");
+    let mut midair = launch.env("GATE", Some(gate_is)).start();
+    midair.published();
+    // One is in flight, one is dropped when its code is retired, one was given up before, and one is woken by the host.
+    let mut woken = ask(&midair, "/woken");
+    noted("woken-waits");
+    assert_eq!((midair.get("/kept").body.as_str(), midair.get("/foreign").body.as_str()), ("one", "one"));
+    ["kept-waits", "foreign-waits"].iter().for_each(|name| noted(name));
+    assert!(!gate.with_extension("foreign-woken").exists());
+    becomes_two(&project, &mut midair);
+    says(&mut midair, "dropped on one");
+    noted("foreign-woken");
+    assert!(tasks(&midair).iter().all(|(_, task)| task != "kept"), "{:?}", tasks(&midair));
+    fs::write(&gate, "").expect("it can be written");
+    let answer = read_answer(&mut woken).expect("it ends");
+    assert_eq!((answer.status, answer.body.as_str(), answer.generation()), (200, "one", 1));
+    ["woken", "kept", "foreign"].iter().for_each(|name| noted(name));
+    seen(&mut midair, "the end of what ran on the first", |event| event["event"] == "drained" && event["generation"] == 1);
+    assert_eq!((midair.get("/").body.as_str(), midair.all("panicked").len()), ("two", 0), "{}", midair.story());
+    assert!(midair.terminate().status.success());
+}
+
+#[test]
+fn work_that_never_pauses_is_named_after_its_time_and_keeps_its_code_until_it_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("gate");
+    let project = Project::plugin("never-pauses", SOURCE);
+    let launch = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").env("GATE", gate.to_str());
+    let mut midair = launch.start();
+    midair.published();
+    assert_eq!(midair.get("/spins").body, "one");
+    until("the work to begin", || gate.with_extension("spins-waits").exists());
+    becomes_two(&project, &mut midair);
+    seen(&mut midair, "a warning that names it", |event| {
+        let said = event["message"].as_str().unwrap_or_default();
+        event["event"] == "warning" && said.starts_with("never-pauses=1: spins can't be dropped")
+    });
+    let status = midair.status();
+    let held = |task: &&Value| task["task"] == "spins" && task["generation"] == 1 && task["busy_us"].as_u64() > Some(0);
+    assert_eq!(status["tasks"].as_array().into_iter().flatten().filter(held).count(), 1, "{status}");
+    let generations = midair.client(&["generations"]).output().expect("it runs");
+    let generations = String::from_utf8_lossy(&generations.stdout).into_owned();
+    assert!(generations.contains("spins"), "{generations}");
+    assert_eq!(midair.get("/").body, "two");
+    fs::write(&gate, "").expect("it can be written");
+    says(&mut midair, "dropped on one");
+    until("the work to be gone", || tasks(&midair).iter().all(|(_, task)| task != "spins"));
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
-use midair_plugin::wall;
 use parking_lot::Mutex;
 
 use super::Logs;
@@ -75,8 +74,7 @@ fn run(errands: &Receiver<Errand>) {
                 all_look_again();
             }
             Ok(Errand::Event { source, site, within, values }) => {
-                // A subscriber that panics was told of by what it did on other threads.
-                let _ = wall::guard(|| source.say_here(site, &within, values.lend()));
+                source.guard((), || source.say_here(site, &within, values.lend()));
             }
             Err(RecvTimeoutError::Timeout) => {
                 is_fresh = false;

@@ -150,7 +150,7 @@ impl Source {
     }
 
     /// What `call` answers, or `or` if it panics.
-    fn guard<T>(&self, or: T, call: impl FnOnce() -> T) -> T {
+    pub(super) fn guard<T>(&self, or: T, call: impl FnOnce() -> T) -> T {
         wall::guard(call).unwrap_or_else(|panic| {
             if !self.has_broken.swap(true, Ordering::Relaxed)
                 && let Some(logs) = self.logs.upgrade()

@@ -186,7 +186,7 @@ impl Hall {
     }
 
     fn take(&mut self, topic: &str, subscriber: &str) -> Option<Taken> {
-        let queue = self.queue(topic, subscriber)?;
+        let queue = self.queue(topic, subscriber).filter(|queue| queue.carriers <= queue.at_once)?;
         let message = queue.waiting.pop_front()?;
         let makes_room = std::mem::take(&mut queue.has_refused);
         queue.running += 1;
@@ -203,17 +203,19 @@ impl Hall {
         }
     }
 
-    /// A carrier found nothing more; whether it has to look again, as something came meanwhile.
+    /// A carrier found nothing more, or is one too many since newer code takes fewer at once; whether it has to look again, as something
+    /// came meanwhile.
     fn leave(&mut self, topic: &str, subscriber: &str) -> bool {
         let Some(queue) = self.queue(topic, subscriber) else { return false };
-        let stays = !queue.waiting.is_empty();
+        let stays = !queue.waiting.is_empty() && queue.carriers <= queue.at_once;
         queue.carriers -= usize::from(!stays);
         stays
     }
 
-    /// The plugin takes these topics from now on, and no others; what waited and is dropped, as topic and count.
-    fn subscribe(&mut self, plugin: &str, wanted: &[Wanted]) -> Vec<(String, usize)> {
-        let mut dropped = Vec::new();
+    /// The plugin takes these topics from now on, and no others; what waited and is dropped, as topic and count, and the topics whose
+    /// messages that wait need a carrier more, each as often as it does.
+    fn subscribe(&mut self, plugin: &str, wanted: &[Wanted]) -> (Vec<(String, usize)>, Vec<String>) {
+        let (mut dropped, mut needed) = (Vec::new(), Vec::new());
         for (name, topic) in &mut self.topics {
             let Some(queue) = topic.queues.get_mut(plugin) else { continue };
             if wanted.iter().all(|wanted| wanted.topic != *name) {
@@ -230,8 +232,12 @@ impl Hall {
             if seed::is(Bug::MessageTwice) {
                 queue.waiting.front().cloned().into_iter().for_each(|first| queue.waiting.push_front(first));
             }
+            // Each that is on its way takes one at least, or what waits is gone.
+            let more = at_once.saturating_sub(queue.carriers).min(queue.waiting.len());
+            queue.carriers += more;
+            needed.extend(std::iter::repeat_n(topic.clone(), more));
         }
-        dropped
+        (dropped, needed)
     }
 
     fn list(&self) -> Vec<TopicStatus> {
@@ -322,7 +328,8 @@ impl Messages {
 
     /// A plugin takes these from now on, and no others.
     pub(crate) fn subscribe(self: &Arc<Self>, plugin: &str, wanted: &[Wanted]) {
-        let dropped = self.hall.lock().subscribe(plugin, wanted);
+        let (dropped, needed) = self.hall.lock().subscribe(plugin, wanted);
+        needed.into_iter().for_each(|topic| self.carry_on(topic, plugin.to_owned()));
         for (topic, count) in &dropped {
             let message = format!("{plugin}: {count} messages of {topic} were dropped, as the code that serves now takes none");
             self.bus.say(Event::Warning { message });

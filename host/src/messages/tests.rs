@@ -57,11 +57,11 @@ fn what_waits_outlives_a_swap_and_is_dropped_where_newer_code_takes_none() {
     for topic in ["a", "a", "b"] {
         hall.push(topic, &bytes("x")).expect("room");
     }
-    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 4, 2)])), [("b".to_owned(), 1)]);
+    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 4, 1)])).0, [("b".to_owned(), 1)]);
     assert_eq!((counts(&hall, "a", "shop"), counts(&hall, "b", "shop")), ([2, 0, 0, 0], [0, 0, 0, 1]));
     hall.push("b", &bytes("x")).expect("nobody has to have room");
     assert_eq!(hall.list()[1].unheard, 1);
-    assert_eq!(hall.subscribe("shop", &[]), [("a".to_owned(), 2)]);
+    assert_eq!(hall.subscribe("shop", &[]).0, [("a".to_owned(), 2)]);
     assert!(hall.take("a", "shop").is_none());
 }
 
@@ -80,6 +80,25 @@ fn a_carrier_leaves_only_an_empty_queue() {
     hall.done("a", "shop", Carried::Badly);
     assert!(!hall.leave("a", "shop"));
     assert_eq!((hall.push("a", &bytes("3")), counts(&hall, "a", "shop")), (Ok(vec!["shop".to_owned()]), [1, 1, 1, 0]));
+}
+
+#[test]
+fn newer_code_that_takes_more_or_fewer_at_once_gets_so_many_carriers() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
+    (0..6).for_each(|_| drop(hall.push("a", &bytes("x")).expect("room")));
+    hall.take("a", "shop").expect("one that runs");
+    let (_, needed) = hall.subscribe("shop", &wanted(&[("a", 9, 3)]));
+    assert_eq!(needed, ["a", "a"], "what waits needs no further message to get them");
+    (0..2).for_each(|_| drop(hall.take("a", "shop").expect("two more that run")));
+    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 9, 1)])), (Vec::new(), Vec::new()));
+    for _ in 0..2 {
+        hall.done("a", "shop", Carried::Well);
+        assert!(hall.take("a", "shop").is_none() && !hall.leave("a", "shop"), "one too many");
+    }
+    hall.done("a", "shop", Carried::Well);
+    assert!(hall.take("a", "shop").is_some());
+    assert_eq!(counts(&hall, "a", "shop"), [2, 3, 0, 0]);
 }
 
 #[test]
@@ -127,7 +146,9 @@ fn who_emits_to_a_full_queue_is_woken_when_there_is_room() {
     assert!(emits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     let (topic, subscriber) = ("a".to_owned(), "shop".to_owned());
     let mut carrier = Carrier { messages: Arc::clone(&messages), topic, subscriber, carries: false };
-    messages.hall.lock().queue("a", "shop").expect("it is there").carriers = 1;
+    if let Some(queue) = messages.hall.lock().queue("a", "shop") {
+        (queue.at_once, queue.carriers) = (1, 1);
+    }
     let first = carrier.take().expect("the first waits").message;
     assert!(woken.0.load(Ordering::SeqCst));
     assert!(emits.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());

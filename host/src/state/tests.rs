@@ -156,15 +156,18 @@ fn what_has_ended_is_not_read_scanned_or_counted_and_is_swept() {
 fn what_is_too_large_is_named_and_nothing_of_its_batch_is_written() {
     check(|lab| {
         let (large, long) = (vec![0; 1_025], "k".repeat(65));
+        lab.apply(&[put("a", b"1"), put("b", b"1")]).expect("puts");
         for (op, words) in [
             (put("a", &large), ["t[\"a\"]", "the value has 1025 bytes", "at most 1024"]),
             (put(&long, b""), ["t[\"kkkk", "the key has 65 bytes", "at most 64"]),
         ] {
-            let refusal = lab.apply(&[put("b", b"1"), op.clone()]).expect_err("too large").to_string();
+            let refusal = lab.apply(&[put("b", b"2"), op.clone()]).expect_err("too large").to_string();
             assert!(words.iter().all(|word| refusal.contains(word)), "{refusal}");
             assert_eq!(lab.state.foresee(&[op]).expect_err("too large").to_string(), refusal);
         }
-        assert_eq!(lab.count(""), 0);
+        let values = lab.apply(&[scan("", None, 9)]).expect("a read").into_iter().map(|row| (row.key, row.bytes.to_vec()));
+        let before = ["a", "b"].map(|key| (key.to_owned(), b"1".to_vec()));
+        assert_eq!(values.collect::<Vec<_>>(), before, "the values before are there");
     });
 }
 
@@ -278,6 +281,29 @@ mod disk {
         std::fs::write(&other, "a text, longer than what a database begins with").expect("a file");
         refuse(&other, &["isn't a state file"]);
         refuse(&folder.path().join("no/folder"), &["can't be made", "folder"]);
+    }
+
+    #[test]
+    fn fault_35_a_database_of_another_format_or_program_is_named_and_left_as_it_is() {
+        use redb::{Builder, TableDefinition};
+        let (folder, _) = file();
+        for (name, table, words) in [
+            ("newer", "midair", ["it is of version 99 of midair's format", "start the midair that wrote it"]),
+            ("another", "settings", ["a database, but not one of midair's", "name another file"]),
+        ] {
+            let path = folder.path().join(name);
+            let database = Builder::new().create(&path).expect("a database");
+            let write = database.begin_write().expect("a transaction");
+            let table: TableDefinition<'_, &str, u64> = TableDefinition::new(table);
+            write.open_table(table).expect("a table").insert("format", 99).expect("a value");
+            write.commit().expect("it is written");
+            drop(database);
+            let before = std::fs::read(&path).expect("a file");
+            let error = State::open(Some(&path), LIMITS).err().expect("refused");
+            let said = format!("{error} {}", error.help_text().expect("a way out"));
+            assert!(words.iter().chain(&["nothing in it was changed"]).all(|word| said.contains(word)), "{said}");
+            assert!(std::fs::read(&path).expect("a file") == before, "{said}: it was changed");
+        }
     }
 
     #[test]

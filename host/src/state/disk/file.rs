@@ -1,8 +1,8 @@
 //! What is wrong with a file, and how is one made?
 
-use std::fs;
+use std::fs::{self, FileType};
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,11 @@ pub(super) fn make(path: &Path) -> Result<()> {
 
 /// Reads without writing what can be told of the file: redb changes one that it opens to write.
 pub(super) fn check(path: &Path) -> Result<()> {
+    // To open a pipe would wait for whoever writes into it.
+    if let Some(what) = fs::metadata(path).ok().and_then(|found| other_than_a_file(found.file_type())) {
+        let reason = format!("it is {what}, and no file; nothing in it was changed");
+        return Err(Error::fatal(Code::State, path.display().to_string(), reason).help("name another file with --state"));
+    }
     let readable = match opened(|| Builder::new().open_read_only(path)) {
         Ok(readable) => readable,
         // It wasn't closed, as after a kill: only whoever writes can open it.
@@ -82,6 +87,16 @@ pub(super) fn check(path: &Path) -> Result<()> {
     }
 }
 
+fn other_than_a_file(kind: FileType) -> Option<&'static str> {
+    Some(match () {
+        () if kind.is_file() => return None,
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_char_device() || kind.is_block_device() => "a device",
+        () => "a socket",
+    })
+}
+
 const DAMAGED: &str = "put a copy of it in its place; to begin without what it holds, move it away";
 
 /// Whatever a damaged file leads redb to, this process goes on.
@@ -105,6 +120,11 @@ pub(super) fn refused(path: &Path, error: DatabaseError) -> Error {
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == ErrorKind::UnexpectedEof => {
             ("it is cut off".to_owned(), DAMAGED)
         }
+        // redb has no other word for what is newer than it.
+        DatabaseError::Storage(StorageError::Corrupted(how)) if how.contains("file format version") => (
+            format!("it was written by a newer version of redb: {how}"),
+            "start the midair that wrote it, or name another file with --state",
+        ),
         DatabaseError::Storage(StorageError::Corrupted(how)) => (format!("it is cut off or damaged: {how}"), DAMAGED),
         other => {
             (format!("it can't be opened: {other}"), "see that this user may read and write it, or name another file with --state")
