@@ -219,7 +219,7 @@ impl ConnRef {
     }
 
     /// Sends a message: done when the connection's queue has taken it. While the queue is full it waits for the client to read; one that
-    /// reads nothing for as long as a body may take (30 s) is closed.
+    /// reads nothing for as long as a body may take (`--body-timeout`, 30 s) is closed.
     ///
     /// # Errors
     ///

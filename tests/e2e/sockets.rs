@@ -290,6 +290,36 @@ fn a_message_over_the_limit_ends_its_connection_with_1009() {
 }
 
 #[test]
+fn an_operator_sets_what_a_web_socket_may_do() {
+    let limits = ["--socket-limit", "1KiB", "--socket-queue", "2", "--socket-queue-limit", "1MiB"];
+    let mut chat = Chat::start(&limits);
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask("hello"), "0 1 hello");
+    socket.send("fill");
+    let queued = |chat: &Chat| chat.route("/chat/{room}")["queued"].as_u64();
+    chat.until("a full queue", |chat| queued(chat) == Some(2));
+    for number in 0..500 {
+        assert!(matches!(socket.hear(), Heard::Message(_)), "{number}");
+        assert!(queued(&chat) <= Some(2));
+    }
+    chat.logged("filled");
+    socket.try_send(&"x".repeat(2 << 10));
+    assert_eq!(socket.hear(), Heard::Closed(1009, "a message has at most 1024 bytes".to_owned()));
+    drop(chat);
+
+    let chat = Chat::start(&["--socket-queue-limit", "128KiB"]);
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask("hello"), "0 1 hello");
+    socket.send("fill");
+    let queued = |chat: &Chat| chat.route("/chat/{room}")["queued_bytes"].as_u64();
+    chat.until("a full queue", |chat| queued(chat) == Some(128 << 10));
+    (0..500).for_each(|_| {
+        assert!(matches!(socket.hear(), Heard::Message(_)));
+        assert!(queued(&chat) <= Some(128 << 10));
+    });
+}
+
+#[test]
 fn a_handler_closes_after_what_it_sent_and_a_connection_that_breaks_is_heard_of() {
     let mut chat = Chat::start(&[]);
     let mut socket = chat.socket("/chat/one");

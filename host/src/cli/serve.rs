@@ -130,6 +130,7 @@ fn host(
     outlet: &Outlet,
     body: impl FnOnce(Host, Commands) -> Result<()> + Send + 'static,
 ) -> Result<()> {
+    let sockets = serve.sockets.limits()?;
     let config = serve.config.clone().map(config).transpose()?.or(mode.options.config.clone());
     let fuse = Fuse::lay().map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     let data = Data::claim(&folder)?;
@@ -162,9 +163,11 @@ fn host(
     let (control, commands) = Commands::new();
     let limits = Limits {
         body: serve.body_limit,
+        body_timeout: serve.body_timeout,
         request_timeout: serve.request_timeout,
         workers: serve.workers,
         generation_header: mode.generation_header,
+        sockets,
         ..Limits::default()
     };
     let server = Server::bind(host.clone(), serve.listen, limits).map_err(name_another_address)?;
