@@ -183,7 +183,7 @@ pub struct Serve {
     /// Largest value of the state; also 512KiB, 2MiB, 1GiB
     #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
     pub value_limit: usize,
-    /// Give up on a request after this time [default: never]
+    /// Give up on a request, or on an event of a WebSocket, after this time [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = above_zero)]
     pub request_timeout: Option<Duration>,
     /// Largest request body; also 512KiB, 2MiB, 1GiB
