@@ -345,6 +345,14 @@ impl Host {
         }
     }
 
+    /// Closes the state's file, if there is one, after all that was asked for before: the last thing before the process ends, when requests had
+    /// their time. What plugins ask of their state after it is refused. Whether it was done in time; if not, nothing that was answered is
+    /// lost, and the next start mends the file. Blocks until then; runs no plugin code on this thread.
+    #[must_use]
+    pub fn close_state(&self, deadline: Duration) -> bool {
+        self.shared.services.store.close(deadline)
+    }
+
     /// Whether it is about to end.
     #[must_use]
     pub fn is_ending(&self) -> bool {
