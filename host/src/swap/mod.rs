@@ -253,6 +253,8 @@ impl Host {
             .map_err(|error| Error::fatal(Code::Io, "midair-jobs", "its thread can't be started").caused_by(error))?;
         let stop = Arc::new(Stop(Arc::clone(&beats)));
         let told = bus.clone();
+        services.tasks.tell_to(move |message| told.say(Event::Warning { message }));
+        let told = bus.clone();
         services.sockets.tell_to(move |message| told.say(Event::Warning { message }));
         let shared = Arc::new(Shared {
             run: run_id(),
