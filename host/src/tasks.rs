@@ -1,17 +1,18 @@
 //! What runs beside requests?
 //!
 //! Work of plugins that no request waits for, and the host's own that may run plugin code. It is polled on threads that do nothing else:
-//! one that never awaits holds one of them, and no request. The threads start with the first work. Whoever hands in a future puts into it
-//! what its code needs to stay; it is dropped on these threads, whether it ended or was cancelled.
+//! one that never awaits holds one of them, and no request. While other work waits, further threads stand in for those that are held, up to
+//! a bound. The threads start with the first work. Whoever hands in a future puts into it what its code needs to stay; it is dropped on
+//! these threads, whether it ended or was cancelled.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_task::{Runnable, Task};
 use event_listener::Event;
@@ -56,11 +57,23 @@ struct Entry {
     task: Option<Task<()>>,
 }
 
+/// How long work may hold a thread before another one stands in for it, if there is something to do.
+const LONG: Duration = Duration::from_secs(1);
+
+/// The pause between two looks at threads that may be held.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// So many times as many threads as at first there are at most.
+const MOST: usize = 4;
+
+/// So many that hold a thread are named.
+const NAMED: usize = 5;
+
 /// All work of a host that goes on beside requests.
 pub(crate) struct Tasks {
-    ready: Sender<Runnable>,
-    queue: Arc<Mutex<Receiver<Runnable>>>,
-    started: OnceLock<usize>,
+    ready: Ready,
+    started: OnceLock<bool>,
+    tell: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
     entries: Mutex<BTreeMap<u64, Entry>>,
     next: AtomicU64,
 }
@@ -69,9 +82,14 @@ impl Tasks {
     /// None yet, and no thread.
     #[must_use]
     pub(crate) fn new() -> Arc<Self> {
-        let (ready, queue) = channel();
-        let queue = Arc::new(Mutex::new(queue));
-        Arc::new(Self { ready, queue, started: OnceLock::new(), entries: Mutex::default(), next: AtomicU64::new(1) })
+        let ready = Ready::new();
+        let (started, tell) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { ready, started, tell, entries: Mutex::default(), next: AtomicU64::new(1) })
+    }
+
+    /// Whom to tell of threads that are held. Set once.
+    pub(crate) fn tell_to(&self, tell: impl Fn(String) + Send + Sync + 'static) {
+        let _ = self.tell.set(Box::new(tell));
     }
 
     /// Begins to poll `future`; its number, or 0 if no thread can be had for it: then it was dropped here.
@@ -84,8 +102,7 @@ impl Tasks {
         let work =
             Watched { future: Box::pin(future), since, polled: Arc::clone(&polled), _end: End { tasks: Arc::clone(self), id } };
         let ready = self.ready.clone();
-        // Whoever can't send has outlived the host.
-        let (runnable, task) = async_task::spawn(work, move |runnable| drop(ready.send(runnable)));
+        let (runnable, task) = async_task::spawn(work, move |runnable| ready.put(runnable));
         self.entries.lock().insert(id, Entry { about, since, polled, task: Some(task) });
         runnable.schedule();
         id
@@ -95,7 +112,7 @@ impl Tasks {
     pub(crate) fn run(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) {
         if self.has_threads() {
             let ready = self.ready.clone();
-            let (runnable, task) = async_task::spawn(future, move |runnable| drop(ready.send(runnable)));
+            let (runnable, task) = async_task::spawn(future, move |runnable| ready.put(runnable));
             task.detach();
             runnable.schedule();
         }
@@ -127,30 +144,200 @@ impl Tasks {
         self.entries.lock().iter().map(of).collect()
     }
 
-    fn has_threads(&self) -> bool {
-        let start = || {
-            let count = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
-            let one = |_: &usize| {
-                let queue = Arc::clone(&self.queue);
-                std::thread::Builder::new().name("midair-task".to_owned()).spawn(move || work(&queue)).is_ok()
-            };
-            (0..count).filter(one).count()
-        };
-        *self.started.get_or_init(start) > 0
+    fn has_threads(self: &Arc<Self>) -> bool {
+        *self.started.get_or_init(|| {
+            let (crew, tasks) = (&self.ready.crew, Arc::downgrade(self));
+            let Some(rings) = crew.rings.lock().take() else { return false };
+            let mut hands = crew.hands.lock();
+            (0..crew.regular).for_each(|_| crew.start(&mut hands));
+            // Without it nobody stands in for anybody.
+            let watch = move || watch(&tasks, &rings);
+            drop(std::thread::Builder::new().name("midair-relief".to_owned()).spawn(watch));
+            !hands.threads.is_empty()
+        })
+    }
+
+    /// Has threads stand in for those that are held, if work waits; whether any does.
+    fn relieve(&self) -> bool {
+        let crew = &self.ready.crew;
+        let Some(relief) = crew.relieve() else { return false };
+        let (Some(tell), Some((held, all))) = (self.tell.get(), relief) else { return true };
+        let mut holders: Vec<String> = self
+            .list()
+            .into_iter()
+            .filter(|work| Duration::from_micros(work.busy_us) >= LONG)
+            .map(|work| {
+                let About { plugin, number, name, .. } = &work.about;
+                format!("{plugin}={number} {name}")
+            })
+            .collect();
+        let more = holders.len().saturating_sub(NAMED);
+        holders.truncate(NAMED);
+        if more > 0 {
+            holders.push(format!("{more} more"));
+        }
+        // What is no task, such as a beat of a job, is a call in flight.
+        let holders = if holders.is_empty() { "midair status shows the calls".to_owned() } else { holders.join(", ") };
+        tell(if held == all {
+            format!("all {all} threads for work beside requests are held without a pause, other such work waits: {holders}")
+        } else {
+            format!("{held} threads for work beside requests are held without a pause, others stand in for them: {holders}")
+        });
+        true
     }
 }
 
-/// One thread's work, until the host is gone.
-fn work(queue: &Mutex<Receiver<Runnable>>) {
-    loop {
-        // One thread waits with the lock, the others wait for the lock: each runs what it got without it.
-        let next = queue.lock().recv();
-        let Ok(runnable) = next else { return };
-        // Between two pieces of work no plugin's frame is on this stack.
-        census::visit();
-        logs::visit();
-        // Plugins' panics are values by now; a fault of the host's own ends that work and no more.
-        let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
+/// Where work goes that can go on.
+#[derive(Clone)]
+struct Ready {
+    sender: Sender<Runnable>,
+    crew: Arc<Crew>,
+}
+
+impl Ready {
+    fn new() -> Self {
+        let ((sender, queue), (bell, rings)) = (channel(), sync_channel(1));
+        let crew = Crew {
+            queue: Mutex::new(queue),
+            waiting: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            regular: std::thread::available_parallelism().map_or(2, |count| count.get().max(2)),
+            count: AtomicUsize::new(0),
+            hands: Mutex::default(),
+            bell,
+            rings: Mutex::new(Some(rings)),
+            since: Instant::now(),
+        };
+        Self { sender, crew: Arc::new(crew) }
+    }
+
+    fn put(&self, runnable: Runnable) {
+        self.crew.waiting.fetch_add(1, Ordering::SeqCst);
+        // The crew has the other end.
+        let _ = self.sender.send(runnable);
+        self.crew.look();
+    }
+}
+
+/// The threads. They end when nobody is left who could hand in work: none of them holds the sender.
+struct Crew {
+    queue: Mutex<Receiver<Runnable>>,
+    /// How much work no thread has taken yet.
+    waiting: AtomicUsize,
+    /// How many threads have nothing to do. This and `waiting` are changed first and looked at then, by who hands in work and by who takes
+    /// some, and `SeqCst`: so one of both sees it when work is left and no thread for it.
+    idle: AtomicUsize,
+    /// How many threads there are if none is held.
+    regular: usize,
+    /// How many there are.
+    count: AtomicUsize,
+    hands: Mutex<Hands>,
+    /// Rung when work waits and no thread is idle.
+    bell: SyncSender<()>,
+    /// Until the threads start.
+    rings: Mutex<Option<Receiver<()>>>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Hands {
+    /// For each thread the nanoseconds from `since` to when it began what it does, 0 if it does nothing.
+    threads: Vec<Arc<AtomicU64>>,
+    /// Whether it was told that some are held, and that all are, since all were free.
+    told: (bool, bool),
+}
+
+impl Crew {
+    fn look(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 && self.idle.load(Ordering::SeqCst) == 0 {
+            // Full is rung already.
+            let _ = self.bell.try_send(());
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
+    /// How many threads are held.
+    fn held(&self, hands: &Hands) -> usize {
+        let (now, long) = (self.now(), u64::try_from(LONG.as_nanos()).unwrap_or(u64::MAX));
+        let is_held = |since: u64| since > 0 && now.saturating_sub(since) >= long;
+        hands.threads.iter().filter(|since| is_held(since.load(Ordering::Relaxed))).count()
+    }
+
+    /// Starts one thread, if it can be had.
+    fn start(self: &Arc<Self>, hands: &mut Hands) {
+        let (crew, since) = (Arc::clone(self), Arc::new(AtomicU64::new(0)));
+        let mine = Arc::clone(&since);
+        if std::thread::Builder::new().name("midair-task".to_owned()).spawn(move || crew.work(&mine)).is_ok() {
+            hands.threads.push(since);
+            self.count.store(hands.threads.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Starts a thread for each that is held, if work waits: `None` if none does. How many are held, of how many, if that is to be told.
+    fn relieve(self: &Arc<Self>) -> Option<Option<(usize, usize)>> {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let mut hands = self.hands.lock();
+        let held = self.held(&hands);
+        let wanted = (self.regular + held).min(self.regular * MOST);
+        (hands.threads.len()..wanted).for_each(|_| self.start(&mut hands));
+        let all = hands.threads.len();
+        let tell = if held == all { &mut hands.told.1 } else { &mut hands.told.0 };
+        Some((held > 0 && !std::mem::replace(tell, true)).then_some((held, all)))
+    }
+
+    /// Whether a thread that has nothing in hand is one too many, as none is held any more for which it stood in. It is none then.
+    fn leaves(&self, mine: &Arc<AtomicU64>) -> bool {
+        if self.count.load(Ordering::Relaxed) <= self.regular {
+            return false;
+        }
+        let mut hands = self.hands.lock();
+        if hands.threads.len() <= self.regular + self.held(&hands) {
+            return false;
+        }
+        hands.threads.retain(|since| !Arc::ptr_eq(since, mine));
+        self.count.store(hands.threads.len(), Ordering::Relaxed);
+        if hands.threads.len() <= self.regular {
+            hands.told = (false, false);
+        }
+        true
+    }
+
+    /// One thread's work, until the host is gone.
+    fn work(&self, since: &Arc<AtomicU64>) {
+        while !self.leaves(since) {
+            self.idle.fetch_add(1, Ordering::SeqCst);
+            // One thread waits with the lock, the others wait for the lock: each runs what it got without it.
+            let next = self.queue.lock().recv();
+            self.idle.fetch_sub(1, Ordering::SeqCst);
+            let Ok(runnable) = next else { return };
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            self.look();
+            // Between two pieces of work no plugin's frame is on this stack.
+            census::visit();
+            logs::visit();
+            since.store(self.now(), Ordering::Relaxed);
+            // Plugins' panics are values by now; a fault of the host's own ends that work and no more.
+            let _ = catch_unwind(AssertUnwindSafe(|| runnable.run()));
+            since.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Looks for threads that are held, from a thread that runs no plugin code, as long as work waits.
+fn watch(tasks: &Weak<Tasks>, rings: &Receiver<()>) {
+    while rings.recv().is_ok() {
+        loop {
+            std::thread::sleep(LOOK);
+            let Some(tasks) = tasks.upgrade() else { return };
+            if !tasks.relieve() {
+                break;
+            }
+        }
     }
 }
 
@@ -216,8 +403,6 @@ impl Bell {
 
 #[cfg(all(test, not(midair_loom)))]
 mod tests {
-    use std::sync::mpsc::sync_channel;
-    use std::time::Duration;
 
     use super::*;
 
@@ -254,7 +439,7 @@ mod tests {
 
     #[test]
     fn what_is_cancelled_is_dropped_on_a_thread_for_work() {
-        struct Says(std::sync::mpsc::SyncSender<Option<String>>);
+        struct Says(SyncSender<Option<String>>);
         impl Drop for Says {
             fn drop(&mut self) {
                 self.0.send(std::thread::current().name().map(str::to_owned)).expect("somebody waits");
@@ -297,6 +482,68 @@ mod tests {
         let (done, is_done) = sync_channel(1);
         tasks.run(async move { done.send(()).expect("somebody waits") });
         is_done.recv_timeout(PATIENCE).expect("it still works");
+        assert!(has_none(&tasks));
+    }
+
+    fn until(what: &str, fits: impl Fn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !fits() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Has so many threads held at once, each until the sender is dropped, and what is told of them.
+    fn hold(tasks: &Arc<Tasks>, count: usize) -> (SyncSender<()>, Receiver<String>) {
+        let ((tell, told), (gate, opens)) = (channel(), sync_channel::<()>(0));
+        tasks.tell_to(move |message| tell.send(message).expect("somebody listens"));
+        let (opens, (began, begins)) = (Arc::new(Mutex::new(opens)), channel());
+        for _ in 0..count {
+            let (opens, began) = (Arc::clone(&opens), began.clone());
+            tasks.spawn(about("held"), async move {
+                began.send(()).expect("somebody waits");
+                assert!(opens.lock().recv().is_err());
+            });
+        }
+        (0..count).for_each(|_| begins.recv_timeout(PATIENCE).expect("it begins"));
+        (gate, told)
+    }
+
+    #[test]
+    fn others_stand_in_for_threads_that_are_held_and_leave_when_these_are_free() {
+        let tasks = Tasks::new();
+        let regular = tasks.ready.crew.regular;
+        let (gate, told) = hold(&tasks, regular);
+        for _ in 0..3 {
+            let (done, is_done) = sync_channel(1);
+            tasks.run(async move { done.send(()).expect("somebody waits") });
+            is_done.recv_timeout(PATIENCE).expect("another thread has it");
+        }
+        let threads = || tasks.ready.crew.hands.lock().threads.len();
+        assert_eq!(threads(), 2 * regular, "they stay, so that the next work needn't wait for them");
+        drop(gate);
+        until("the first threads alone", || threads() == regular);
+        assert!(has_none(&tasks));
+        let names = vec!["shop=1 held"; regular].join(", ");
+        let expected =
+            format!("{regular} threads for work beside requests are held without a pause, others stand in for them: {names}");
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [expected], "once");
+        assert_eq!(tasks.ready.crew.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn so_many_threads_are_all_and_then_other_work_waits() {
+        let tasks = Tasks::new();
+        let most = tasks.ready.crew.regular * MOST;
+        let (gate, told) = hold(&tasks, most);
+        let (done, is_done) = sync_channel(1);
+        tasks.run(async move { done.send(()).expect("somebody waits") });
+        let all = format!("all {most} threads for work beside requests are held without a pause, other such work waits: ");
+        until("that all are held", || told.try_iter().any(|message| message.starts_with(&all)));
+        assert_eq!(tasks.ready.crew.hands.lock().threads.len(), most);
+        assert!(is_done.try_recv().is_err());
+        drop(gate);
+        is_done.recv_timeout(PATIENCE).expect("its turn");
         assert!(has_none(&tasks));
     }
 }

@@ -24,6 +24,9 @@ use crate::state;
 use crate::store::Row;
 
 /// What happens on a WebSocket route; see [`Plugin::socket`]. Each part may be left out.
+///
+/// Where the operator gives requests a time (`--request-timeout`), each part has it for each event, what it waits for included, such as a client
+/// that reads slowly. One that takes longer is dropped where it waits, told and counted, and the connection stays.
 #[derive(Default)]
 #[must_use = "a socket does nothing before it is given to `Plugin::socket`"]
 pub struct Socket {
@@ -44,7 +47,7 @@ impl Socket {
     /// Decides whether a connection is accepted: by any answer of 2xx, whose headers go along, such as `sec-websocket-protocol`. Any other
     /// answer is what the client gets instead, such as `StatusCode::UNAUTHORIZED` or an error.
     ///
-    /// The connection can be sent to and join rooms already; what is sent waits until it is accepted.
+    /// The connection can be sent to and join rooms already; what is sent waits until it is accepted. One that takes too long is answered 504.
     pub fn open<R: IntoReply<M>, M, F>(mut self, handler: F) -> Self
     where
         F: Fn(Conn, Ctx) -> R + Send + Sync + 'static,
@@ -55,7 +58,8 @@ impl Socket {
     }
 
     /// Takes a message. Those of a connection come one at a time and in order: the next when this one is handled. What it returns goes
-    /// nowhere but into the counts; an error of 500 and above, or a panic, is told and counted, and the connection stays.
+    /// nowhere but into the counts; an error of 500 and above, a panic, or one that takes too long, is told and counted, and the connection
+    /// stays: what was sent by then was sent, and the next message follows.
     pub fn message<R: IntoReply<M>, M, F>(mut self, handler: F) -> Self
     where
         F: Fn(Conn, Message, Ctx) -> R + Send + Sync + 'static,
@@ -120,7 +124,8 @@ impl Plugin {
     }
 
     /// Takes WebSockets on `path`, each by one future that stays on the code to which it was admitted, and holds it as a request in flight
-    /// does: `midair generations` names it. The connection is accepted before it runs, and ends with it: 1000, or 1011 if it failed.
+    /// does: `midair generations` names it. The connection is accepted before it runs, and ends with it: 1000, or 1011 if it failed. It may take
+    /// as long as it likes, whatever time requests have.
     ///
     /// ```
     /// # use midair_plugin::{Ctx, Pinned, Plugin, Result};
@@ -219,7 +224,7 @@ impl ConnRef {
     }
 
     /// Sends a message: done when the connection's queue has taken it. While the queue is full it waits for the client to read; one that
-    /// reads nothing for as long as a body may take (30 s) is closed.
+    /// reads nothing for as long as a body may take (`--body-timeout`, 30 s) is closed.
     ///
     /// # Errors
     ///

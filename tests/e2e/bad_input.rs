@@ -1,11 +1,14 @@
 //! What does midair say to what makes no sense?
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
 
 use midair_tests::cargo;
+use midair_tests::client::read_answer;
 use midair_tests::host::Launch;
 use midair_tests::project::{Kind, Project};
+use serde_json::Value;
 
 use crate::dev::saying;
 
@@ -181,7 +184,7 @@ fn page(req: Request, _: Ctx) -> Result<String> { Ok(req.query::<Order>()?.count
     assert_eq!(http.raw(announced.as_bytes()).status, 413, "refused by what it announces");
 
     assert_eq!(ask("GET", "/", ""), is("home"), "and it still serves");
-    assert_eq!(midair.all("panicked"), Vec::<serde_json::Value>::new());
+    assert_eq!(midair.all("panicked"), Vec::<Value>::new());
 }
 
 #[test]
@@ -206,4 +209,14 @@ async fn never(_: Request, ctx: Ctx) -> Result<&'static str> {
     let post = |length: usize| midair.http().ask("POST", "/", &[], &"x".repeat(length)).status;
     assert_eq!((post(1024), post(1025)), (200, 413));
     assert!(matches!(midair.get("/never").status, 503 | 504), "a request that takes too long is given up");
+    drop(midair);
+
+    let mut midair = Launch::dev(&[project.root()]).arg("--body-timeout").arg("0.2").arg("--request-timeout").arg("10").start();
+    midair.published();
+    let mut never = midair.http().connect();
+    write!(never, "GET /never HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
+    let mut slow = midair.http().connect();
+    write!(slow, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nx").expect("it can be sent");
+    assert_eq!(read_answer(&mut slow).expect("an answer").status, 408);
+    assert_eq!(midair.all("failed"), Vec::<Value>::new(), "long before a handler has had its time");
 }

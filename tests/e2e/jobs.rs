@@ -58,7 +58,6 @@ fn every_beat_of_a_job_every_100_ms_runs_once_over_two_hundred_swaps() {
     two_hundred_swaps("beating-slowly", &BEATING.replace("from_millis(5)", "from_millis(100)"), 100);
 }
 
-#[expect(clippy::print_stdout, reason = "figures for whoever reads along")]
 fn two_hundred_swaps(name: &str, beating: &str, period: u64) {
     const SWAPS: u64 = 200;
     let other = beating.replace("\"/log\", log", "\"/log\", log).get(\"/other\", |_, _| \"2\"");

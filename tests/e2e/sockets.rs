@@ -48,6 +48,7 @@ async fn open(conn: Conn, _: Ctx) -> Result<StatusCode> {
     match room.as_str() {
         "forbidden" => Err(Error::new(StatusCode::UNAUTHORIZED, "not for you")),
         "broken" => panic!("in open"),
+        "stuck" => std::future::pending().await,
         _ => {
             conn.join(&room).await?;
             Ok(StatusCode::OK)
@@ -86,6 +87,10 @@ async fn message(conn: Conn, message: Message, ctx: Ctx) -> Result<()> {
             }
             conn.send(format!("{sent}")).await
         }
+        "stuck" => {
+            conn.send("before").await?;
+            std::future::pending().await
+        }
         "fill" => {
             for _ in 0..500 {
                 conn.send(vec![7; 64 << 10]).await?;
@@ -101,7 +106,7 @@ async fn close(conn: Conn, closed: Closed, ctx: Ctx) -> Result<()> {
     let seen = conn.state::<Seen>().get().await?.unwrap_or_default();
     let in_rooms = ctx.room(&conn.request().param::<String>("room").unwrap_or_default()).len().await?;
     ctx.info(format!("closed {} {:?} after {}, {in_rooms} left", closed.code, closed.reason, seen.messages));
-    Ok(())
+    if closed.code == 4002 { std::future::pending().await } else { Ok(()) }
 }
 
 async fn stream(socket: Pinned, ctx: Ctx) -> Result<()> {
@@ -298,6 +303,66 @@ fn a_message_over_the_limit_ends_its_connection_with_1009() {
     socket.try_send(&"x".repeat(8 << 20));
     assert_eq!(socket.hear(), Heard::Closed(1009, "a message has at most 1048576 bytes".to_owned()));
     chat.logged("closed 1009 \"a message has at most 1048576 bytes\" after 1, 0 left");
+}
+
+#[test]
+fn an_event_that_takes_too_long_is_dropped_told_and_counted_and_the_next_one_follows() {
+    let mut chat = Chat::start(&["--request-timeout", "0.2"]);
+    let refused = chat.midair.http().upgrade("/chat/stuck", &[]).err().map(|(status, _)| status);
+    assert_eq!(refused, Some(504));
+    let failed = |chat: &mut Chat, handler: &str| {
+        let event = chat.midair.wait_for("a handler that took too long", |event| event["event"] == "failed");
+        assert_eq!(
+            (&event["handler"], &event["error"]),
+            (&format!("sockets::{handler}").into(), &"the handler took longer than 0.2 s".into()),
+            "{event}"
+        );
+    };
+    failed(&mut chat, "open");
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask("stuck"), "before");
+    assert_eq!(socket.ask("and now"), "0 2 and now");
+    failed(&mut chat, "message");
+    socket.close(4002, "stuck");
+    failed(&mut chat, "close");
+    chat.until("a connection that is none any more", |chat| chat.route("/chat/{room}")["open"] == 0);
+    let plugin = &chat.midair.status()["plugins"][0];
+    assert_eq!((&plugin["panics"], &plugin["errors"]), (&0.into(), &3.into()), "{plugin}");
+    let mut pinned = chat.socket("/stream");
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask("stuck"), "before");
+    assert_eq!(socket.ask("later"), "0 2 later");
+    assert_eq!(pinned.ask("still here"), "0 still here", "it is one call for as long as it lasts");
+}
+
+#[test]
+fn an_operator_sets_what_a_web_socket_may_do() {
+    let limits = ["--socket-limit", "1KiB", "--socket-queue", "2", "--socket-queue-limit", "1MiB"];
+    let mut chat = Chat::start(&limits);
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask("hello"), "0 1 hello");
+    socket.send("fill");
+    let queued = |chat: &Chat| chat.route("/chat/{room}")["queued"].as_u64();
+    chat.until("a full queue", |chat| queued(chat) == Some(2));
+    for number in 0..500 {
+        assert!(matches!(socket.hear(), Heard::Message(_)), "{number}");
+        assert!(queued(&chat) <= Some(2));
+    }
+    chat.logged("filled");
+    socket.try_send(&"x".repeat(2 << 10));
+    assert_eq!(socket.hear(), Heard::Closed(1009, "a message has at most 1024 bytes".to_owned()));
+    drop(chat);
+
+    let chat = Chat::start(&["--socket-queue-limit", "128KiB"]);
+    let mut socket = chat.socket("/chat/one");
+    assert_eq!(socket.ask("hello"), "0 1 hello");
+    socket.send("fill");
+    let queued = |chat: &Chat| chat.route("/chat/{room}")["queued_bytes"].as_u64();
+    chat.until("a full queue", |chat| queued(chat) == Some(128 << 10));
+    (0..500).for_each(|_| {
+        assert!(matches!(socket.hear(), Heard::Message(_)));
+        assert!(queued(&chat) <= Some(128 << 10));
+    });
 }
 
 #[test]

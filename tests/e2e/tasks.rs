@@ -12,10 +12,10 @@ use serde_json::Value;
 use crate::inside::until;
 
 const SOURCE: &str = r#"
-use midair_plugin::{Ctx, Plugin, Request, Result};
+use midair_plugin::{Ctx, On, Plugin, Request, Result};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -41,7 +41,26 @@ fn plugin() -> Plugin {
         .get("/kept", |_, ctx: Ctx| { drop(ctx.spawn_until_retire("kept", |ctx| Handed::to_a_thread(ctx, "kept"))); VERSION })
         .get("/foreign", foreign)
         .get("/spins", spins)
+        .get("/stuck", |_, ctx: Ctx| { hold(&ctx, |ctx| while ctx.counter("gate").get().wait().unwrap_or(1) == 0 {}); VERSION })
+        .get("/emits", |_, ctx: Ctx| {
+            hold(&ctx, |ctx| (0..3_u64).for_each(|number| ctx.emit("few", &number).wait().expect("it is taken")));
+            VERSION
+        })
+        .on_with(On::new("few").queue(1), |number: u64, ctx: Ctx| ctx.info(format!("heard {number}")))
         .task("beat", beat)
+}
+
+/// Has this hold every thread that is there for tasks, without a pause.
+fn hold(ctx: &Ctx, work: fn(&Ctx)) {
+    static ALL: std::sync::OnceLock<Barrier> = std::sync::OnceLock::new();
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
+    for _ in 0..threads {
+        drop(ctx.spawn_free("holds", move |ctx| async move {
+            ALL.get_or_init(|| Barrier::new(threads)).wait();
+            ctx.info("holds");
+            work(&ctx);
+        }));
+    }
 }
 
 /// Until somebody asks for /open.
@@ -414,6 +433,33 @@ fn a_task_is_joined_cancelled_timed_out_and_a_panic_of_it_is_told() {
     );
     assert_eq!(midair.status()["plugins"][0]["panics"], 1);
     assert_eq!(midair.get("/").body, "one");
+}
+
+#[test]
+fn when_every_thread_for_tasks_is_held_others_stand_in_and_it_is_told_once() {
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
+    let (_project, mut midair) = serving("tasks-that-hold");
+    assert_eq!(midair.get("/stuck").status, 200);
+    let holds = |event: &Value| event["event"] == "log" && event["message"] == "holds";
+    (0..threads).for_each(|_| drop(midair.wait_for("a task that holds a thread", holds)));
+    // All of it runs while they are stuck.
+    assert_eq!(midair.get("/joined").body, "42");
+    assert_eq!(midair.get("/cancelled").status, 500);
+    let held = |event: &Value| event["message"].as_str().is_some_and(|message| message.contains("are held without a pause"));
+    let told = midair.wait_for("a warning", held);
+    assert!(told["message"].as_str().is_some_and(|message| message.contains("tasks-that-hold=1 holds")), "{told}");
+    assert_eq!(midair.all("warning").iter().filter(|event| held(event)).count(), 1);
+    assert_eq!(midair.get("/open").status, 200);
+
+    // What they wait for is handled by a thread like theirs.
+    assert_eq!(midair.get("/emits").status, 200);
+    let heard = |midair: &Midair| {
+        let is_heard = |event: &&Value| event["message"].as_str().is_some_and(|message| message.starts_with("heard"));
+        midair.all("log").iter().filter(is_heard).count()
+    };
+    while heard(&midair) < 3 * threads {
+        midair.wait_for("a message that was heard", |event| event["event"] == "log");
+    }
 }
 
 #[test]

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::error::{Code, Error, Result};
+use crate::http::socket::SocketLimits;
 use crate::probation::Rules;
 use crate::swap::Which;
 
@@ -181,12 +183,15 @@ pub struct Serve {
     /// Largest value of the state; also 512KiB, 2MiB, 1GiB
     #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
     pub value_limit: usize,
-    /// Give up on a request after this time [default: never]
+    /// Give up on a request, or on an event of a WebSocket, after this time [default: never]
     #[arg(long, value_name = "SECONDS", value_parser = above_zero)]
     pub request_timeout: Option<Duration>,
     /// Largest request body; also 512KiB, 2MiB, 1GiB
     #[arg(long, value_name = "BYTES", default_value = "2MiB", value_parser = bytes)]
     pub body_limit: usize,
+    /// How long a request body may take, and how long a client may take none of its answer
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = above_zero)]
+    pub body_timeout: Duration,
     /// Largest artifact; also 512KiB, 2MiB, 1GiB
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
     pub artifact_limit: usize,
@@ -208,9 +213,57 @@ pub struct Serve {
     /// Threads that run handlers [default: one per processor]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
+    /// What a WebSocket may do.
+    #[command(flatten)]
+    pub sockets: Sockets,
     /// How new code is watched.
     #[command(flatten)]
     pub probation: Probation,
+}
+
+/// What a WebSocket may do, and how long it may take.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "WebSockets")]
+pub struct Sockets {
+    /// Largest message of a client; also 512KiB, 2MiB, 1GiB
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = bytes)]
+    pub socket_limit: usize,
+    /// How many messages wait for a client at most
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub socket_queue: usize,
+    /// ... and of how many bytes; also 512KiB, 2MiB, 1GiB
+    #[arg(long, value_name = "BYTES", default_value = "4MiB", value_parser = bytes)]
+    pub socket_queue_limit: usize,
+    /// How often the host pings
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = above_zero)]
+    pub socket_ping: Duration,
+    /// How long a client may be silent; its answers to pings count, so this is longer than the time between two
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = above_zero)]
+    pub socket_silence: Duration,
+}
+
+impl Sockets {
+    /// The limits that it asks for.
+    ///
+    /// # Errors
+    ///
+    /// If a client that does nothing but answer pings would be taken for silent.
+    pub fn limits(&self) -> Result<SocketLimits> {
+        let (ping, silence) = (self.socket_ping, self.socket_silence);
+        if silence <= ping {
+            let reason =
+                format!("with --socket-ping {ping:?} and --socket-silence {silence:?} who answers each ping is taken for silent");
+            return Err(Error::fatal(Code::Usage, "", reason)
+                .help("let the silence be longer than the time between two pings, such as twice as long"));
+        }
+        Ok(SocketLimits {
+            message: self.socket_limit,
+            queue: self.socket_queue,
+            queue_bytes: self.socket_queue_limit,
+            ping,
+            silence,
+        })
+    }
 }
 
 /// How new code is watched once it serves.
@@ -432,10 +485,14 @@ mod tests {
             Ok(cli) => format!("{:?}", cli.action),
             Err(error) => format!("exit {}: {}", error.exit_code(), error.to_string().lines().next().unwrap_or_default()),
         };
-        expected.assert_eq(&said.replace(DEFAULT_PROBATION, ""));
+        expected.assert_eq(&said.replace(DEFAULT_SOCKETS, "").replace(DEFAULT_PROBATION, ""));
     }
 
     /// Left out of what is shown below.
+    const DEFAULT_SOCKETS: &str = ", sockets: Sockets { socket_limit: 1048576, socket_queue: 256, socket_queue_limit: 4194304, \
+                                   socket_ping: 30s, socket_silence: 60s }";
+
+    /// The same.
     const DEFAULT_PROBATION: &str = ", probation: Probation { probation: 30s, probation_requests: 50, breach_errors: 1.0, breach_latency: 3.0, \
                                      breach_in_a_row: 5, keep: 4, on_breach: None }";
 
@@ -465,6 +522,33 @@ mod tests {
     }
 
     #[test]
+    fn the_limits_of_web_sockets_are_the_hosts_own_unless_told_and_silence_is_longer_than_a_ping() {
+        let limits = |rest: &str| match Cli::try_parse_from(format!("midair run a.so {rest}").split_whitespace()) {
+            Ok(Cli { action: Action::Run(run) }) => match run.serve.sockets.limits() {
+                Ok(limits) => format!("{limits:?}"),
+                Err(error) => format!("{}: {}", error.code(), error.reason()),
+            },
+            Ok(other) => format!("{:?}", other.action),
+            Err(error) => format!("exit {}", error.exit_code()),
+        };
+        assert_eq!(limits(""), format!("{:?}", SocketLimits::default()));
+        let told = [
+            "--socket-limit 64KiB --socket-queue 10 --socket-queue-limit 1MiB --socket-ping 0.5 --socket-silence 2",
+            "--socket-ping 60",
+            "--socket-silence 30",
+            "--socket-ping 0",
+            "--socket-limit many",
+        ];
+        expect![[r#"
+            SocketLimits { message: 65536, queue: 10, queue_bytes: 1048576, ping: 500ms, silence: 2s }
+            E_USAGE: with --socket-ping 60s and --socket-silence 60s who answers each ping is taken for silent
+            E_USAGE: with --socket-ping 30s and --socket-silence 30s who answers each ping is taken for silent
+            exit 2
+            exit 2"#]]
+        .assert_eq(&told.map(limits).join("\n"));
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
@@ -474,13 +558,13 @@ mod tests {
         check(
             "midair dev",
             &expect![
-                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
+                "Dev(Dev { paths: [], release: false, profile: None, features: [], serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, body_timeout: 30s, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: [] })"
             ],
         );
         check(
             "midair dev a b --features x,y --listen 8080 --admin off -- --offline -v",
             &expect![[
-                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
+                r#"Dev(Dev { paths: ["a", "b"], release: false, profile: None, features: ["x", "y"], serve: Serve { listen: 127.0.0.1:8080, admin: Off, admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: None, body_limit: 2097152, body_timeout: 30s, artifact_limit: 1073741824, drain_timeout: 10s, step_timeout: 10s, retire_timeout: 30s, no_probe: false, most_libraries: None, workers: None }, cargo_args: ["--offline", "-v"] })"#
             ]],
         );
         check(
@@ -493,9 +577,9 @@ mod tests {
     fn run_needs_an_artifact() {
         check("midair run", &expect!["exit 2: error: the following required arguments were not provided:"]);
         check(
-            "midair run a.so --generation-header --body-limit 64KiB --request-timeout 0.5 --drain-timeout 0 --step-timeout 0.5 --no-probe",
+            "midair run a.so --generation-header --body-limit 64KiB --body-timeout 5 --request-timeout 0.5 --drain-timeout 0 --step-timeout 0.5 --no-probe",
             &expect![[
-                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: Some(500ms), body_limit: 65536, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, retire_timeout: 30s, no_probe: true, most_libraries: None, workers: None } })"#
+                r#"Run(Run { artifacts: ["a.so"], trust_owner: [], allow_library: [], generation_header: true, no_generation_header: false, serve: Serve { listen: 127.0.0.1:3000, admin: At(127.0.0.1:3001), admin_token: None, json: false, log: None, data: None, config: None, state: None, value_limit: 16777216, request_timeout: Some(500ms), body_limit: 65536, body_timeout: 5s, artifact_limit: 1073741824, drain_timeout: 0ns, step_timeout: 500ms, retire_timeout: 30s, no_probe: true, most_libraries: None, workers: None } })"#
             ]],
         );
     }

@@ -1,7 +1,7 @@
 //! How does a host start, and how does it end?
 //!
-//! Start: all that can fail comes before the first `listening`. End: what starts new things stops first, then requests get their time,
-//! then the last word is said. The main thread waits for signals here and runs no plugin code.
+//! Start: all that can fail comes before the first `listening`. End: what starts new things stops first, then requests get their time, then
+//! the state's file is closed, then the last word is said. The main thread waits for signals here and runs no plugin code.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -130,6 +130,7 @@ fn host(
     outlet: &Outlet,
     body: impl FnOnce(Host, Commands) -> Result<()> + Send + 'static,
 ) -> Result<()> {
+    let sockets = serve.sockets.limits()?;
     let config = serve.config.clone().map(config).transpose()?.or(mode.options.config.clone());
     let fuse = Fuse::lay().map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     let data = Data::claim(&folder)?;
@@ -162,9 +163,11 @@ fn host(
     let (control, commands) = Commands::new();
     let limits = Limits {
         body: serve.body_limit,
+        body_timeout: serve.body_timeout,
         request_timeout: serve.request_timeout,
         workers: serve.workers,
         generation_header: mode.generation_header,
+        sockets,
         ..Limits::default()
     };
     let server = Server::bind(host.clone(), serve.listen, limits).map_err(name_another_address)?;
@@ -207,7 +210,7 @@ fn host(
         };
         control.stop();
         // Whatever of the following gets stuck behind a plugin, the process ends.
-        fuse.light(serve.drain_timeout + GRACE * 4, i32::from(outcome.is_err()));
+        fuse.light(serve.drain_timeout + GRACE * 5, i32::from(outcome.is_err()));
         tokio::select! {
             abandoned = end(&host, server, over, serve.drain_timeout) => host.events().say(Event::Stopped { abandoned }),
             again = signals.next() => again.end_process(),
@@ -241,7 +244,8 @@ fn watch_over(host: &Host, broken: oneshot::Sender<Error>, body: impl FnOnce() -
     });
 }
 
-/// Gives requests until `deadline` and the loop the time to kill its build. Answers how many requests were left running.
+/// Gives requests until `deadline`, the loop the time to kill its build and the state's file the time to be closed. Answers how many requests
+/// were left running.
 async fn end(host: &Host, server: Running, over: oneshot::Receiver<Infallible>, deadline: Duration) -> usize {
     let (done, drained) = oneshot::channel();
     let drain = move || done.send(server.drain(deadline)).unwrap_or_default();
@@ -252,6 +256,11 @@ async fn end(host: &Host, server: Running, over: oneshot::Receiver<Infallible>, 
     };
     // Nothing is ever sent: this is over when the loop's thread is, or late.
     let _ = timeout(GRACE, over).await;
+    let closing = host.clone();
+    // Not on this thread, which waits for a second signal.
+    if !tokio::task::spawn_blocking(move || closing.close_state(GRACE)).await.unwrap_or_default() {
+        host.events().say(Event::Warning { message: "the state's file couldn't be closed: the next start mends it".to_owned() });
+    }
     abandoned
 }
 

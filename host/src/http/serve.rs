@@ -28,6 +28,7 @@ use crate::error::{Code, Error, Result};
 use crate::event::Event;
 use crate::http::body::{InFlight, Outgoing};
 use crate::http::file::{self, Conditions};
+use crate::http::limit::within;
 use crate::http::upload::{self, Terms};
 use crate::swap::Host;
 
@@ -42,7 +43,7 @@ pub struct Limits {
     /// for in pieces: how long the handler may wait for 2 MiB of it.
     pub body_timeout: Duration,
     /// From the end of the body, or of the head if the handler asks for the body in pieces, to the head of the answer; a handler that takes
-    /// longer is dropped where it waits.
+    /// longer is dropped where it waits. Each event of a WebSocket is held to it too, of a pinned one none.
     pub request_timeout: Option<Duration>,
     /// Threads that run handlers; as many as processors if not given.
     pub workers: Option<usize>,
@@ -138,6 +139,7 @@ impl Server {
         let carrier = Carrier {
             host: host.clone(),
             limits: limits.sockets,
+            request_timeout: limits.request_timeout,
             in_flight: Arc::clone(&in_flight),
             stopped: stopped.clone(),
             _alive: alive,
@@ -338,18 +340,12 @@ impl Front {
         };
         let mut answered = match body {
             Err(refusal) => refusal,
-            Ok(body) => match self.limits.request_timeout {
-                None => admitted.answer(head, body, Some(peer)).await,
-                Some(limit) => {
-                    let call = Arc::clone(admitted.call());
-                    let answer = tokio::time::timeout(limit, admitted.answer(head, body, Some(peer))).await;
-                    answer.unwrap_or_else(|_| {
-                        let text = format!("the handler took longer than {} s", limit.as_secs_f64());
-                        call.failed(text.clone());
-                        own(StatusCode::GATEWAY_TIMEOUT, &text)
-                    })
-                }
-            },
+            Ok(body) => {
+                let call = Arc::clone(admitted.call());
+                let answer = admitted.answer(head, body, Some(peer));
+                let answer = within(self.limits.request_timeout, &call, answer).await;
+                answer.unwrap_or_else(|text| own(StatusCode::GATEWAY_TIMEOUT, &text))
+            }
         };
         if let Some(generation) = generation {
             answered.headers_mut().insert(GENERATION.clone(), generation);

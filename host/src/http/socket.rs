@@ -25,6 +25,7 @@ use midair_plugin::abi::{RequestParts, SocketOp};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::limit::within;
 use super::talk::talk;
 use crate::answer::{Admitted, Answered, Asked, own};
 use crate::body::Body;
@@ -64,6 +65,8 @@ impl Default for SocketLimits {
 pub(super) struct Carrier {
     pub(super) host: Host,
     pub(super) limits: SocketLimits,
+    /// How long an event may take.
+    pub(super) request_timeout: Option<Duration>,
     /// Calls in flight, events among them.
     pub(super) in_flight: Arc<AtomicUsize>,
     pub(super) stopped: watch::Receiver<bool>,
@@ -143,8 +146,10 @@ impl Carrier {
         let (mut answered, pinned) = if is_pinned {
             (own(StatusCode::OK, ""), Some((call, params)))
         } else {
-            let admitted = Admitted::of(call, with_id(params, entry.connection().id));
-            (admitted.answer(parts_of(request), Asked::Whole(Bytes::new()), Some(peer)).await, None)
+            let admitted = Admitted::of(Arc::clone(&call), with_id(params, entry.connection().id));
+            let answer = admitted.answer(parts_of(request), Asked::Whole(Bytes::new()), Some(peer));
+            let answer = within(self.request_timeout, &call, answer).await;
+            (answer.unwrap_or_else(|text| own(StatusCode::GATEWAY_TIMEOUT, &text)), None)
         };
         if !answered.status().is_success() {
             return Some(answered);
@@ -238,13 +243,15 @@ impl Carrier {
         while connection.next().await.is_some() {}
     }
 
-    /// One event, if anybody is there to take it. What went wrong is told and counted by the call.
+    /// One event, if anybody is there to take it. What went wrong is told and counted by the call; one that takes too long is dropped, and
+    /// the connection has its next event as after one that failed.
     async fn event(&self, connection: &Connection, head: &Head, part: Part, more: &[(&str, &str)], body: Bytes) {
         let Some((call, params)) = self.find(connection, head, part) else { return };
         let _counted = Counted::new(&self.in_flight);
         let mut params = with_id(params, connection.id);
         params.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        drop(call.invoke(head.event(params, body), None).await);
+        let work = Arc::clone(&call).invoke(head.event(params, body), None);
+        drop(within(self.request_timeout, &call, work).await);
     }
 
     /// The handler for a part of this connection's events in what serves now, and the path's parameters.

@@ -13,6 +13,7 @@ mod later;
 mod write;
 
 use std::path::Path;
+use std::time::Duration;
 
 use midair_plugin::store::{Answer, Kind, Limits, Memory, Op, Refusal, Row, Tally, clock, run};
 
@@ -58,7 +59,7 @@ impl Applied {
 
 /// How long a publish waits for the disk to have what `init` wrote. It is written in any case, and before what is written later.
 #[cfg(feature = "redb")]
-const SOON: std::time::Duration = std::time::Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(1);
 
 impl State {
     /// In the process's memory: it ends with it.
@@ -211,6 +212,17 @@ impl State {
             Backend::Memory(memory) => memory.sweep(most),
             #[cfg(feature = "redb")]
             Backend::Disk(disk) => disk.sweep(most),
+        }
+    }
+
+    /// Closes the file after what was asked for before, so that the next to open it has nothing to mend; whether that was so in time. What is
+    /// asked for after it is refused.
+    #[cfg_attr(not(feature = "redb"), expect(unused_variables, reason = "memory has nothing to close"))]
+    pub(crate) fn close(&self, deadline: Duration) -> bool {
+        match &self.0 {
+            Backend::Memory(_) => true,
+            #[cfg(feature = "redb")]
+            Backend::Disk(disk) => disk.close(deadline),
         }
     }
 }

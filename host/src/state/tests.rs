@@ -307,6 +307,32 @@ mod disk {
     }
 
     #[test]
+    fn a_file_that_was_closed_has_all_that_was_asked_for_and_nothing_to_mend() {
+        use redb::DatabaseError;
+        let needs_mending =
+            |path: &Path| matches!(redb::Builder::new().open_read_only(path).err(), Some(DatabaseError::RepairAborted));
+        let (_folder, path) = file();
+        let state = State::open(Some(&path), LIMITS).expect("a file");
+        state.apply(&[put("first", b"1")]).wait().expect("a put");
+        let copy = path.with_extension("copy");
+        std::fs::copy(&path, &copy).expect("a copy");
+        assert!(needs_mending(&copy), "as a kill leaves it");
+        let waits: Vec<Applied> = (0..100).map(|n| state.apply(&[put(&format!("{n:03}"), b"1")])).collect();
+        assert!(state.close(Duration::from_secs(30)));
+        assert!(!needs_mending(&path));
+        for wait in waits {
+            wait.wait().expect("it was asked for before");
+        }
+        for late in [put("late", b"1"), get("000")] {
+            state.apply(&[late]).wait().expect_err("it is closed");
+        }
+        assert_eq!(state.sweep(10), 0);
+        let again = State::open(Some(&path), LIMITS).expect("it is free");
+        let count = again.apply(&[Op::new(Kind::Count, "p/t", "")]).wait().expect("a count");
+        assert_eq!(count[0].number, 101);
+    }
+
+    #[test]
     fn fault_35_a_disk_that_fails_fails_that_write_and_no_later_one() {
         let (_folder, path) = file();
         let (disk, faults) = Disk::failing(&path, LIMITS).expect("a file");
@@ -334,7 +360,7 @@ mod disk {
 /// A writer's thread lets go of its file a moment after the last who could order.
 #[cfg(feature = "redb")]
 fn retry<T>(open: impl Fn() -> Result<T>) -> Result<T> {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let until = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         match open() {
             Err(error) if error.to_string().contains("another process") && std::time::Instant::now() < until => thread::yield_now(),

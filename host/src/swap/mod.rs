@@ -253,6 +253,8 @@ impl Host {
             .map_err(|error| Error::fatal(Code::Io, "midair-jobs", "its thread can't be started").caused_by(error))?;
         let stop = Arc::new(Stop(Arc::clone(&beats)));
         let told = bus.clone();
+        services.tasks.tell_to(move |message| told.say(Event::Warning { message }));
+        let told = bus.clone();
         services.sockets.tell_to(move |message| told.say(Event::Warning { message }));
         let shared = Arc::new(Shared {
             run: run_id(),
@@ -343,6 +345,14 @@ impl Host {
         if let Err(error) = self.shared.marks.close() {
             self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
         }
+    }
+
+    /// Closes the state's file, if there is one, after all that was asked for before: the last thing before the process ends, when requests had
+    /// their time. What plugins ask of their state after it is refused. Whether it was done in time; if not, nothing that was answered is
+    /// lost, and the next start mends the file. Blocks until then; runs no plugin code on this thread.
+    #[must_use]
+    pub fn close_state(&self, deadline: Duration) -> bool {
+        self.shared.services.store.close(deadline)
     }
 
     /// Whether it is about to end.

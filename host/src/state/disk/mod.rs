@@ -16,6 +16,7 @@ use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use midair_plugin::store::{Answer, Limits, Op, Refusal, Tally, run};
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -37,15 +38,23 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 /// Values in a file.
 pub(super) struct Disk {
     base: Arc<Base>,
-    orders: Sender<Order>,
+    mail: Sender<Mail>,
     limits: Limits,
 }
 
 struct Base {
     open: Opener,
-    /// `None` while it can't be opened. Locked for writing only to open it anew.
-    database: RwLock<Option<Database>>,
+    /// Locked for writing only to open it anew, or to close it.
+    database: RwLock<File>,
     now: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+enum File {
+    Open(Database),
+    /// It couldn't be opened; whoever needs it tries again.
+    Failed,
+    /// For good.
+    Closed,
 }
 
 /// What waits for the writer.
@@ -54,6 +63,12 @@ enum Order {
     Do(Vec<Vec<Write>>, Box<dyn FnOnce(Vec<Answer>) + Send>),
     /// Values that have ended go, so many at most; how many did.
     Sweep(usize, Sender<usize>),
+}
+
+enum Mail {
+    Order(Order),
+    /// The file is to be closed after what was ordered; whether it could be.
+    Close(Sender<bool>),
 }
 
 impl Disk {
@@ -90,12 +105,12 @@ impl Disk {
 
     fn with(open: Opener, limits: Limits, now: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Self, DatabaseError> {
         let database = open()?;
-        let base = Arc::new(Base { open, database: RwLock::new(Some(database)), now: Box::new(now) });
-        let (orders, waiting) = channel();
+        let base = Arc::new(Base { open, database: RwLock::new(File::Open(database)), now: Box::new(now) });
+        let (mail, waiting) = channel();
         let writer = Arc::clone(&base);
         let thread = std::thread::Builder::new().name("midair-state".to_owned()).spawn(move || writer.write(&waiting));
         thread.map_err(|error| DatabaseError::Storage(StorageError::Io(error)))?;
-        Ok(Self { base, orders, limits })
+        Ok(Self { base, mail, limits })
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -143,7 +158,7 @@ impl Disk {
 
     /// Without a writer the order is dropped, and with it what would have been told.
     fn order(&self, order: Order) {
-        let _ = self.orders.send(order);
+        let _ = self.mail.send(Mail::Order(order));
     }
 
     pub(super) fn sweep(&self, most: usize) -> usize {
@@ -160,6 +175,14 @@ impl Disk {
         let (told, swept) = channel();
         self.order(Order::Sweep(most, told));
         swept.recv().unwrap_or_default()
+    }
+
+    /// Has what was ordered done and the file closed; whether both was so in time.
+    pub(super) fn close(&self, deadline: Duration) -> bool {
+        let (told, closed) = channel();
+        // Without a writer nobody answers.
+        let _ = self.mail.send(Mail::Close(told));
+        closed.recv_timeout(deadline).unwrap_or_default()
     }
 
     pub(super) fn ends(&self, table: &str) -> Option<(String, String)> {
@@ -202,43 +225,64 @@ impl Disk {
 impl Base {
     /// Reads from what was written last.
     fn see<T>(&self, look: impl FnOnce(&Past) -> std::result::Result<T, Refusal>) -> std::result::Result<T, Refusal> {
-        let database = self.opened();
-        let database = database.as_ref().ok_or_else(unopened)?;
-        look(&Past(database.begin_read().map_err(failed)?))
+        match &*self.opened() {
+            File::Open(database) => look(&Past(database.begin_read().map_err(failed)?)),
+            file => Err(file.refusal()),
+        }
     }
 
-    /// The writer's thread, until nobody can order any more.
-    fn write(&self, orders: &Receiver<Order>) {
-        while let Ok(first) = orders.recv() {
-            let orders: Vec<Order> = std::iter::once(first).chain(orders.try_iter().take(TOGETHER - 1)).collect();
-            let mut failure = None;
-            let outcome = match catch_unwind(AssertUnwindSafe(|| self.commit(&orders))) {
-                Ok(outcome) => outcome,
-                Err(_) => Err(Refusal::Failed("it broke; standard error has the panic".to_owned())),
+    /// The writer's thread, until nobody can order any more or the file is closed.
+    fn write(&self, mail: &Receiver<Mail>) {
+        while let Ok(first) = mail.recv() {
+            let mut closing = None;
+            let order = |mail| match mail {
+                Mail::Order(order) => Some(order),
+                Mail::Close(told) => {
+                    closing = Some(told);
+                    None
+                }
             };
-            let outcome = outcome.unwrap_or_else(|refusal| {
-                failure = Some(refusal);
-                Vec::new()
-            });
-            if failure.is_some() {
-                self.renew();
+            let orders: Vec<Order> = std::iter::once(first).chain(mail.try_iter().take(TOGETHER - 1)).filter_map(order).collect();
+            if !orders.is_empty() {
+                self.fulfil(orders);
             }
-            let mut outcome = outcome.into_iter();
-            for order in orders {
-                let done = outcome.next();
-                match order {
-                    Order::Do(groups, told) => told(match (done, &failure) {
-                        (Some(Done::Did(answers)), _) => answers,
-                        (_, failure) => {
-                            let refusal = failure.clone().unwrap_or_else(|| Refusal::Failed("it wasn't done".to_owned()));
-                            groups.iter().map(|_| Err(refusal.clone())).collect()
-                        }
-                    }),
-                    Order::Sweep(_, told) => {
-                        let swept = if let Some(Done::Swept(swept)) = done { swept } else { 0 };
-                        // Whoever asked may be gone.
-                        let _ = told.send(swept);
+            if let Some(told) = closing {
+                // Whoever asked may wait no longer.
+                let _ = told.send(self.close());
+                return;
+            }
+        }
+    }
+
+    /// Does what is ordered, and answers.
+    fn fulfil(&self, orders: Vec<Order>) {
+        let mut failure = None;
+        let outcome = match catch_unwind(AssertUnwindSafe(|| self.commit(&orders))) {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Refusal::Failed("it broke; standard error has the panic".to_owned())),
+        };
+        let outcome = outcome.unwrap_or_else(|refusal| {
+            failure = Some(refusal);
+            Vec::new()
+        });
+        if failure.is_some() {
+            self.renew();
+        }
+        let mut outcome = outcome.into_iter();
+        for order in orders {
+            let done = outcome.next();
+            match order {
+                Order::Do(groups, told) => told(match (done, &failure) {
+                    (Some(Done::Did(answers)), _) => answers,
+                    (_, failure) => {
+                        let refusal = failure.clone().unwrap_or_else(|| Refusal::Failed("it wasn't done".to_owned()));
+                        groups.iter().map(|_| Err(refusal.clone())).collect()
                     }
+                }),
+                Order::Sweep(_, told) => {
+                    let swept = if let Some(Done::Swept(swept)) = done { swept } else { 0 };
+                    // Whoever asked may be gone.
+                    let _ = told.send(swept);
                 }
             }
         }
@@ -246,8 +290,8 @@ impl Base {
 
     /// One transaction.
     fn commit(&self, orders: &[Order]) -> std::result::Result<Vec<Done>, Refusal> {
-        let database = self.opened();
-        let database = database.as_ref().ok_or_else(unopened)?;
+        let file = self.opened();
+        let File::Open(database) = &*file else { return Err(file.refusal()) };
         let mut transaction = database.begin_write().map_err(failed)?;
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
         let done = {
@@ -266,27 +310,49 @@ impl Base {
     }
 
     /// The database; opened, if that failed before.
-    fn opened(&self) -> RwLockReadGuard<'_, Option<Database>> {
-        let database = self.database.read();
-        if database.is_some() {
-            return database;
+    fn opened(&self) -> RwLockReadGuard<'_, File> {
+        let file = self.database.read();
+        if !matches!(*file, File::Failed) {
+            return file;
         }
-        drop(database);
+        drop(file);
         self.renew();
         self.database.read()
     }
 
     /// After a failure redb refuses whatever comes: the file is closed and opened anew, which takes it back to what was written last.
     fn renew(&self) {
-        let mut database = self.database.write();
-        *database = None;
+        let mut file = self.database.write();
+        if matches!(*file, File::Closed) {
+            return;
+        }
+        *file = File::Failed;
         match (self.open)() {
-            Ok(opened) => *database = Some(opened),
+            Ok(database) => *file = File::Open(database),
             Err(error) => tracing::error!(%error, "the state's file can't be opened again; who needs it next tries once more"),
+        }
+    }
+
+    /// Closes the file; whether the next to open it has nothing to mend.
+    fn close(&self) -> bool {
+        match std::mem::replace(&mut *self.database.write(), File::Closed) {
+            File::Open(database) => match catch_unwind(AssertUnwindSafe(|| database.close())) {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the state's file can't be closed as it should be");
+                    false
+                }
+                Err(_) => false,
+            },
+            File::Failed => false,
+            File::Closed => true,
         }
     }
 }
 
-fn unopened() -> Refusal {
-    Refusal::Failed("its file can't be opened; nothing was written".to_owned())
+impl File {
+    fn refusal(&self) -> Refusal {
+        let why = if matches!(self, Self::Closed) { "is closed, as the host ends" } else { "can't be opened" };
+        Refusal::Failed(format!("its file {why}; nothing was written"))
+    }
 }
