@@ -393,9 +393,11 @@ impl<C: Core> Loop<'_, C> {
     /// Runs a build on a thread of its own, and cancels it when a newer edit comes.
     fn build(&mut self, task: &Task) -> Built {
         let Task { plugins, manifest_changed, gives_way, .. } = task;
-        // A lock file that cargo itself is about to write is no newer edit.
+        // A lock file that cargo itself is about to write is no newer edit: the first build may find one that lacks what it needs.
+        let is_first = matches!(self.beginning, Beginning::First);
         let locks: BTreeSet<_> = self.project.sources().settings.into_iter().filter(|path| path.ends_with("Cargo.lock")).collect();
-        let locks: BTreeSet<_> = locks.into_iter().filter(|lock| *manifest_changed || !self.watcher.is_there(lock)).collect();
+        let locks: BTreeSet<_> =
+            locks.into_iter().filter(|lock| is_first || *manifest_changed || !self.watcher.is_there(lock)).collect();
         let Loop { core, commands, project, watcher, debts, patience, .. } = self;
         let (cancel, bell) = (Cancel::default(), commands.bell());
         let mut superseded = false;
