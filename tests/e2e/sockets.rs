@@ -451,7 +451,7 @@ fn a_flood_waits_at_its_client_while_a_handler_is_slow_and_each_message_is_handl
 /// The limits are those of every host, half a minute, so this takes as long.
 #[test]
 fn a_client_that_takes_nothing_of_what_is_sent_is_cut_off_and_named() {
-    let mut chat = Chat::start(&[]);
+    let mut chat = Chat::start(&["--body-timeout", "2"]);
     let mut stalled = chat.socket("/chat/stalled");
     stalled.send("fill");
     // What still waited for room was told that nobody is there, and isn't handled on.

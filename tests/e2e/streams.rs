@@ -393,7 +393,7 @@ fn a_client_that_hangs_up_is_an_error_of_the_next_piece() {
 /// The limits are those of every host, half a minute, so this takes as long.
 #[test]
 fn a_client_that_sends_nothing_or_takes_nothing_is_cut_off_and_a_quiet_stream_is_not() {
-    let mut host = Streaming::with(&[]);
+    let mut host = Streaming::with(&["--body-timeout", "2"]);
     let mut quiet = host.open("/quiet/gate");
     let stuck = host.open("/endless");
     let mut dawdles = begin(&host);
