@@ -87,7 +87,7 @@ pub fn seeded() -> &'static Seeded {
         std::fs::write(&wrapper, "#!/bin/sh\nexec \"$@\" --cfg midair_seeded\n").expect("a file can be written");
         std::fs::set_permissions(&wrapper, Permissions::from_mode(0o755)).expect("its mode can be set");
         let mut cargo = Command::new("cargo");
-        cargo.current_dir(repository::root()).args(["test", "--workspace", "--no-run", "--bin", "midair", "--test", "e2e"]);
+        cargo.current_dir(repository::root()).args(["build", "--workspace", "--bin", "midair", "--test", "e2e"]);
         cargo.env("RUSTC_WORKSPACE_WRAPPER", &wrapper).arg("--target-dir").arg(repository::target());
         let messages = build(&mut cargo);
         let named = |name| messages.iter().find_map(|message| executable_of(message, name)).expect("cargo names the executable");

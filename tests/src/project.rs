@@ -8,7 +8,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
@@ -234,9 +233,11 @@ impl Project {
     /// If they don't build.
     #[track_caller]
     pub fn build_with(&self, cargo: Command, target: &Path, folder: &Path) -> Vec<PathBuf> {
-        // Packages of one name end at one path: each build is copied before the next begins, as cargo's own lock would have it wait anyway.
-        static BUILDS: Mutex<()> = Mutex::new(());
-        let _turn = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
+        // Packages of one name end at one path: each build is copied before the next begins, also in another process that builds there, as
+        // cargo's own lock would have it wait anyway.
+        fs::create_dir_all(target).expect("the folder can be made");
+        let turn = fs::File::create(target.join("midair-tests.lock")).expect("a file can be made");
+        turn.lock().expect("a file can be locked");
         let kept = self.kept(&cargo, target);
         let built = match &kept {
             Some(kept) if kept.is_dir() => files_in(kept),
@@ -254,6 +255,7 @@ impl Project {
         if let Some(kept) = kept.filter(|kept| !kept.is_dir()) {
             keep(&copies, &kept);
         }
+        drop(turn);
         copies
     }
 
