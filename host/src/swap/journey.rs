@@ -22,6 +22,7 @@ use crate::inspect::{self, Inspected, inspect};
 use crate::marks::Held;
 use crate::probation::Verdict;
 use crate::probe::{self, Probe, Standby};
+use crate::reading::First;
 use crate::seed::{self, Bug};
 use crate::snapshot::{Member, Setup, Snapshot};
 use crate::stage::Staged;
@@ -167,6 +168,10 @@ impl Journey {
         }
         if attempt.configures() {
             attempt.time(Stage::Check, || self.configure(&now, artifacts.is_empty(), prepared))?;
+        }
+        if settles {
+            // It served with these values before: after a rollback some may be of a form that it doesn't know. They are told once it serves.
+            return Ok(());
         }
         attempt.time(Stage::Try, || {
             let tried = |candidate: &Candidate| candidate::try_tables(&candidate.setup.generation, self.shared.options.deadline);
@@ -417,7 +422,8 @@ impl Journey {
             if !shared.options.rules.acts {
                 committed(&shared, &generation);
             }
-            read(&shared, &generation, true);
+            let first = if settles { told(&shared, &generation) } else { First::Blamed };
+            read(&shared, &generation, first);
         }
         record
     }
@@ -433,6 +439,8 @@ impl Journey {
         for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
             candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()));
         }
+        // Before the doors open: from then on what they emit is emitted at once.
+        candidates.iter().for_each(|candidate| shared.will_serve(candidate));
         if !seed::is(Bug::WritesForgotten) {
             go_live(&shared.services, candidates.iter().copied());
         }
@@ -442,21 +450,31 @@ impl Journey {
         next.begin();
         let epoch = next.epoch();
         let before = if seed::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
-        for (candidate, setup) in candidates.into_iter().zip(setups) {
-            if let Some(old) = before.generation(candidate.plugin()) {
-                old.leaves(epoch);
-                background::end(old, shared.options.retire);
-            }
-            // Before it is decided that it serves: what it emitted meanwhile may be for itself.
-            shared.serves(candidate);
-            candidate.enters(epoch);
-            background::begin(setup);
+        // Each step for all of them: what one says once it serves, or serves no more, may be for another.
+        let replaced = || candidates.iter().filter_map(|candidate| before.generation(candidate.plugin()));
+        replaced().for_each(|old| old.leaves(epoch));
+        // Before it is decided that they serve: what waited for that may be for themselves.
+        candidates.iter().for_each(|candidate| shared.serves(candidate));
+        replaced().for_each(|old| background::end(old, shared.options.retire));
+        candidates.iter().for_each(|candidate| candidate.enters(epoch));
+        setups.iter().for_each(background::begin);
+        for candidate in &candidates {
             // Somebody has to know when it is due.
             let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
             let _ = shared.services.alarms.send(alarm);
         }
         Ok(before)
     }
+}
+
+/// What was committed serves in spite of values that it can't read, as it did before the restart, and it is said.
+fn told(shared: &Shared, generation: &Arc<Generation>) -> First {
+    let (bus, name) = (shared.services.bus.clone(), generation.to_string());
+    First::Told(Box::new(move |misfit| {
+        let message =
+            format!("{name} was committed and serves, though it can't read all values: {misfit}; `midair status` counts them");
+        bus.say(Event::Warning { message });
+    }))
 }
 
 fn clash(candidates: &[Arc<Generation>], refusal: &Refusal) -> Error {

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::generation::{Alarm, Generation};
 use crate::marks::{By, Held};
 use crate::probation::{Breach, Verdict};
-use crate::reading;
+use crate::reading::{self, First};
 use crate::seed::{self, Bug};
 use crate::snapshot::Snapshot;
 use crate::standing::{Back, Which};
@@ -112,9 +112,9 @@ pub(super) fn by_hand(shared: &Arc<Shared>, which: &Which, asked: Instant) -> Re
 }
 
 /// Has the generation read what is there, for as long as it serves.
-pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, blames: bool) {
+pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, first: First) {
     let host = Arc::downgrade(shared);
-    reading::begin(generation, blames, shared.options.deadline, move |reader| {
+    reading::begin(generation, first, shared.options.deadline, move |reader| {
         let live = host.upgrade().and_then(|shared| shared.slot.now().generation(reader.plugin()).map(|live| live.key()));
         live == Some(reader.key())
     });
@@ -122,17 +122,18 @@ pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, blames: b
 
 /// The store; what served before it. The standing is locked.
 fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
+    back.pairs.iter().for_each(|(_, to)| shared.will_serve(to));
     back.snapshot.begin();
     let now = || shared.slot.publish(Arc::clone(&back.snapshot));
     let before = if seed::is(Bug::RollbackUnstored) { shared.slot.now() } else { now() };
     let epoch = back.snapshot.epoch();
-    for (from, to) in &back.pairs {
-        from.leaves(epoch);
-        background::end(from, shared.options.retire);
-        shared.serves(to);
-        to.enters(epoch);
+    // Each step for all of them, as with a publish.
+    back.pairs.iter().for_each(|(from, _)| from.leaves(epoch));
+    back.pairs.iter().for_each(|(_, to)| shared.serves(to));
+    back.pairs.iter().for_each(|(from, _)| background::end(from, shared.options.retire));
+    back.pairs.iter().for_each(|(_, to)| to.enters(epoch));
+    for (_, to) in back.pairs.iter().filter(|_| !seed::is(Bug::TasksNotBegunAgain)) {
         let member = back.snapshot.member(to.plugin()).filter(|member| member.generation.key() == to.key());
-        let member = member.filter(|_| !seed::is(Bug::TasksNotBegunAgain));
         member.into_iter().for_each(|member| background::begin(&member.setup()));
     }
     before
@@ -192,7 +193,7 @@ fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: By, rea
         let leases =
             in_flight.iter().filter(|(_, facts, _)| facts.epoch <= before.epoch() && facts.generation == from.key()).count();
         shared.services.bus.say(Event::Retired { plugin: from.plugin().to_owned(), generation: from.number(), leases });
-        read(shared, to, false);
+        read(shared, to, First::Counted);
     }
     record
 }
