@@ -2,7 +2,9 @@
 //!
 //! Its declared tasks begin and end with its service; what it spawns belongs to a request, or to nobody. All of it keeps the code that it
 //! runs on. A generation that serves no more is told; work that says so is dropped some time later, other work is named and left alone.
+//! Beats and messages' handlers are dropped as well, or left behind, since others of newer code wait for their end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,6 @@ use crate::event::Event;
 use crate::generation::Generation;
 use crate::seed::{self, Bug};
 use crate::snapshot::Setup;
-use crate::tasks::About;
 
 /// A future of a plugin with what it runs under. The future goes first: the call keeps its code.
 struct Work {
@@ -31,7 +32,7 @@ pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: T
     let call = if seed::is(Bug::TaskUnleased) { Call::free(call.setup()) } else { call };
     let generation = Arc::clone(call.generation());
     let mut work = Work { future, call };
-    let about = about(&generation, name.clone(), until_retire);
+    let about = generation.about(name.clone(), until_retire);
     generation.services().tasks.spawn(about, async move {
         if work.call.is_free() {
             let generation = Arc::clone(work.call.generation());
@@ -51,7 +52,7 @@ pub(crate) fn begin(setup: &Setup) {
     let declared = generation.handlers().iter().enumerate().filter(|(_, handler)| handler.calls == Calls::Service);
     for (place, handler) in declared {
         let call = Call::free_at(setup.clone(), place);
-        let about = about(generation, handler.name.clone(), true);
+        let about = generation.about(handler.name.clone(), true);
         generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
     }
 }
@@ -87,7 +88,14 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
             );
             bus.say(Event::Warning { message });
         }
-        if dropped.is_empty() {
+        let calls = if serves || seed::is(Bug::DroppableKept) { Vec::new() } else { inside.calls_of(generation.key()) };
+        if !calls.is_empty() {
+            calls.iter().for_each(|(id, _)| inside.give_up(*id));
+            let (names, limit) = (names(calls.iter().map(|(_, name)| name)), limit.as_secs_f64());
+            let message = format!("{generation}: given up {limit} s after newer code was published: {names}");
+            bus.say(Event::Warning { message });
+        }
+        if dropped.is_empty() && calls.is_empty() {
             return;
         }
         let (key, name) = (generation.key(), generation.to_string());
@@ -101,7 +109,25 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
             );
             bus.say(Event::Warning { message });
         }
+        let calls: Vec<(u64, String)> = inside.calls_of(key).into_iter().filter(|call| calls.contains(call)).collect();
+        if !calls.is_empty() {
+            calls.iter().for_each(|(id, _)| inside.let_go(*id));
+            let message = format!(
+                "{name}: can't be dropped, though newer code was published: {}; what never pauses holds a thread and keeps its code in \
+                 memory, its job or topic goes on without it",
+                names(calls.iter().map(|(_, name)| name))
+            );
+            bus.say(Event::Warning { message });
+        }
     });
+}
+
+/// Each of these names, with how often it is there.
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    let of = |(name, count): (&str, usize)| if count == 1 { name.to_owned() } else { format!("{name} ({count} times)") };
+    counts.into_iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// Done when the generation serves no more.
@@ -111,11 +137,6 @@ pub(crate) fn retiring(generation: &Generation) -> impl Future<Output = Outcome>
         retiring.rung().await;
         Outcome::done()
     }
-}
-
-fn about(generation: &Generation, name: String, until_retire: bool) -> About {
-    let (plugin, number) = (generation.plugin().to_owned(), generation.number());
-    About { generation: generation.key(), plugin, number, name, until_retire }
 }
 
 /// What a handler gets that no request calls.

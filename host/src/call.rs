@@ -155,6 +155,22 @@ impl Call {
         Invocation { work: Work::Ready(Box::new(request)), called: None, call: self }
     }
 
+    /// Runs a handler that no request waits for, on the threads for that and under this name; whether it went well, and what time it took.
+    /// It is given up when its generation was replaced and it doesn't end.
+    pub(crate) fn work(
+        self: Arc<Self>,
+        name: String,
+        parts: RequestParts,
+    ) -> impl Future<Output = (bool, Duration)> + Send + 'static {
+        let generation = Arc::clone(&self.generation);
+        let about = generation.about(name, true);
+        let runs = generation.services().tasks.call(about, async move { self.invoke(parts, None).await.has_failed() });
+        async move {
+            let (ran, took) = runs.await;
+            (ran.is_well(), took)
+        }
+    }
+
     /// Another route in the same snapshot: its call, and what to invoke it with. None for what was admitted to nothing.
     ///
     /// # Errors

@@ -78,9 +78,7 @@ impl Carry for Slot {
         let Some(call) = Call::admit_work(self, plugin, Calls::Messages, topic) else {
             return Box::pin(std::future::ready(Carried::Nowhere));
         };
-        Box::pin(async move {
-            let answer = call.invoke(parts(Vec::new(), message), None).await;
-            if answer.has_failed() { Carried::Badly } else { Carried::Well }
-        })
+        let works = call.work(format!("a message of {topic}"), parts(Vec::new(), message));
+        Box::pin(async move { if works.await.0 { Carried::Well } else { Carried::Badly } })
     }
 }

@@ -29,7 +29,7 @@ use crate::seed::{self, Bug};
 use crate::sockets::Sockets;
 use crate::stage::Staged;
 use crate::state::{Applied, State, Write};
-use crate::tasks::{Bell, Tasks};
+use crate::tasks::{About, Bell, Tasks};
 
 /// What the host offers to every generation.
 pub(crate) struct Services {
@@ -281,6 +281,12 @@ impl Generation {
     #[must_use]
     pub(crate) fn handlers(&self) -> &[HandlerInfo] {
         self.code.as_ref().map_or(&[], Plugin::handlers)
+    }
+
+    /// How its work beside requests is listed.
+    #[must_use]
+    pub(crate) fn about(&self, name: String, until_retire: bool) -> About {
+        About { generation: self.key, plugin: self.plugin().to_owned(), number: self.number(), name, until_retire }
     }
 
     /// `plugin=number`.

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use async_task::{Runnable, Task};
@@ -75,7 +75,29 @@ pub(crate) struct Tasks {
     started: OnceLock<bool>,
     tell: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
     entries: Mutex<BTreeMap<u64, Entry>>,
+    calls: Mutex<BTreeMap<u64, (About, Arc<Reach>)>>,
     next: AtomicU64,
+}
+
+/// How a call that the host makes by itself came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// Well.
+    Well,
+    /// Its handler failed.
+    Badly,
+    /// It was given up, or never ran.
+    GivenUp,
+    /// Nobody was left who could have woken it.
+    Lost,
+}
+
+impl Ran {
+    /// Whether it ended, and well.
+    #[must_use]
+    pub(crate) fn is_well(self) -> bool {
+        self == Self::Well
+    }
 }
 
 impl Tasks {
@@ -84,7 +106,8 @@ impl Tasks {
     pub(crate) fn new() -> Arc<Self> {
         let ready = Ready::new();
         let (started, tell) = (OnceLock::new(), OnceLock::new());
-        Arc::new(Self { ready, started, tell, entries: Mutex::default(), next: AtomicU64::new(1) })
+        let (entries, calls) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { ready, started, tell, entries, calls, next: AtomicU64::new(1) })
     }
 
     /// Whom to tell of threads that are held. Set once.
@@ -116,6 +139,46 @@ impl Tasks {
             task.detach();
             runnable.schedule();
         }
+    }
+
+    /// Runs a call that the host makes by itself, whose future says whether it failed; how it ended and what time it took. It is on no list but that of [`calls_of`].
+    ///
+    /// [`calls_of`]: Self::calls_of
+    pub(crate) fn call<F>(self: &Arc<Self>, about: About, future: F) -> impl Future<Output = (Ran, Duration)> + Send + use<F>
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let (id, reach) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(Reach::default()));
+        self.calls.lock().insert(id, (about, Arc::clone(&reach)));
+        let ended = CallEnd { tasks: Arc::clone(self), id, reach: Arc::clone(&reach) };
+        if !self.has_threads() {
+            reach.tell(Ran::GivenUp);
+        }
+        self.run(Reached { future: Some(Box::pin(future)), ended });
+        async move {
+            Arc::clone(&reach.told).rung().await;
+            reach.ran.lock().unwrap_or((Ran::Lost, Duration::ZERO))
+        }
+    }
+
+    /// The calls of a generation that [`call`](Self::call) runs: their numbers and names.
+    #[must_use]
+    pub(crate) fn calls_of(&self, generation: u64) -> Vec<(u64, String)> {
+        let calls = self.calls.lock();
+        let of = calls.iter().filter(|(_, (about, _))| about.generation == generation);
+        of.map(|(id, (about, _))| (*id, about.name.clone())).collect()
+    }
+
+    /// Has a call dropped by one of the threads, as soon as it pauses. One that is over is none.
+    pub(crate) fn give_up(&self, id: u64) {
+        let reach = self.calls.lock().get(&id).map(|(_, reach)| Arc::clone(reach));
+        reach.into_iter().for_each(|reach| reach.give_up());
+    }
+
+    /// Whoever waits for a call waits no longer, though it goes on.
+    pub(crate) fn let_go(&self, id: u64) {
+        let reach = self.calls.lock().remove(&id);
+        reach.into_iter().for_each(|(_, reach)| reach.tell(Ran::GivenUp));
     }
 
     /// Has work dropped by one of the threads, as soon as one is free. Work that is over is none.
@@ -372,6 +435,100 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
         let polled = self.future.as_mut().poll(context);
         self.polled.store(0, Ordering::Relaxed);
         polled
+    }
+}
+
+/// How a call is reached by whoever gives it up, and what becomes of it.
+#[derive(Default)]
+struct Reach {
+    is_given_up: AtomicBool,
+    wakes: Mutex<Weak<Wakes>>,
+    began: OnceLock<Instant>,
+    ran: Mutex<Option<(Ran, Duration)>>,
+    told: Arc<Bell>,
+}
+
+impl Reach {
+    fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::SeqCst);
+        // Its own statement, as the call that it wakes takes the lock. If there is nobody to wake it, it is being polled or dropped.
+        let wakes = self.wakes.lock().upgrade();
+        wakes.into_iter().for_each(|wakes| wakes.0.wake_by_ref());
+    }
+
+    /// What is said first holds.
+    fn tell(&self, ran: Ran) {
+        let took = self.began.get().map(Instant::elapsed).unwrap_or_default();
+        self.ran.lock().get_or_insert((ran, took));
+        self.told.ring();
+    }
+
+    /// The waker for a poll. Whoever is to wake the call holds this, and `Reach` doesn't: so a call that nobody can wake is dropped.
+    fn waker(&self, waker: &Waker) -> Waker {
+        let mut wakes = self.wakes.lock();
+        let same = wakes.upgrade().filter(|wakes| wakes.0.will_wake(waker));
+        let same = same.unwrap_or_else(|| {
+            let new = Arc::new(Wakes(waker.clone()));
+            *wakes = Arc::downgrade(&new);
+            new
+        });
+        same.into()
+    }
+}
+
+struct Wakes(Waker);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake_by_ref();
+    }
+}
+
+/// A call until it is over or given up.
+struct Reached<F> {
+    // Dropped first: that it is over is told when its code was left.
+    future: Option<Pin<Box<F>>>,
+    ended: CallEnd,
+}
+
+/// Tells how a call ended, however it did.
+struct CallEnd {
+    tasks: Arc<Tasks>,
+    id: u64,
+    reach: Arc<Reach>,
+}
+
+impl Drop for CallEnd {
+    fn drop(&mut self) {
+        self.tasks.calls.lock().remove(&self.id);
+        // Unless it was told before, it was dropped where it waited.
+        let was_given_up = self.reach.is_given_up.load(Ordering::SeqCst);
+        self.reach.tell(if was_given_up { Ran::GivenUp } else { Ran::Lost });
+    }
+}
+
+impl<F: Future<Output = bool>> Future for Reached<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let reach = &this.ended.reach;
+        let waker = reach.waker(context.waker());
+        // After the waker is known: whoever gives it up from here on wakes it.
+        if reach.is_given_up.load(Ordering::SeqCst) {
+            return Poll::Ready(());
+        }
+        reach.began.get_or_init(Instant::now);
+        let Some(future) = &mut this.future else { return Poll::Ready(()) };
+        let Poll::Ready(failed) = future.as_mut().poll(&mut Context::from_waker(&waker)) else { return Poll::Pending };
+        // By its own code, before anybody hears of it.
+        this.future = None;
+        reach.tell(if failed { Ran::Badly } else { Ran::Well });
+        Poll::Ready(())
     }
 }
 

@@ -66,6 +66,9 @@ impl Plugin {
     /// let plugin = Plugin::new().on("order.paid", ship);
     /// ```
     ///
+    /// A handler that still runs some time after newer code was published (`--retire-timeout`) is dropped where it waits, and its message has
+    /// failed; one that never pauses can't be, and is left behind: the topic goes on with the newer code.
+    ///
     /// A second handler of the same topic has the host reject the plugin.
     pub fn on<T, R, M>(self, topic: &str, handler: impl Fn(T, Ctx) -> R + Send + Sync + 'static) -> Self
     where

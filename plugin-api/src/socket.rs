@@ -91,7 +91,8 @@ impl Plugin {
     /// Takes WebSockets on `path`, written as for [`get`](Self::get); a plain GET is answered there too, if a route says so, else with 426.
     ///
     /// Connections live in the host, through swaps. Each event is admitted as a request is, and handled by the code that serves at that
-    /// moment; a rollback gives them back to the older code. A swap that takes the route away closes them with 1012.
+    /// moment; a rollback gives them back to the older code. A swap that takes the route away closes them with 1012, also
+    /// while an event of theirs is handled: that one ends by itself, as a request does, and what it sends goes nowhere.
     ///
     /// ```
     /// use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket, StatusCode};

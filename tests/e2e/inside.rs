@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use midair::attempt::{Outcome, Record};
@@ -55,11 +55,21 @@ impl Inside {
         Self::by(plugin, Rules { acts: false, ..Rules::PRODUCTION })
     }
 
-    /// A host with these rules for `plugin`. It probes nothing: what is tried here isn't the artifact.
+    /// A host that never goes back by itself and gives old work no time.
+    pub(crate) fn at_once(plugin: &str) -> Self {
+        Self::with(plugin, Rules { acts: false, ..Rules::PRODUCTION }, Duration::ZERO)
+    }
+
+    /// A host with these rules for `plugin`.
     pub(crate) fn by(plugin: &str, rules: Rules) -> Self {
+        Self::with(plugin, rules, Duration::from_secs(30))
+    }
+
+    /// It probes nothing: what is tried here isn't the artifact.
+    fn with(plugin: &str, rules: Rules, retire: Duration) -> Self {
         let memory = Path::new("/dev/shm");
         let data = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder");
-        let options = Options { probe: Probe::Off, recovers: false, durable: false, rules, ..Options::new(data.path()) };
+        let options = Options { probe: Probe::Off, recovers: false, durable: false, rules, retire, ..Options::new(data.path()) };
         let host = Host::new(options).expect("a host");
         let warnings = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&warnings);

@@ -230,3 +230,75 @@ fn waits(ctx: midair_plugin::Ctx) -> midair_plugin::Result<()> {
     assert!(told.contains("JOB ") && told.contains("rank"), "{told}");
     assert_eq!(midair.all("log"), Vec::<Value>::new(), "{}", midair.story());
 }
+
+/// Whoever works here never comes back, until it is mended: by waiting, or without a pause until the gate opens.
+const HANGING: &str = "
+use std::time::Duration;
+
+use midair_plugin::{Ctx, Plugin, Result};
+
+midair_plugin::export!(plugin);
+
+const HANGS: bool = true;
+
+fn plugin() -> Plugin {
+    let often = Duration::from_millis(2);
+    Plugin::new()
+        .every(often, \"waits\", |ctx| waits(ctx))
+        .every(often, \"spins\", |ctx| spins(&ctx))
+        .on(\"paid\", |_: u32, ctx| waits(ctx))
+        .on(\"sent\", |_: u32, ctx| spins(&ctx))
+        .get(\"/open\", |_, ctx: Ctx| ctx.counter(\"gate\").add(1).wait().map(|_| \"1\"))
+}
+
+async fn waits(ctx: Ctx) -> Result<()> {
+    if HANGS {
+        ctx.sleep(Duration::from_secs(3600)).await?;
+    }
+    Ok(())
+}
+
+fn spins(ctx: &Ctx) -> Result<()> {
+    while HANGS && ctx.counter(\"gate\").get().wait()? == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+";
+
+/// What became of the messages of a topic: how many run, how many were handled, and how many failed.
+fn messages(inside: &Inside, topic: &str) -> [u64; 3] {
+    let topics = inside.status()["topics"].clone();
+    let found = topics.as_array().into_iter().flatten().find(|status| status["topic"] == topic).cloned().unwrap_or_default();
+    ["running", "delivered", "failed"].map(|what| found["subscribers"][0][what].as_u64().unwrap_or_default())
+}
+
+#[test]
+fn a_beat_and_a_message_that_hang_are_given_up_once_newer_code_serves_and_job_and_topic_go_on() {
+    let inside = Inside::at_once("hanging");
+    let bytes = built("hanging", &[HANGING.to_owned(), HANGING.replace("HANGS: bool = true", "HANGS: bool = false")]);
+    let first = inside.publish(&bytes[0]);
+    for topic in ["paid", "sent"] {
+        (0..2_u32).for_each(|number| inside.host.try_emit(topic, &number).expect("there is room"));
+    }
+    until("all to hang", || ["waits", "spins"].iter().all(|name| count(&inside, name, "skipped") > 3));
+    until("all to hang", || ["paid", "sent"].iter().all(|topic| messages(&inside, topic)[0] == 1));
+    inside.publish(&bytes[1]);
+    until("what waited to go on", || count(&inside, "waits", "beats") > 3 && messages(&inside, "paid") == [0, 1, 1]);
+    until("what spins to be left behind", || count(&inside, "spins", "beats") > 3 && messages(&inside, "sent") == [0, 1, 1]);
+    let told = |words: &str| inside.told().iter().filter(|told| told.contains(words)).count();
+    let all = "given up 0 s after newer code was published: a beat of spins, a beat of waits, a message of paid, a message of sent";
+    let some = "can't be dropped, though newer code was published: a beat of spins, a message of sent;";
+    assert_eq!([all, some].map(told), [1, 1], "{:?}", inside.told());
+    let held = || {
+        let of = |lease: &midair::swap::LeaseStatus| (lease.generation == first).then(|| lease.handler.clone());
+        inside.host.status().leases.iter().filter_map(of).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(held(), ["sent", "spins"].map(str::to_owned).into(), "what could be dropped was");
+    assert_eq!(inside.get("/open"), json!(1));
+    until("what span to end", || held().is_empty());
+    for name in ["waits", "spins"] {
+        assert_eq!(count(&inside, name, "failed"), 1, "{name} is counted once");
+    }
+    assert_eq!(["paid", "sent"].map(|topic| messages(&inside, topic)), [[0, 1, 1]; 2]);
+}

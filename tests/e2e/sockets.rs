@@ -494,6 +494,9 @@ fn a_swap_that_removes_the_route_closes_its_connections_with_1012_and_leaves_the
     let mut gone: Vec<Socket> = (0..3).map(|_| chat.socket("/gone")).collect();
     let mut stays = chat.socket("/chat/one");
     assert_eq!(gone[0].ask("hello"), "0 1 hello");
+    // Its handler is busy, and stays so until it is told otherwise.
+    gone[1].send("hold");
+    chat.until("the handler to be busy", |chat| chat.midair.status()["leases"][0]["generation"] == 1);
     chat.swap(3);
     for socket in &mut gone {
         assert_eq!(socket.hear(), Heard::Closed(1012, "nothing answers here any more".to_owned()));
@@ -501,8 +504,11 @@ fn a_swap_that_removes_the_route_closes_its_connections_with_1012_and_leaves_the
     drop(gone);
     let told = chat.midair.wait_for("a warning", |event| event["event"] == "warning");
     assert!(told["message"].to_string().contains("lost its route"), "{told}");
-    chat.until("three that are counted", |chat| chat.route("/gone")["removed"] == 3);
+    assert_eq!(chat.midair.status()["leases"][0]["generation"], 1, "the event that runs ends by itself");
     assert_eq!(stays.ask("hello"), "3 1 hello");
+    stays.send("release");
+    chat.until("three that are counted", |chat| chat.route("/gone")["removed"] == 3);
+    chat.midair.wait_for("drained", |event| event["event"] == "drained" && event["generation"] == 1);
     assert!(!chat.midair.all("log").iter().any(|event| event["message"].to_string().contains("closed")), "nobody hears of it");
 }
 

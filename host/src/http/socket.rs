@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -202,13 +203,7 @@ impl Carrier {
         let mut epoch = 0;
         loop {
             let changed = sockets.changed();
-            let now = self.host.slot().now();
-            let before = std::mem::replace(&mut epoch, now.epoch());
-            let ends = before > 0 && seed::is(Bug::SocketsEndWithSwap);
-            if before != now.epoch() && (ends || self.find(connection, head, Part::Open).is_none()) {
-                connection.end(Cause::Removed, 1012, "nothing answers here any more");
-            }
-            drop(now);
+            self.look(connection, head, &mut epoch);
             let message = tokio::select! {
                 biased;
                 message = connection.next() => message,
@@ -219,7 +214,18 @@ impl Carrier {
                 continue;
             }
             let event = if is_text { "text" } else { "binary" };
-            self.event(connection, head, Part::Message, &[(SocketOp::EVENT, event)], bytes).await;
+            let params = [(SocketOp::EVENT, event)];
+            let mut event = pin!(self.event(connection, head, Part::Message, &params, bytes));
+            // A route that goes closes the connection now, and this event ends by itself as a request does.
+            loop {
+                let changed = sockets.changed();
+                self.look(connection, head, &mut epoch);
+                tokio::select! {
+                    biased;
+                    () = &mut event => break,
+                    () = changed => {}
+                }
+            }
         }
         sockets.leave_all(connection);
         if let Some(End { cause, code, reason }) = connection.ended().filter(|end| end.cause != Cause::Removed) {
@@ -227,6 +233,16 @@ impl Carrier {
             let code = if cause == Cause::Silent { 1006 } else { code };
             let params = [(SocketOp::EVENT, "close"), (SocketOp::CODE, &*code.to_string())];
             self.event(connection, head, Part::Close, &params, reason.into()).await;
+        }
+    }
+
+    /// Ends the connection if something else serves since `epoch` and its route is gone.
+    fn look(&self, connection: &Connection, head: &Head, epoch: &mut u64) {
+        let now = self.host.slot().now().epoch();
+        let before = std::mem::replace(epoch, now);
+        let ends = before > 0 && seed::is(Bug::SocketsEndWithSwap);
+        if before != now && (ends || self.find(connection, head, Part::Open).is_none()) {
+            connection.end(Cause::Removed, 1012, "nothing answers here any more");
         }
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
-use crate::call::{Answer, Call, parts};
+use crate::call::{Call, parts};
 use crate::entry::{Calls, HandlerInfo};
 use crate::generation::Generation;
 use crate::seed::{self, Bug};
@@ -351,13 +351,11 @@ impl Jobs {
         let due_us = micros(due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
         let params = vec![("beat".to_owned(), beat.number.to_string()), ("due_us".to_owned(), due_us.to_string())];
         let parts = parts(params, Bytes::new());
-        let mut run = Run { jobs: Arc::clone(self), beat, since: Instant::now(), failed: true };
+        let works = call.work(format!("a beat of {}", beat.job), parts);
+        let mut run = Run { jobs: Arc::clone(self), beat, failed: true, took: Duration::ZERO };
         self.tasks.run(async move {
-            run.since = Instant::now();
-            let answer = call.invoke(parts, None).await;
-            run.failed = answer.has_failed();
-            // By its own code, before the next beat begins.
-            drop::<Answer>(answer);
+            let (went_well, took) = works.await;
+            (run.failed, run.took) = (!went_well, took);
             drop(run);
         });
     }
@@ -373,13 +371,13 @@ impl Jobs {
 struct Run {
     jobs: Arc<Jobs>,
     beat: Beat,
-    since: Instant,
     failed: bool,
+    took: Duration,
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.jobs.ended(&self.beat, End::Ended { failed: self.failed, took: self.since.elapsed() });
+        self.jobs.ended(&self.beat, End::Ended { failed: self.failed, took: self.took });
     }
 }
 
