@@ -31,7 +31,7 @@ pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: T
     let call = if seed::is(Bug::TaskUnleased) { Call::free(call.setup()) } else { call };
     let generation = Arc::clone(call.generation());
     let mut work = Work { future, call };
-    let about = about(&generation, name.clone(), until_retire);
+    let about = about(&work.call, name.clone(), until_retire);
     generation.services().tasks.spawn(about, async move {
         if work.call.is_free() {
             let generation = Arc::clone(work.call.generation());
@@ -51,7 +51,7 @@ pub(crate) fn begin(setup: &Setup) {
     let declared = generation.handlers().iter().enumerate().filter(|(_, handler)| handler.calls == Calls::Service);
     for (place, handler) in declared {
         let call = Call::free_at(setup.clone(), place);
-        let about = about(generation, handler.name.clone(), true);
+        let about = about(&call, handler.name.clone(), true);
         generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
     }
 }
@@ -104,7 +104,14 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
     });
 }
 
-/// Done when the generation serves no more.
+/// Tells a generation that serves that the host ends.
+pub(crate) fn tell(generation: &Generation) {
+    let retiring = generation.retiring();
+    // There, since wakers may be the plugin's own.
+    generation.services().tasks.run(async move { retiring.ring() });
+}
+
+/// Done when the generation serves no more, or the host ends.
 pub(crate) fn retiring(generation: &Generation) -> impl Future<Output = Outcome> + Send + 'static {
     let retiring = generation.retiring();
     async move {
@@ -113,9 +120,10 @@ pub(crate) fn retiring(generation: &Generation) -> impl Future<Output = Outcome>
     }
 }
 
-fn about(generation: &Generation, name: String, until_retire: bool) -> About {
-    let (plugin, number) = (generation.plugin().to_owned(), generation.number());
-    About { generation: generation.key(), plugin, number, name, until_retire }
+fn about(call: &Call, name: String, until_retire: bool) -> About {
+    let generation = call.generation();
+    let (plugin, number, heeds) = (generation.plugin().to_owned(), generation.number(), call.heeds());
+    About { generation: generation.key(), plugin, number, name, until_retire, heeds }
 }
 
 /// What a handler gets that no request calls.

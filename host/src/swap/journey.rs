@@ -450,7 +450,7 @@ impl Journey {
             // Before it is decided that it serves: what it emitted meanwhile may be for itself.
             shared.serves(candidate);
             candidate.enters(epoch);
-            background::begin(setup);
+            shared.begin(setup);
             // Somebody has to know when it is due.
             let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
             let _ = shared.services.alarms.send(alarm);

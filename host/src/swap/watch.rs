@@ -133,7 +133,7 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
         to.enters(epoch);
         let member = back.snapshot.member(to.plugin()).filter(|member| member.generation.key() == to.key());
         let member = member.filter(|_| !seed::is(Bug::TasksNotBegunAgain));
-        member.into_iter().for_each(|member| background::begin(&member.setup()));
+        member.into_iter().for_each(|member| shared.begin(&member.setup()));
     }
     before
 }
