@@ -20,6 +20,7 @@ use crate::event::Event;
 use crate::generation::Generation;
 use crate::seed::{self, Bug};
 use crate::snapshot::Setup;
+use crate::tasks::About;
 
 /// A future of a plugin with what it runs under. The future goes first: the call keeps its code.
 struct Work {
@@ -32,7 +33,7 @@ pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: T
     let call = if seed::is(Bug::TaskUnleased) { Call::free(call.setup()) } else { call };
     let generation = Arc::clone(call.generation());
     let mut work = Work { future, call };
-    let about = generation.about(name.clone(), until_retire);
+    let about = about(&work.call, name.clone(), until_retire);
     generation.services().tasks.spawn(about, async move {
         if work.call.is_free() {
             let generation = Arc::clone(work.call.generation());
@@ -52,7 +53,7 @@ pub(crate) fn begin(setup: &Setup) {
     let declared = generation.handlers().iter().enumerate().filter(|(_, handler)| handler.calls == Calls::Service);
     for (place, handler) in declared {
         let call = Call::free_at(setup.clone(), place);
-        let about = generation.about(handler.name.clone(), true);
+        let about = about(&call, handler.name.clone(), true);
         generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
     }
 }
@@ -130,13 +131,24 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     counts.into_iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
-/// Done when the generation serves no more.
+/// Tells a generation that serves that the host ends.
+pub(crate) fn tell(generation: &Generation) {
+    let retiring = generation.retiring();
+    // There, since wakers may be the plugin's own.
+    generation.services().tasks.run(async move { retiring.ring() });
+}
+
+/// Done when the generation serves no more, or the host ends.
 pub(crate) fn retiring(generation: &Generation) -> impl Future<Output = Outcome> + Send + 'static {
     let retiring = generation.retiring();
     async move {
         retiring.rung().await;
         Outcome::done()
     }
+}
+
+fn about(call: &Call, name: String, until_retire: bool) -> About {
+    About { heeds: call.heeds(), ..call.generation().about(name, until_retire) }
 }
 
 /// What a handler gets that no request calls.

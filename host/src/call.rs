@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub(crate) struct Call {
     config: Option<Arc<Config>>,
     /// Whether no request waits for it.
     is_work: bool,
+    /// Whether it asked to be told when its generation is to end; of what was admitted to nothing.
+    heeds: Option<Arc<AtomicBool>>,
     // Last: whatever the lease lets go of, this generation's code stays until the call is over.
     generation: Arc<Generation>,
 }
@@ -58,7 +60,7 @@ impl Call {
         let lease = lease.pin(&generation.services().leases, named);
         let lease = (!seed::is(Bug::LeaseNotHeld)).then_some(lease);
         let (handler, place) = (target.handler, target.generation);
-        Arc::new(Self { lease, depth: 0, handler, place, config: None, is_work: false, generation })
+        Arc::new(Self { lease, depth: 0, handler, place, config: None, is_work: false, heeds: None, generation })
     }
 
     /// A call of a handler that the host calls by its name, in what serves now; `None` if that has none such. How long it takes says nothing
@@ -84,13 +86,25 @@ impl Call {
     /// The same for a handler that the host calls by itself.
     #[must_use]
     pub(crate) fn free_at(Setup { generation, config }: Setup, handler: usize) -> Arc<Self> {
-        Arc::new(Self { lease: None, depth: 0, handler, place: 0, config: Some(config), is_work: false, generation })
+        let (config, heeds) = (Some(config), Some(Arc::default()));
+        Arc::new(Self { lease: None, depth: 0, handler, place: 0, config, is_work: false, heeds, generation })
     }
 
     /// Whether it was admitted to nothing.
     #[must_use]
     pub(crate) fn is_free(&self) -> bool {
         self.lease.is_none()
+    }
+
+    /// It asked to be told when its generation is to end.
+    pub(crate) fn heed(&self) {
+        self.heeds.iter().for_each(|heeds| heeds.store(true, Ordering::Relaxed));
+    }
+
+    /// Whether it asked for that, as long as it runs; `None` of what was admitted to something.
+    #[must_use]
+    pub(crate) fn heeds(&self) -> Option<Arc<AtomicBool>> {
+        self.heeds.clone()
     }
 
     /// Its generation with the config that it was admitted with.
@@ -111,7 +125,16 @@ impl Call {
         let named = Named { generation: generation.key(), epoch: lease.snapshot().epoch(), handler: u32::MAX };
         let lease = lease.pin(&generation.services().leases, named);
         let (depth, handler) = (0, usize::MAX);
-        Arc::new(Self { lease: Some(lease), depth, handler, place: 0, config: Some(config), is_work: false, generation })
+        Arc::new(Self {
+            lease: Some(lease),
+            depth,
+            handler,
+            place: 0,
+            config: Some(config),
+            is_work: false,
+            heeds: None,
+            generation,
+        })
     }
 
     /// Whose code runs.
@@ -203,7 +226,8 @@ impl Call {
         let generation = Arc::clone(&snapshot.generations()[target.generation]);
         let lease = lease.nest(&generation.services().leases, named(snapshot, &generation, target));
         let (depth, handler, place) = (depth + 1, target.handler, target.generation);
-        let call = Arc::new(Self { lease: Some(lease), depth, handler, place, config: None, is_work: false, generation });
+        let call =
+            Arc::new(Self { lease: Some(lease), depth, handler, place, config: None, is_work: false, heeds: None, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, http::HeaderValue::from_bytes(value).ok()?))

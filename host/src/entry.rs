@@ -132,7 +132,11 @@ impl Plugin {
             let name = unsafe { table.name.text() }.to_owned();
             TableInfo { name, oldest: table.oldest, newest: table.newest }
         };
-        let tables = built.tables().iter().map(table).collect();
+        let tables: Vec<TableInfo> = built.tables().iter().map(table).collect();
+        if let Some(name) = twice(tables.iter().map(|table| &table.name)) {
+            let reason = format!("two of its tables are named {name}");
+            return Err(Error::rejected(Code::Init, Stage::Init, subject, reason));
+        }
         // SAFETY: as above.
         let selftests = built.selftests().iter().map(|test| unsafe { test.name.text() }.to_owned()).collect();
         let smokes = built.smokes().iter().map(read_smoke).collect();
@@ -244,15 +248,19 @@ fn read_smoke(smoke: &abi::Smoke) -> Smoke {
     Smoke { method, target, status: u16::try_from(smoke.status).unwrap_or_default() }
 }
 
-/// What jobs and handlers of messages can't be, if they are.
-fn misfit(handlers: &[HandlerInfo]) -> Option<String> {
+/// The first name that was there before.
+fn twice<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
     let mut seen = BTreeSet::new();
-    for HandlerInfo { calls, name, .. } in handlers {
-        let mut twice = || !seen.insert((*calls == Calls::Beats, name));
-        match calls {
-            Calls::Beats if twice() => return Some(format!("two of its jobs are named {name}")),
-            Calls::Messages if twice() => return Some(format!("two of its handlers take the messages of {name}")),
-            _ => {}
+    names.find(|name| !seen.insert(*name))
+}
+
+/// What jobs, tasks and handlers of messages can't be, if they are.
+fn misfit(handlers: &[HandlerInfo]) -> Option<String> {
+    for (calls, what) in
+        [(Calls::Beats, "jobs are named"), (Calls::Service, "tasks are named"), (Calls::Messages, "handlers take the messages of")]
+    {
+        if let Some(name) = twice(handlers.iter().filter(|handler| handler.calls == calls).map(|handler| &handler.name)) {
+            return Some(format!("two of its {what} {name}"));
         }
     }
     let never =

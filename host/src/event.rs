@@ -109,8 +109,8 @@ pub enum Event {
     Warning { message: String },
     /// The host was asked to end and lets requests finish.
     Stopping { signal: String, in_flight: usize },
-    /// The host ends. `abandoned` requests were still running at the deadline.
-    Stopped { abandoned: usize },
+    /// The host ends; what was still there at the deadline.
+    Stopped(Left),
     /// The host can't start or go on.
     Fatal {
         code: Code,
@@ -118,6 +118,22 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         help: Option<String>,
     },
+}
+
+/// What hadn't ended when the host did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Left {
+    /// Requests that were being answered.
+    #[serde(rename = "abandoned")]
+    pub requests: usize,
+    /// What plugins spawned and declared, but for what may be dropped and never asked for [`Ctx::retiring`](midair_plugin::Ctx::retiring).
+    pub tasks: usize,
+    /// Beats of jobs that ran.
+    pub beats: u64,
+    /// Messages that waited or were being handled, once for each who takes it.
+    pub messages: usize,
 }
 
 /// A line that a plugin logged.

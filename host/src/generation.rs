@@ -286,7 +286,7 @@ impl Generation {
     /// How its work beside requests is listed.
     #[must_use]
     pub(crate) fn about(&self, name: String, until_retire: bool) -> About {
-        About { generation: self.key, plugin: self.plugin().to_owned(), number: self.number(), name, until_retire }
+        About { generation: self.key, plugin: self.plugin().to_owned(), number: self.number(), name, until_retire, heeds: None }
     }
 
     /// `plugin=number`.

@@ -249,7 +249,9 @@ unsafe extern "C" fn cancel(context: *const c_void, task: u64) {
 
 unsafe extern "C" fn retiring(context: *const c_void) -> Outcome {
     // SAFETY: the plugin passes a context that it holds.
-    let generation = unsafe { read(context) }.generation();
+    let call = unsafe { read(context) };
+    call.heed();
+    let generation = call.generation();
     let keep: Keep = Arc::clone(generation) as Keep;
     task::give_unpolled(Box::pin(background::retiring(generation)), Some(keep))
 }

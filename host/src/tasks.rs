@@ -33,6 +33,15 @@ pub(crate) struct About {
     pub name: String,
     /// Whether it may be dropped when its generation was replaced.
     pub until_retire: bool,
+    /// Whether it asked to be told when its generation is to end, if it belongs to no request.
+    pub heeds: Option<Arc<AtomicBool>>,
+}
+
+impl About {
+    /// Whether the end of the host waits for it: not for what may be dropped and doesn't even ask when.
+    fn is_awaited(&self) -> bool {
+        !self.until_retire || self.heeds.as_ref().is_some_and(|heeds| heeds.load(Ordering::Relaxed))
+    }
 }
 
 /// Work that isn't over.
@@ -192,6 +201,12 @@ impl Tasks {
     #[must_use]
     pub(crate) fn of(&self, generation: u64) -> Vec<Running> {
         self.list().into_iter().filter(|running| running.about.generation == generation).collect()
+    }
+
+    /// How much of it the end of the host waits for.
+    #[must_use]
+    pub(crate) fn awaited(&self) -> usize {
+        self.entries.lock().values().filter(|entry| entry.about.is_awaited()).count()
     }
 
     /// All work that isn't over, the oldest first.
@@ -566,7 +581,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     fn about(name: &str) -> About {
-        About { generation: 7, plugin: "shop".to_owned(), number: 1, name: name.to_owned(), until_retire: false }
+        About { generation: 7, plugin: "shop".to_owned(), number: 1, name: name.to_owned(), until_retire: false, heeds: None }
     }
 
     fn has_none(tasks: &Tasks) -> bool {

@@ -173,6 +173,7 @@ impl Plugin {
     ///
     /// When newer code was published [`Ctx::retiring`] is done: end soon, for some time later (`--retire-timeout`) the task is dropped where
     /// it waits. The newer code's own task may begin before this one has ended.
+    /// The end of the host is told the same way, and waits for a task that has asked.
     ///
     /// ```
     /// use midair_plugin::{Ctx, Plugin, Result};

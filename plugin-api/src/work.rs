@@ -104,7 +104,7 @@ impl Ctx {
     /// `midair status`.
     ///
     /// What its own [`Ctx`] calls is admitted to what serves then. When newer code was published [`retiring`](Self::retiring) is done: end
-    /// soon, for nobody drops it. Work that newer code should take over belongs into [`Plugin::task`](crate::Plugin::task).
+    /// soon, for nobody drops it before the host ends. Work that newer code should take over belongs into [`Plugin::task`](crate::Plugin::task).
     pub fn spawn_free<F>(&self, name: &str, work: impl FnOnce(Ctx) -> F) -> Task<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -124,8 +124,11 @@ impl Ctx {
         link.start(name, Host::UNTIL_RETIRE, work(ctx))
     }
 
-    /// Done when newer code was published, so that new requests reach this code no more, or when this code was refused. It may be asked
-    /// for in `init` already. In tests never.
+    /// Done when newer code was published, so that new requests reach this code no more, when this code was refused, and when the host is to
+    /// end. It may be asked for in `init` already. In tests never.
+    ///
+    /// The end waits, up to `--drain-timeout`, for requests and what they spawned, for beats, messages and [`spawn_free`](Self::spawn_free);
+    /// for declared tasks and [`spawn_until_retire`](Self::spawn_until_retire) if they have asked for this.
     pub fn retiring(&self) -> Operation<impl Future<Output = ()> + Send + 'static> {
         let link = self.0.clone();
         Operation::new(async move {

@@ -7,6 +7,9 @@ use midair_tests::client::read_answer;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
 use rustix::process::Signal;
+use serde_json::json;
+
+use crate::inside::until;
 
 const SOURCE: &str = "
 use midair_plugin::{Ctx, Plugin, Request, Result};
@@ -120,4 +123,86 @@ fn an_artifact_that_is_named_twice_is_served_once() {
     midair.published();
     assert_eq!((midair.get("/").body.as_str(), midair.admin().get("/readyz").status), ("one", 200));
     assert!(midair.all("rejected").is_empty());
+}
+
+/// Whatever goes on beside a request says that it began, and a while after it was told of the end that it ended; but not when a request to
+/// `/hold` came before.
+const BESIDE: &str = r#"
+use midair_plugin::{Ctx, On, Overlap, Every, Beat, Plugin, Request, Result};
+use std::time::Duration;
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new()
+        .get("/begin", begin)
+        .get("/hold", |_, ctx: Ctx| ctx.counter("hold").add(1).wait().map(|_| "held"))
+        .get("/wait", |_, ctx: Ctx| async move { wait(&ctx, "the request").await; "told" })
+        .task("declared", |ctx: Ctx| async move { wait(&ctx, "the task").await })
+        .task("lazy", |_| std::future::pending::<()>())
+        .every_with(Every::new(Duration::from_millis(5)).overlap(Overlap::Queue), "beat", |_: Beat, ctx: Ctx| async move { wait(&ctx, "a beat").await })
+        .on_with(On::new("numbers").queue(8), |number: u64, ctx: Ctx| async move { wait(&ctx, &format!("message {number}")).await })
+}
+
+async fn begin(_: Request, ctx: Ctx) -> Result<&'static str> {
+    for number in 1..=3_u64 {
+        ctx.emit("numbers", &number).await?;
+    }
+    let inside = ctx.clone();
+    drop(ctx.spawn(async move { wait(&inside, "what was spawned").await }));
+    drop(ctx.spawn_free("free", |ctx| async move { wait(&ctx, "what is free").await }));
+    Ok("begun")
+}
+
+async fn wait(ctx: &Ctx, what: &str) {
+    ctx.info(format!("{what} began"));
+    ctx.retiring().await;
+    if ctx.counter("hold").get().await.unwrap_or(0) > 0 {
+        std::future::pending::<()>().await;
+    }
+    let _ = ctx.sleep(Duration::from_millis(200)).await;
+    ctx.info(format!("{what} ended"));
+}
+"#;
+
+/// A host with all that it is to wait for, and a request that is being answered.
+#[track_caller]
+fn with_work(project: &Project, holds: bool, timeout: &str) -> (Midair, TcpStream) {
+    let mut midair = Launch::dev(&[project.root()]).arg("--drain-timeout").arg(timeout).start();
+    midair.published();
+    if holds {
+        assert_eq!(midair.get("/hold").body, "held");
+    }
+    let mut stream = midair.http().connect();
+    write!(stream, "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
+    assert_eq!(midair.get("/begin").body, "begun");
+    let all =
+        ["the request", "the task", "a beat", "message 1", "what was spawned", "what is free"].map(|what| format!("{what} began"));
+    until("all to begin", || {
+        let told = midair.all("log");
+        all.iter().all(|began| told.iter().any(|event| event["message"] == **began))
+    });
+    (midair, stream)
+}
+
+#[test]
+fn the_end_is_told_and_waits_for_what_goes_on_beside_requests() {
+    let project = Project::plugin("beside", BESIDE);
+    let (midair, mut stream) = with_work(&project, false, "3600");
+    midair.signal(Signal::TERM);
+    assert_eq!(read_answer(&mut stream).expect("the request finishes").body, "told");
+    let ended = midair.ended("its end, though a task that may be dropped goes on");
+    let said = |what: &str| ended.events.iter().filter(|event| event["message"] == what).count();
+    for what in ["the request", "the task", "message 1", "message 2", "message 3", "what was spawned", "what is free"] {
+        assert_eq!(said(&format!("{what} ended")), 1, "{what}: {}", ended.words());
+    }
+    assert_eq!((said("a beat began"), said("a beat ended")), (1, 1), "none begins at the end: {}", ended.words());
+    let last = ended.events.last().expect("it says something");
+    assert_eq!(*last, json!({ "event": "stopped", "abandoned": 0, "tasks": 0, "beats": 0, "messages": 0 }));
+
+    let (midair, _stream) = with_work(&project, true, "0.3");
+    let ended = midair.terminate();
+    let last = ended.events.last().expect("it says something");
+    assert_eq!(*last, json!({ "event": "stopped", "abandoned": 1, "tasks": 3, "beats": 1, "messages": 3 }), "{}", ended.words());
+    assert_eq!(ended.status.code(), Some(0));
 }

@@ -98,8 +98,15 @@ fn another_period_a_removed_job_and_a_way_back_take_effect_with_the_publish() {
         )
     };
     let every = |period: &str| format!(".every(Duration::{period}, \"rank\", |_| ())");
-    let sources =
-        [every("from_secs(3600)"), every("from_millis(3)"), String::new(), every("ZERO"), every("from_secs(9)").repeat(2)];
+    let sources = [
+        every("from_secs(3600)"),
+        every("from_millis(3)"),
+        String::new(),
+        every("ZERO"),
+        every("from_secs(9)").repeat(2),
+        ".task(\"rank\", |_| async {})".repeat(2),
+        ".table::<u64>(\"rank\").table::<String>(\"rank\")".to_owned(),
+    ];
     let bytes = built("changing", &sources.map(|jobs| simple(&jobs)));
     let inside = Inside::new("changing");
     inside.publish(&bytes[0]);
@@ -112,7 +119,12 @@ fn another_period_a_removed_job_and_a_way_back_take_effect_with_the_publish() {
     until("beats by the new period", || count(&inside, "rank", "beats") > 3);
     inside.publish(&bytes[2]);
     assert_eq!(inside.status()["jobs"], json!([]));
-    for (which, reason) in [(3, "its job rank has no period"), (4, "two of its jobs are named rank")] {
+    for (which, reason) in [
+        (3, "its job rank has no period"),
+        (4, "two of its jobs are named rank"),
+        (5, "two of its tasks are named rank"),
+        (6, "two of its tables are named rank"),
+    ] {
         let record = inside.swap(&bytes[which]);
         assert_eq!((record.outcome, record.code.map(|code| code.as_str())), (Outcome::Rejected, Some("E_INIT")), "{record:?}");
         assert!(record.reason.as_deref().is_some_and(|told| told.contains(reason)), "{record:?}");

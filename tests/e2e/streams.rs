@@ -317,6 +317,16 @@ fn send(host: &Streaming, path: &str, size: usize, is_chunked: bool) -> Answer {
     read_answer(&mut stream).unwrap_or_else(|reason| panic!("{path} {size} {is_chunked}: {reason}"))
 }
 
+#[test]
+fn a_body_that_work_beside_its_request_lets_go_is_read_and_thrown_away() {
+    let mut host = Streaming::with(&[]);
+    let answer = send(&host, "/let-go", 4 * MIB, false);
+    assert_eq!((answer.status, answer.body.as_str()), (200, "begun"));
+    host.midair.wait_for("the end of the work", |event| event["event"] == "log" && event["message"] == "let go");
+    let ended = host.midair.terminate();
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.words());
+}
+
 /// The most memory that the host ever had, in bytes.
 fn most_memory(midair: &Midair) -> usize {
     let status = fs::read_to_string(Path::new("/proc").join(midair.pid().to_string()).join("status")).expect("its status");

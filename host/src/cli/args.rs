@@ -195,7 +195,7 @@ pub struct Serve {
     /// Largest artifact; also 512KiB, 2MiB, 1GiB
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
     pub artifact_limit: usize,
-    /// How long requests may take to finish after Ctrl-C
+    /// How long requests, tasks, beats and messages may take to finish after Ctrl-C
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain_timeout: Duration,
     /// How long opening new code, its init, each of its self-tests, .. may take

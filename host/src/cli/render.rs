@@ -10,7 +10,7 @@ use owo_colors::{OwoColorize, Style};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Stage};
-use crate::event::{Event, Line, Phases};
+use crate::event::{Event, Left, Line, Phases};
 use crate::marks::By;
 
 /// How many of a panic's functions are shown, the innermost first; the event has all of them.
@@ -110,12 +110,19 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         Event::Stopping { signal, in_flight } => {
             format!("{signal}: stopping, {} to finish; a second signal ends at once", count(*in_flight, "request"))
         }
-        Event::Stopped { abandoned: 0 } => "stopped".to_owned(),
-        Event::Stopped { abandoned } => format!("stopped, {} abandoned at the deadline", count(*abandoned, "request")),
+        Event::Stopped(left) => stopped(left),
         Event::Fatal { reason, help, .. } => story(&format!("{} {reason}", paint.bad("error:")), &[], help.as_deref()),
         // The times of a build are told when it is live, and that old requests are over when they were said to go on; both only add noise.
         Event::Built { .. } | Event::Retired { .. } | Event::Drained { .. } | Event::Committed { .. } => return None,
     })
+}
+
+/// The last word, with what was left.
+fn stopped(left: &Left) -> String {
+    let beats = usize::try_from(left.beats).unwrap_or(usize::MAX);
+    let all = [(left.requests, "request"), (left.tasks, "task"), (beats, "beat"), (left.messages, "message")];
+    let left: Vec<String> = all.iter().filter(|(number, _)| *number > 0).map(|(number, thing)| count(*number, thing)).collect();
+    if left.is_empty() { "stopped".to_owned() } else { format!("stopped, {} abandoned at the deadline", left.join(", ")) }
 }
 
 /// A line of a plugin's: whose, in which spans, the words, the fields. The target is told where it isn't the plugin's own.
@@ -363,6 +370,10 @@ mod tests {
             ),
             (r#"{"event":"stopped","abandoned":0}"#, expect!["stopped"]),
             (r#"{"event":"stopped","abandoned":1}"#, expect!["stopped, 1 request abandoned at the deadline"]),
+            (
+                r#"{"event":"stopped","abandoned":0,"tasks":2,"beats":1,"messages":3}"#,
+                expect!["stopped, 2 tasks, 1 beat, 3 messages abandoned at the deadline"],
+            ),
             (
                 r#"{"event":"fatal","code":"E_IO","reason":"it broke","help":"mend it"}"#,
                 expect![[r#"

@@ -1,6 +1,6 @@
 //! How does a host start, and how does it end?
 //!
-//! Start: all that can fail comes before the first `listening`. End: what starts new things stops first, then requests get their time, then
+//! Start: all that can fail comes before the first `listening`. End: what starts new things stops first, then requests and what goes on beside them get their time, then
 //! the state's file is closed, then the last word is said. The main thread waits for signals here and runs no plugin code.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use super::signals::Signals;
 use crate::build::{self, Project};
 use crate::command::{Commands, Control};
 use crate::error::{Code, Error, Result, Tier};
-use crate::event::Event;
+use crate::event::{Event, Left};
 use crate::exit::Fuse;
 use crate::http::admin::{self, Admin};
 use crate::http::serve::{Limits, Running, Server};
@@ -212,7 +212,7 @@ fn host(
         // Whatever of the following gets stuck behind a plugin, the process ends.
         fuse.light(serve.drain_timeout + GRACE * 5, i32::from(outcome.is_err()));
         tokio::select! {
-            abandoned = end(&host, server, over, serve.drain_timeout) => host.events().say(Event::Stopped { abandoned }),
+            abandoned = end(&host, server, over, serve.drain_timeout) => host.events().say(Event::Stopped(abandoned)),
             again = signals.next() => again.end_process(),
         }
         outcome
@@ -244,15 +244,15 @@ fn watch_over(host: &Host, broken: oneshot::Sender<Error>, body: impl FnOnce() -
     });
 }
 
-/// Gives requests until `deadline`, the loop the time to kill its build and the state's file the time to be closed. Answers how many requests
-/// were left running.
-async fn end(host: &Host, server: Running, over: oneshot::Receiver<Infallible>, deadline: Duration) -> usize {
+/// Gives requests, and what goes on beside them, until `deadline`, the loop the time to kill its build and the state's file the time to be
+/// closed. Answers what was left.
+async fn end(host: &Host, server: Running, over: oneshot::Receiver<Infallible>, deadline: Duration) -> Left {
     let (done, drained) = oneshot::channel();
     let drain = move || done.send(server.drain(deadline)).unwrap_or_default();
     let spawned = thread::Builder::new().name("midair-drain".to_owned()).spawn(drain);
     let abandoned = match timeout(deadline + GRACE, drained).await {
         Ok(Ok(abandoned)) if spawned.is_ok() => abandoned,
-        _ => host.in_flight(),
+        _ => Left { requests: host.in_flight(), ..host.settle(Duration::ZERO) },
     };
     // Nothing is ever sent: this is over when the loop's thread is, or late.
     let _ = timeout(GRACE, over).await;

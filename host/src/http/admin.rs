@@ -310,6 +310,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
+    use crate::event::Left;
     use crate::swap;
 
     struct Lab {
@@ -398,11 +399,14 @@ mod tests {
         let addr = lab.addr;
         let reader = thread::spawn(move || ask(addr, "GET /events"));
         lab.host.events().say(Event::Warning { message: "later".to_owned() });
-        lab.host.events().say(Event::Stopped { abandoned: 0 });
+        lab.host.events().say(Event::Stopped(Left::default()));
         let answer = reader.join().expect("a reader");
         let at = |text: &str| answer.find(text).unwrap_or_else(|| panic!("{text} in {answer}"));
         assert!(at("event: warning\ndata: {\"event\":\"warning\",\"message\":\"before\"}") < at("\"later\""));
-        assert!(at("\"later\"") < at("event: stopped\ndata: {\"event\":\"stopped\",\"abandoned\":0}"));
+        assert!(
+            at("\"later\"")
+                < at("event: stopped\ndata: {\"event\":\"stopped\",\"abandoned\":0,\"tasks\":0,\"beats\":0,\"messages\":0}")
+        );
         lab.end();
     }
 

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::EXPECT;
@@ -25,7 +25,7 @@ use crate::answer::{Answered, Asked, admit, own, without_body};
 use crate::body::Body;
 use crate::census;
 use crate::error::{Code, Error, Result};
-use crate::event::Event;
+use crate::event::{Event, Left};
 use crate::http::body::{InFlight, Outgoing};
 use crate::http::file::{self, Conditions};
 use crate::http::limit::within;
@@ -162,15 +162,17 @@ impl Running {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Stops listening, lets what runs finish until the deadline, and says how many requests were left. The host is no longer ready.
-    /// Blocks; returns at the deadline even if every worker is stuck in a handler.
-    pub fn drain(self, deadline: Duration) -> usize {
+    /// Stops listening, lets requests finish until the deadline and what goes on beside them, and says what was left. The host is no longer
+    /// ready. Blocks; returns at the deadline even if every worker is stuck in a handler.
+    pub fn drain(self, deadline: Duration) -> Left {
+        let since = Instant::now();
         self.host.end();
         // The accepting task may be gone already.
         let _ = self.stop.send(true);
         // Nothing is ever sent: this returns when the last connection ended, or late.
         let _ = self.ended.recv_timeout(deadline);
-        self.in_flight()
+        let left = self.host.settle(deadline.saturating_sub(since.elapsed()));
+        Left { requests: self.in_flight(), ..left }
     }
 }
 

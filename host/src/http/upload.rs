@@ -199,6 +199,8 @@ impl Drop for Upload {
                 }
             }
         };
-        self.runtime.spawn(tokio::time::timeout(self.terms.timeout, discard));
+        let timeout = self.terms.timeout;
+        // The clock is the runtime's, which this thread needn't be in.
+        self.runtime.spawn(async move { tokio::time::timeout(timeout, discard).await });
     }
 }

@@ -218,6 +218,13 @@ impl Schedule {
         Some(job.begin(next))
     }
 
+    /// Leaves out what waits.
+    fn give_up(&mut self) {
+        for job in self.jobs.values_mut() {
+            job.skipped += u64::from(job.waiting.take().is_some());
+        }
+    }
+
     fn list(&self, now: Instant) -> Vec<JobStatus> {
         let of = |((plugin, name), job): (&(String, String), &Job)| JobStatus {
             plugin: plugin.clone(),
@@ -309,9 +316,12 @@ impl Jobs {
         self.changed.notify_one();
     }
 
-    /// No beat begins any more by itself. What runs goes on.
+    /// No beat begins any more, nor does one that waits. What runs goes on.
     pub(crate) fn stop(&self) {
-        self.plan.lock().is_over = true;
+        let mut plan = self.plan.lock();
+        plan.is_over = true;
+        plan.schedule.give_up();
+        drop(plan);
         self.changed.notify_one();
     }
 
@@ -319,6 +329,12 @@ impl Jobs {
     #[must_use]
     pub(crate) fn list(&self) -> Vec<JobStatus> {
         self.plan.lock().schedule.list(Instant::now())
+    }
+
+    /// How many beats run.
+    #[must_use]
+    pub(crate) fn running(&self) -> u64 {
+        self.plan.lock().schedule.jobs.values().map(|job| job.running).sum()
     }
 
     fn keep_time(self: Arc<Self>) {

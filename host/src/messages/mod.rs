@@ -374,6 +374,13 @@ impl Messages {
         self.hall.lock().list()
     }
 
+    /// How many messages wait or are being handled, once for each who takes it.
+    #[must_use]
+    pub(crate) fn undelivered(&self) -> usize {
+        let hall = self.hall.lock();
+        hall.topics.values().flat_map(|topic| topic.queues.values()).map(|queue| queue.waiting.len() + queue.running).sum()
+    }
+
     /// Has one more carrier empty a queue.
     fn carry_on(self: &Arc<Self>, topic: String, subscriber: String) {
         let mut carrier = Carrier { messages: Arc::clone(self), topic, subscriber, carries: false };

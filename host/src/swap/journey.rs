@@ -457,7 +457,7 @@ impl Journey {
         candidates.iter().for_each(|candidate| shared.serves(candidate));
         replaced().for_each(|old| background::end(old, shared.options.retire));
         candidates.iter().for_each(|candidate| candidate.enters(epoch));
-        setups.iter().for_each(background::begin);
+        setups.iter().for_each(|setup| shared.begin(setup));
         for candidate in &candidates {
             // Somebody has to know when it is due.
             let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };

@@ -34,13 +34,14 @@ pub use self::status::{
 pub use self::tables::{Page, TableStatus};
 use crate::answer;
 use crate::attempt::{Attempt, Journal, Outcome, Record};
+use crate::background;
 use crate::candidate::Maker;
 pub use crate::census::Counts;
 use crate::census::Roll;
 use crate::deadline::{Overrun, within};
 use crate::delivery;
 use crate::error::{Code, Error, Result, Stage};
-use crate::event::{Bus, Event};
+use crate::event::{Bus, Event, Left};
 use crate::frames::Namer;
 use crate::generation::{Ended, Generation, Services};
 use crate::inspect::{code, loaded};
@@ -57,7 +58,7 @@ use crate::probation::Rules;
 use crate::probe::{self, Probe};
 use crate::services;
 use crate::slot::Slot;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Setup, Snapshot};
 use crate::sockets::Sockets;
 pub use crate::stage::Trust;
 use crate::stage::{self, Format, Staging};
@@ -338,12 +339,38 @@ impl Host {
     }
 
     /// The host is about to end: from now on it isn't [`ready`](Self::ready), no job begins a beat, and what is on trial isn't blamed for
-    /// the end.
+    /// the end. What serves is told by [`Ctx::retiring`](midair_plugin::Ctx::retiring).
     pub fn end(&self) {
         self.shared.jobs.stop();
-        self.shared.ending.store(true, Ordering::Relaxed);
+        // With the load where code begins to serve: what the snapshot doesn't have yet is told there.
+        self.shared.ending.store(true, Ordering::SeqCst);
+        self.shared.slot.now().generations().iter().for_each(|generation| background::tell(generation));
         if let Err(error) = self.shared.marks.close() {
             self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
+        }
+    }
+
+    /// Waits until what goes on beside requests is over: what plugins spawned and declared, beats that run, messages that wait or are being
+    /// handled. What was left at the deadline, requests apart. For the end, after [`end`](Self::end): else there is always more. Blocks;
+    /// runs no plugin code on this thread.
+    #[must_use]
+    pub fn settle(&self, deadline: Duration) -> Left {
+        let since = Instant::now();
+        let look = || Left {
+            tasks: self.shared.services.tasks.awaited(),
+            beats: self.shared.jobs.running(),
+            messages: self.shared.services.messages.undelivered(),
+            ..Left::default()
+        };
+        loop {
+            let left = look();
+            // One of them may have begun another that was looked for before; not twice.
+            let is_over = left == Left::default() && look() == Left::default();
+            let time = deadline.saturating_sub(since.elapsed());
+            if is_over || time.is_zero() {
+                return left;
+            }
+            std::thread::park_timeout(time.min(LOOK));
         }
     }
 
@@ -358,7 +385,7 @@ impl Host {
     /// Whether it is about to end.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.shared.ending.load(Ordering::Relaxed)
+        self.shared.ending.load(Ordering::SeqCst)
     }
 
     /// Whether every plugin that is expected serves, and the host isn't about to end.
@@ -449,6 +476,14 @@ impl Shared {
         self.services.messages.subscribe(generation.plugin(), &delivery::wanted(generation));
     }
 
+    /// Begins what it declares, once it serves.
+    fn begin(&self, setup: &Setup) {
+        background::begin(setup);
+        if self.ending.load(Ordering::SeqCst) {
+            background::tell(&setup.generation);
+        }
+    }
+
     fn reject(&self, attempt: Attempt, error: &Error) -> Record {
         let serving = self.slot.now().generations().iter().map(|generation| generation.to_string()).collect();
         attempt.reject(error, serving, &self.journal, &self.services.bus)
@@ -486,6 +521,9 @@ impl Shared {
         start.collect()
     }
 }
+
+/// The pause between two looks at what is left at the end.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Tells of ended terms, and frees what is left of generations, one after the other, each under a deadline: what a plugin's drop does is
 /// the plugin's.

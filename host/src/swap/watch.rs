@@ -134,7 +134,7 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
     back.pairs.iter().for_each(|(_, to)| to.enters(epoch));
     for (_, to) in back.pairs.iter().filter(|_| !seed::is(Bug::TasksNotBegunAgain)) {
         let member = back.snapshot.member(to.plugin()).filter(|member| member.generation.key() == to.key());
-        member.into_iter().for_each(|member| background::begin(&member.setup()));
+        member.into_iter().for_each(|member| shared.begin(&member.setup()));
     }
     before
 }
