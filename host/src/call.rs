@@ -17,8 +17,8 @@ use midair_plugin::wall::Panic;
 
 use crate::census;
 use crate::config::Config;
-use crate::entry::{Calls, HandlerInfo, told};
-use crate::event::Event;
+use crate::entry::{Calls, HandlerInfo, Part, told};
+use crate::event::{Event, Kind};
 use crate::generation::Generation;
 use crate::lease::{Lease, Named};
 use crate::logs;
@@ -403,14 +403,26 @@ impl Call {
         if outcome.kind() == Outcome::PANIC {
             self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
             self.generation.answered(true, None);
-            self.tell_panic(name, outcome.panic());
+            self.tell_panic(Kind::Task, name, outcome.panic());
         }
     }
 
-    fn tell_panic(&self, handler: &str, panic: Panic) {
+    /// What called the handler.
+    fn kind(&self) -> Kind {
+        match self.info().map(|handler| handler.calls) {
+            Some(Calls::Requests | Calls::Socket(Part::Open)) => Kind::Request,
+            Some(Calls::Service) => Kind::Task,
+            Some(Calls::Beats) => Kind::Beat,
+            Some(Calls::Messages) => Kind::Message,
+            Some(Calls::Socket(_)) => Kind::Socket,
+            None => Kind::Outside,
+        }
+    }
+
+    fn tell_panic(&self, kind: Kind, handler: &str, panic: Panic) {
         if let Some(code) = self.generation.code() {
-            let (plugin, number) = (self.generation.plugin().to_owned(), self.generation.number());
-            self.generation.services().frames.tell(code.module(), plugin, number, handler.to_owned(), panic);
+            let whose = (self.generation.plugin().to_owned(), self.generation.number());
+            self.generation.services().frames.tell(code.module(), whose, (kind, handler.to_owned()), panic);
         }
     }
 
@@ -419,7 +431,7 @@ impl Call {
     pub(crate) fn failed(&self, error: String) {
         // Its time is the host's limit, not its own: it counts as failed and no more.
         self.generation.answered(true, None);
-        self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
+        self.say_failed(error);
     }
 
     /// Tells that the body of an answer broke off, and why; it counts as an answer that failed, since the head was counted before. The
@@ -433,8 +445,7 @@ impl Call {
             Outcome::ERROR => outcome.text(),
             other => format!("a piece of the unknown kind {other}"),
         };
-        let error = format!("the body broke off: {reason}");
-        self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error });
+        self.say_failed(format!("the body broke off: {reason}"));
         reason
     }
 
@@ -445,14 +456,14 @@ impl Call {
         }
         let panic = outcome.panic();
         let text = told(&panic);
-        self.tell_panic(self.handler(), panic);
+        self.tell_panic(self.kind(), self.handler(), panic);
         text
     }
 
-    fn say(&self, event: impl FnOnce(String, u64, String) -> Event) {
-        let generation = &self.generation;
-        let event = event(generation.plugin().to_owned(), generation.number(), self.handler().to_owned());
-        generation.services().bus.say(event);
+    fn say_failed(&self, error: String) {
+        let (generation, kind, handler) = (&self.generation, self.kind(), self.handler().to_owned());
+        let (plugin, number) = (generation.plugin().to_owned(), generation.number());
+        generation.services().bus.say(Event::Failed { plugin, generation: number, handler, kind, error });
     }
 
     /// Turns an outcome into an answer, counts it and tells of what went wrong.
@@ -469,7 +480,7 @@ impl Call {
             Outcome::PANIC => return Answer::Panic(self.panicked(&outcome)),
             other => (500, format!("the handler answered with an unknown kind {other}")),
         };
-        self.say(|plugin, generation, handler| Event::Failed { plugin, generation, handler, error: text.clone() });
+        self.say_failed(text.clone());
         Answer::Error { status, text }
     }
 }

@@ -85,11 +85,14 @@ pub enum Event {
     Retired { plugin: String, generation: u64, leases: usize },
     /// The last request on a retired generation ended.
     Drained { plugin: String, generation: u64 },
-    /// A handler panicked, and its request got a 500; without a handler, a thread of the plugin or a `Drop` that nobody waited for.
+    /// A handler panicked, and its request got a 500 if `kind` says that there was one; without a handler, a thread of the plugin or a `Drop`
+    /// that nobody waited for.
     Panicked {
         plugin: String,
         generation: u64,
         handler: String,
+        #[serde(default)]
+        kind: Kind,
         message: String,
         location: String,
         /// The plugin's functions on the way to the panic, the innermost first, as `shop::total (src/lib.rs:41)`; what has no name, as
@@ -97,8 +100,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         frames: Vec<String>,
     },
-    /// A handler returned an error or took too long; its request got a 5xx.
-    Failed { plugin: String, generation: u64, handler: String, error: String },
+    /// A handler returned an error or took too long; its request got a 5xx, if `kind` says that there was one.
+    Failed {
+        plugin: String,
+        generation: u64,
+        handler: String,
+        #[serde(default)]
+        kind: Kind,
+        error: String,
+    },
     /// Every request worker has been inside a handler for a while: requests wait. Swaps and `status` go on.
     WorkersBusy { handlers: Vec<String> },
     /// A request worker is free again.
@@ -134,6 +144,26 @@ pub struct Left {
     pub beats: u64,
     /// Messages that waited or were being handled, once for each who takes it.
     pub messages: usize,
+}
+
+/// What called the code that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A request.
+    #[default]
+    Request,
+    /// A beat of a job.
+    Beat,
+    /// A message of a topic.
+    Message,
+    /// An event of a WebSocket, or a pinned one.
+    Socket,
+    /// Nobody: a task.
+    Task,
+    /// Nobody: what no handler is named for.
+    Outside,
 }
 
 /// A line that a plugin logged.

@@ -18,7 +18,7 @@ use midair_plugin::wall::Panic;
 use object::{Endianness, elf::FileHeader64, read::elf::FileHeader, read::elf::SectionHeader};
 
 use crate::error::{Code, Error, Result};
-use crate::event::{Bus, Event};
+use crate::event::{Bus, Event, Kind};
 
 /// How many panics may wait for their names. More than a person reads; the rest is told without.
 const QUEUE: usize = 64;
@@ -58,13 +58,14 @@ struct Job {
     plugin: String,
     generation: u64,
     handler: String,
+    kind: Kind,
     panic: Panic,
 }
 
 impl Job {
     fn told(self, frames: Vec<String>) -> Event {
-        let Self { plugin, generation, handler, panic: Panic { message, location, .. }, .. } = self;
-        Event::Panicked { plugin, generation, handler, message, location, frames }
+        let Self { plugin, generation, handler, kind, panic: Panic { message, location, .. }, .. } = self;
+        Event::Panicked { plugin, generation, handler, kind, message, location, frames }
     }
 }
 
@@ -96,8 +97,14 @@ impl Namer {
     }
 
     /// Says that code of `module` panicked, in a handler if one is named. Doesn't wait.
-    pub(crate) fn tell(&self, module: &Arc<Module>, plugin: String, generation: u64, handler: String, panic: Panic) {
-        let job = Job { module: Arc::clone(module), plugin, generation, handler, panic };
+    pub(crate) fn tell(
+        &self,
+        module: &Arc<Module>,
+        (plugin, generation): (String, u64),
+        (kind, handler): (Kind, String),
+        panic: Panic,
+    ) {
+        let job = Job { module: Arc::clone(module), plugin, generation, handler, kind, panic };
         if let Err(full) = self.jobs.try_send(job) {
             let (std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job)) = full;
             let frames = job.module.offsets(&job.panic.frames).into_iter().map(|offset| job.module.raw(offset)).collect();

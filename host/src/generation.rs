@@ -18,7 +18,7 @@ use midair_plugin::task::Keep;
 use parking_lot::Mutex;
 
 use crate::entry::{HandlerInfo, Plugin};
-use crate::event::{Bus, Event};
+use crate::event::{Bus, Event, Kind};
 use crate::frames::Namer;
 use crate::lease::Leases;
 use crate::logs::Logs;
@@ -213,7 +213,7 @@ impl Generation {
     pub(crate) fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
         let (plugin, number, module, frames) =
             (identity.plugin.clone(), identity.number, Arc::clone(code.module()), services.frames.clone());
-        code.census().tell_to(move |panic| frames.tell(&module, plugin.clone(), number, String::new(), panic));
+        code.census().tell_to(move |panic| frames.tell(&module, (plugin.clone(), number), (Kind::Outside, String::new()), panic));
         Self::of(identity, Some(code), services)
     }
 

@@ -76,7 +76,7 @@ impl Inside {
         host.events().listen(move |event| {
             match &**event {
                 Event::Warning { message } => heard.lock().expect("a list").push(message.clone()),
-                Event::Failed { error, .. } => heard.lock().expect("a list").push(format!("failed: {error}")),
+                Event::Failed { kind, error, .. } => heard.lock().expect("a list").push(format!("{kind:?} failed: {error}")),
                 _ => {}
             }
             true

@@ -226,7 +226,7 @@ fn a_message_that_cannot_be_read_an_error_and_a_panic_are_told_and_the_next_one_
     until("the last of them", || counts(&inside, "numbers")[2] == 1);
     assert_eq!((counts(&inside, "numbers"), hearing.count()), ([0, 0, 1, 3, 0], 1));
     assert!(inside.was_told("failed: a message of numbers can't be read as `u64`"));
-    assert!(inside.was_told("failed: on purpose"));
+    assert!(inside.was_told("Message failed: on purpose"));
     let plugin = inside.status()["plugins"][0].clone();
     assert_eq!((&plugin["requests"], &plugin["errors"], &plugin["panics"]), (&json!(4), &json!(3), &json!(1)));
 }

@@ -286,9 +286,11 @@ fn a_panic_or_an_error_in_message_is_told_and_counted_and_the_connection_stays()
     socket.send("panic");
     let panicked = chat.midair.wait_for("a panic", |event| event["event"] == "panicked");
     assert_eq!((&panicked["handler"], &panicked["message"]), (&"sockets::message".into(), &"in message".into()), "{panicked}");
+    assert_eq!(panicked["kind"], "socket");
     socket.send("fail");
     let failed = chat.midair.wait_for("an error", |event| event["event"] == "failed");
     assert_eq!((&failed["handler"], &failed["error"]), (&"sockets::message".into(), &"on purpose".into()), "{failed}");
+    assert_eq!(failed["kind"], "socket");
     assert_eq!(socket.ask("still here"), "0 3 still here");
     let plugin = &chat.midair.status()["plugins"][0];
     assert_eq!((&plugin["panics"], &plugin["errors"]), (&1.into(), &2.into()), "{plugin}");

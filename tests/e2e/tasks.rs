@@ -428,7 +428,7 @@ fn a_task_is_joined_cancelled_timed_out_and_a_panic_of_it_is_told() {
     assert_eq!(midair.get("/late").status, 504);
     assert_eq!(midair.get("/panics").status, 200);
     let panicked = midair.wait_for("panicked", |event| event["event"] == "panicked");
-    assert_eq!(panicked["message"], "in a task");
+    assert_eq!((&panicked["message"], &panicked["kind"]), (&"in a task".into(), &"task".into()));
     assert!(
         [&panicked["handler"], &panicked["location"]].iter().all(|at| at.as_str().is_some_and(|at| at.contains("src/lib.rs:")))
     );

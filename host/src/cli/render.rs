@@ -10,7 +10,7 @@ use owo_colors::{OwoColorize, Style};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Stage};
-use crate::event::{Event, Left, Line, Phases};
+use crate::event::{Event, Kind, Left, Line, Phases};
 use crate::marks::By;
 
 /// How many of a panic's functions are shown, the innermost first; the event has all of them.
@@ -82,11 +82,11 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         Event::Retired { plugin, generation, leases } if *leases > 0 => {
             format!("{plugin} {generation} retired, {} still on it", count(*leases, "request"))
         }
-        Event::Panicked { plugin, generation, handler, message, location, frames } => {
+        Event::Panicked { plugin, generation, handler, kind, message, location, frames } => {
             let what = if handler.is_empty() {
                 format!("{plugin} {generation} panicked outside of a request")
             } else {
-                format!("{handler} of {plugin} {generation} panicked, its request got a 500")
+                format!("{handler} of {plugin} {generation} panicked{}", met(*kind, "a 500"))
             };
             let mut place = format!("panic at {location}");
             for frame in frames.iter().take(SHOWN) {
@@ -97,8 +97,8 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             }
             story(&format!("{} {what}", paint.bad("error:")), &[message, &place], None)
         }
-        Event::Failed { plugin, generation, handler, error } => {
-            let head = format!("{} {handler} of {plugin} {generation} failed, its request got an error", paint.bad("error:"));
+        Event::Failed { plugin, generation, handler, kind, error } => {
+            let head = format!("{} {handler} of {plugin} {generation} failed{}", paint.bad("error:"), met(*kind, "an error"));
             story(&head, &[error], None)
         }
         Event::Log(said) => logged(said, &paint),
@@ -123,6 +123,19 @@ fn stopped(left: &Left) -> String {
     let all = [(left.requests, "request"), (left.tasks, "task"), (beats, "beat"), (left.messages, "message")];
     let left: Vec<String> = all.iter().filter(|(number, _)| *number > 0).map(|(number, thing)| count(*number, thing)).collect();
     if left.is_empty() { "stopped".to_owned() } else { format!("stopped, {} abandoned at the deadline", left.join(", ")) }
+}
+
+/// Whom a failure met: a request that got this, or what else called the code.
+fn met(kind: Kind, got: &str) -> String {
+    match kind {
+        Kind::Request => return format!(", its request got {got}"),
+        Kind::Beat => " in a beat of this job",
+        Kind::Message => " in a message of this topic",
+        Kind::Socket => " in an event of a WebSocket",
+        Kind::Task => " in a task",
+        Kind::Outside => " outside of a request",
+    }
+    .to_owned()
 }
 
 /// A line of a plugin's: whose, in which spans, the words, the fields. The target is told where it isn't the plugin's own.
@@ -352,6 +365,32 @@ mod tests {
                 r#"{"event":"failed","plugin":"shop","generation":7,"handler":"GET /","error":"no such cart"}"#,
                 expect![[r#"
                     error: GET / of shop 7 failed, its request got an error
+                      caused by: no such cart"#]],
+            ),
+            (
+                r#"{"event":"panicked","plugin":"shop","generation":7,"handler":"rank","kind":"beat","message":"boom","location":"src/lib.rs:3:5"}"#,
+                expect![[r#"
+                    error: rank of shop 7 panicked in a beat of this job
+                      caused by: boom
+                      caused by: panic at src/lib.rs:3:5"#]],
+            ),
+            (
+                r#"{"event":"panicked","plugin":"shop","generation":7,"handler":"src/lib.rs:9","kind":"task","message":"boom","location":"src/lib.rs:3:5"}"#,
+                expect![[r#"
+                    error: src/lib.rs:9 of shop 7 panicked in a task
+                      caused by: boom
+                      caused by: panic at src/lib.rs:3:5"#]],
+            ),
+            (
+                r#"{"event":"failed","plugin":"shop","generation":7,"handler":"paid","kind":"message","error":"no such cart"}"#,
+                expect![[r#"
+                    error: paid of shop 7 failed in a message of this topic
+                      caused by: no such cart"#]],
+            ),
+            (
+                r#"{"event":"failed","plugin":"shop","generation":7,"handler":"shop::said","kind":"socket","error":"no such cart"}"#,
+                expect![[r#"
+                    error: shop::said of shop 7 failed in an event of a WebSocket
                       caused by: no such cart"#]],
             ),
             (r#"{"event":"log","plugin":"shop","generation":7,"level":"INFO","message":"hello"}"#, expect!["shop 7 info: hello"]),
