@@ -1,5 +1,6 @@
 //! Does each message reach one handler, whatever is swapped meanwhile, and what does a custom host do for its plugins?
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -7,9 +8,10 @@ use std::thread;
 
 use bytes::Bytes;
 use midair::attempt::Outcome;
+use midair::swap::{Artifact, Which};
 use midair_plugin::message::{decode, encode};
 use midair_tests::host::Launch;
-use midair_tests::project::Project;
+use midair_tests::project::{Kind, Project};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -300,6 +302,65 @@ fn fault_43_what_init_emits_waits_for_the_publish_and_is_dropped_with_the_candid
     let expected: Vec<(u64, u64, u32)> = [1, last].iter().flat_map(|by| (0..3).map(|number| (*by, *by, number))).collect();
     assert_eq!(*notes.lock().expect("a list"), expected, "in order, and nothing of the one that was rejected");
     assert_eq!(inside.status()["topics"][0]["emitted"], 6);
+}
+
+/// Says something in `init` and from a task, and takes both of whoever says them.
+const CHATTING: &str = "
+use midair_plugin::{Ctx, Plugin, Result};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    let plugin = Plugin::new().init(init);
+    let plugin = (0..4).fold(plugin, |plugin, number| plugin.task(&format!(\"says {number}\"), says));
+    if TAKES { plugin.on(\"by.init\", |_: u64, _| ()).on(\"by.task\", |_: u64, _| ()) } else { plugin }
+}
+
+fn init(ctx: Ctx) -> Result<()> {
+    ctx.emit(\"by.init\", &1_u64).wait()
+}
+
+async fn says(ctx: Ctx) {
+    for number in 0..5_u64 {
+        ctx.emit(\"by.task\", &number).await.expect(\"it is taken\");
+    }
+}
+";
+
+#[test]
+fn plugins_that_are_published_or_put_back_together_hear_all_that_each_of_them_says() {
+    // In one publish the first of them may speak before anything else is done.
+    const NAMES: [&str; 3] = ["chatting-a", "chatting-m", "chatting-z"];
+    let [takes, takes_none] = ["true", "false"].map(|takes| CHATTING.replace("TAKES", takes));
+    let project = Project::packages(&NAMES.map(|name| (name, Kind::Plugin, &takes[..])));
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let artifacts = |paths: &[PathBuf]| paths.iter().map(|path| Artifact { plugin: String::new(), path: path.clone() }).collect();
+    let before = project.build_to(folder.path());
+    project.save("chatting-z/src/lib.rs", &takes_none);
+    let after = project.build_to(other.path());
+    let heard = |inside: &Inside, topic: &str, plugin: &str| {
+        let topics = inside.host.status().topics;
+        let topic = topics.into_iter().find(|status| status.topic == topic).expect("it was said");
+        let taker = topic.subscribers.into_iter().find(|status| status.subscriber == plugin);
+        (topic.emitted, topic.unheard, taker.map_or(0, |taker| taker.delivered))
+    };
+    for _ in 0..5 {
+        let inside = Inside::new("chatting-z");
+        let publish = |paths: &[PathBuf]| inside.host.swap(inside.host.begin("test").force(true), artifacts(paths));
+        let said = |inside: &Inside, count| until("what each says", || heard(inside, "by.task", "chatting-a").2 == count);
+        assert_eq!(publish(&before).outcome, Outcome::Published);
+        said(&inside, 60);
+        for name in NAMES {
+            until("what all say", || heard(&inside, "by.task", name).2 == 60 && heard(&inside, "by.init", name).2 == 3);
+        }
+        assert_eq!(publish(&after).outcome, Outcome::Published);
+        said(&inside, 120);
+        assert_eq!(heard(&inside, "by.task", "chatting-z"), (120, 0, 60), "the last of them takes none");
+        assert_eq!(inside.host.roll_back(&Which::Last).outcome, Outcome::RolledBack);
+        said(&inside, 180);
+        until("what all say that are back", || heard(&inside, "by.task", "chatting-z") == (180, 0, 120));
+        assert_eq!(inside.told(), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -212,6 +212,17 @@ impl Hall {
         stays
     }
 
+    /// The plugin is about to take these topics too: what comes on one that it didn't take so far waits until it [does](Self::subscribe).
+    fn open(&mut self, plugin: &str, wanted: &[Wanted]) {
+        for Wanted { topic, limit, .. } in wanted {
+            let queue = self.topics.entry(topic.clone()).or_default().queues.entry(plugin.to_owned()).or_default();
+            if !queue.is_open {
+                // Nobody carries anything: the code that takes it doesn't serve yet.
+                (queue.is_open, queue.limit, queue.at_once) = (true, *limit, 0);
+            }
+        }
+    }
+
     /// The plugin takes these topics from now on, and no others; what waited and is dropped, as topic and count, and the topics whose
     /// messages that wait need a carrier more, each as often as it does.
     fn subscribe(&mut self, plugin: &str, wanted: &[Wanted]) -> (Vec<(String, usize)>, Vec<String>) {
@@ -324,6 +335,11 @@ impl Messages {
     /// What was kept for a candidate, which is one no more.
     pub(crate) fn release(&self, generation: u64) -> Vec<(String, Bytes)> {
         self.hall.lock().held.remove(&generation).unwrap_or_default()
+    }
+
+    /// A plugin is about to take these too: what comes meanwhile waits for it.
+    pub(crate) fn open(&self, plugin: &str, wanted: &[Wanted]) {
+        self.hall.lock().open(plugin, wanted);
     }
 
     /// A plugin takes these from now on, and no others.

@@ -102,6 +102,20 @@ fn newer_code_that_takes_more_or_fewer_at_once_gets_so_many_carriers() {
 }
 
 #[test]
+fn what_comes_for_code_that_is_about_to_serve_waits_for_it_and_what_it_takes_no_more_is_still_taken() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("old", 9, 1), ("both", 9, 1)]));
+    let next = wanted(&[("both", 1, 3), ("new", 2, 1)]);
+    hall.open("shop", &next);
+    let pushed = ["old", "both", "both", "new"].map(|topic| hall.push(topic, &bytes("x")).expect("room").len());
+    assert_eq!(pushed, [1, 1, 0, 0], "nobody carries what only the next code takes");
+    let (dropped, needed) = hall.subscribe("shop", &next);
+    assert_eq!((dropped, needed), (vec![("old".to_owned(), 1)], ["both", "both", "new"].map(str::to_owned).to_vec()));
+    assert!(hall.take("new", "shop").is_some());
+    assert!(hall.list().iter().all(|topic| topic.unheard == 0));
+}
+
+#[test]
 fn topics_that_nobody_takes_are_counted_and_only_so_many_told_apart() {
     let mut hall = Hall::default();
     for number in 0..MOST_TOPICS + 10 {

@@ -433,6 +433,8 @@ impl Journey {
         for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
             candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()));
         }
+        // Before the doors open: from then on what they emit is emitted at once.
+        candidates.iter().for_each(|candidate| shared.will_serve(candidate));
         if !seed::is(Bug::WritesForgotten) {
             go_live(&shared.services, candidates.iter().copied());
         }
@@ -442,15 +444,15 @@ impl Journey {
         next.begin();
         let epoch = next.epoch();
         let before = if seed::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
-        for (candidate, setup) in candidates.into_iter().zip(setups) {
-            if let Some(old) = before.generation(candidate.plugin()) {
-                old.leaves(epoch);
-                background::end(old, shared.options.retire);
-            }
-            // Before it is decided that it serves: what it emitted meanwhile may be for itself.
-            shared.serves(candidate);
-            candidate.enters(epoch);
-            background::begin(setup);
+        // Each step for all of them: what one says once it serves, or serves no more, may be for another.
+        let replaced = || candidates.iter().filter_map(|candidate| before.generation(candidate.plugin()));
+        replaced().for_each(|old| old.leaves(epoch));
+        // Before it is decided that they serve: what waited for that may be for themselves.
+        candidates.iter().for_each(|candidate| shared.serves(candidate));
+        replaced().for_each(|old| background::end(old, shared.options.retire));
+        candidates.iter().for_each(|candidate| candidate.enters(epoch));
+        setups.iter().for_each(background::begin);
+        for candidate in &candidates {
             // Somebody has to know when it is due.
             let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
             let _ = shared.services.alarms.send(alarm);

@@ -437,6 +437,12 @@ impl Host {
 }
 
 impl Shared {
+    /// A generation is about to serve: what its code emits, or is emitted for it, from the moment of the store on finds a queue. What it takes
+    /// no more is still taken by the code before. No plugin code runs.
+    fn will_serve(&self, generation: &Generation) {
+        self.services.messages.open(generation.plugin(), &delivery::wanted(generation));
+    }
+
     /// A generation serves from now on: so do its jobs, and what it takes of messages. No plugin code runs.
     fn serves(&self, generation: &Arc<Generation>) {
         self.jobs.declare(generation);

@@ -122,17 +122,18 @@ pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, blames: b
 
 /// The store; what served before it. The standing is locked.
 fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
+    back.pairs.iter().for_each(|(_, to)| shared.will_serve(to));
     back.snapshot.begin();
     let now = || shared.slot.publish(Arc::clone(&back.snapshot));
     let before = if seed::is(Bug::RollbackUnstored) { shared.slot.now() } else { now() };
     let epoch = back.snapshot.epoch();
-    for (from, to) in &back.pairs {
-        from.leaves(epoch);
-        background::end(from, shared.options.retire);
-        shared.serves(to);
-        to.enters(epoch);
+    // Each step for all of them, as with a publish.
+    back.pairs.iter().for_each(|(from, _)| from.leaves(epoch));
+    back.pairs.iter().for_each(|(_, to)| shared.serves(to));
+    back.pairs.iter().for_each(|(from, _)| background::end(from, shared.options.retire));
+    back.pairs.iter().for_each(|(_, to)| to.enters(epoch));
+    for (_, to) in back.pairs.iter().filter(|_| !seed::is(Bug::TasksNotBegunAgain)) {
         let member = back.snapshot.member(to.plugin()).filter(|member| member.generation.key() == to.key());
-        let member = member.filter(|_| !seed::is(Bug::TasksNotBegunAgain));
         member.into_iter().for_each(|member| background::begin(&member.setup()));
     }
     before
