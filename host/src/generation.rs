@@ -180,7 +180,7 @@ pub(crate) struct Generation {
     served: Mutex<Served>,
     /// Rung when it serves for the first time, or never will.
     decided: Arc<Bell>,
-    /// Rung when it serves no more; a new one each time that it begins to.
+    /// Rung when it serves no more, or never will; a new one each time that it is put back.
     retiring: Mutex<Arc<Bell>>,
     published: OnceLock<Instant>,
     /// The private copy, once it was published; the file goes with the generation.
@@ -313,9 +313,16 @@ impl Generation {
     /// It serves from this epoch on.
     pub(crate) fn enters(&self, epoch: u64) {
         self.services.logs.swapped(epoch);
-        self.served.lock().0.push((epoch, None));
+        let terms = {
+            let mut served = self.served.lock();
+            served.0.push((epoch, None));
+            served.0.len()
+        };
         self.published.get_or_init(Instant::now);
-        *self.retiring.lock() = Arc::default();
+        if terms > 1 {
+            // The first one stays: whoever waits since `init` has that.
+            *self.retiring.lock() = Arc::default();
+        }
         // Only the host's own work waits for this one, so no plugin code is woken here.
         self.decided.ring();
         self.services.sockets.change();
@@ -327,7 +334,7 @@ impl Generation {
         Arc::clone(&self.decided)
     }
 
-    /// Rung when it serves no more, which may run plugin code.
+    /// Rung when it serves no more or never will, which may run plugin code.
     #[must_use]
     pub(crate) fn retiring(&self) -> Arc<Bell> {
         Arc::clone(&self.retiring.lock())
@@ -479,6 +486,9 @@ impl Generation {
         *self.door.lock() = Door::Revoked;
         self.phase.store(REVOKED, Ordering::Release);
         self.decided.ring();
+        let retiring = self.retiring();
+        // There, since wakers may be the plugin's own.
+        self.services.tasks.run(async move { retiring.ring() });
     }
 }
 

@@ -124,7 +124,8 @@ impl Ctx {
         link.start(name, Host::UNTIL_RETIRE, work(ctx))
     }
 
-    /// Done when newer code was published, so that new requests reach this code no more. In tests never.
+    /// Done when newer code was published, so that new requests reach this code no more, or when this code was refused. It may be asked
+    /// for in `init` already. In tests never.
     pub fn retiring(&self) -> Operation<impl Future<Output = ()> + Send + 'static> {
         let link = self.0.clone();
         Operation::new(async move {

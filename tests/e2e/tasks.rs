@@ -4,12 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 
+use midair::attempt::Outcome;
 use midair_tests::client::read_answer;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::Project;
 use serde_json::Value;
 
-use crate::inside::until;
+use crate::inside::{Inside, built, until};
 
 const SOURCE: &str = r#"
 use midair_plugin::{Ctx, On, Plugin, Request, Result};
@@ -502,4 +503,68 @@ fn plugin() -> midair_plugin::Plugin {{
     midair.published();
     says(&mut midair, "first ran on two");
     assert_eq!(fs::read_to_string(&seen).expect("it was written"), format!("two {}\n", midair.pid()));
+}
+
+/// Waits for its retirement on threads of its own, since `init` and since requests.
+const WAITING: &str = r#"
+use midair_plugin::{Ctx, Plugin, Result};
+use std::pin::pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new().init(init).get("/wait", |_, ctx: Ctx| { wait(&ctx, "again"); "waits" })
+}
+
+fn init(ctx: Ctx) -> Result<()> {
+    wait(&ctx, "init");
+    RESULT
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) { self.0.unpark() }
+}
+
+/// Returns when a thread waits; that one notes when it is told.
+fn wait(ctx: &Ctx, since: &'static str) {
+    let (ctx, (waits, is_waiting)) = (ctx.clone(), mpsc::channel());
+    thread::spawn(move || {
+        let note = format!("{}-{since}", ctx.generation());
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut retiring = pin!(ctx.retiring());
+        while retiring.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            let _ = waits.send(());
+            thread::park();
+        }
+        std::fs::write(std::path::Path::new("FOLDER").join(note), "").expect("it can be written");
+    });
+    let _ = is_waiting.recv();
+}
+"#;
+
+#[test]
+fn who_waits_for_retirement_since_init_is_told_by_a_refusal_or_when_newer_code_comes_each_time_anew() {
+    let notes = tempfile::tempdir().expect("a folder");
+    let source = |result: &str| WAITING.replace("FOLDER", &notes.path().display().to_string()).replace("RESULT", result);
+    let bytes = built("waiting", &[source("Ok(())"), source("Err(midair_plugin::Error::internal(\"on purpose\"))")]);
+    let inside = Inside::new("waiting");
+    let told = |note: &str| until(note, || notes.path().join(note).exists());
+    let first = inside.publish(&bytes[0]);
+    assert_eq!(inside.swap(&bytes[1]).outcome, Outcome::Rejected);
+    told("2-init");
+    assert!(!notes.path().join("1-init").exists(), "it serves");
+    fs::remove_file(notes.path().join("2-init")).expect("it is there");
+    assert_eq!(inside.publish(&bytes[0]), 2);
+    told("1-init");
+    inside.back_to(first);
+    told("2-init");
+    assert_eq!(inside.get("/wait"), "waits");
+    assert!(!notes.path().join("1-again").exists(), "it serves again");
+    inside.back_to(2);
+    told("1-again");
 }
