@@ -57,6 +57,16 @@ fn misfit(generation: &Generation, place: usize, row: &Row) -> Option<String> {
     Some(format!("{}[{:?}] {reason}", code.tables().get(place)?.name, row.key))
 }
 
+/// What becomes of the first value that can't be read.
+pub(crate) enum First {
+    /// It is a breach.
+    Blamed,
+    /// It is told, in words.
+    Told(Box<dyn FnOnce(String) + Send>),
+    /// It is counted as all others are.
+    Counted,
+}
+
 /// What a bite found.
 struct Bite {
     /// Where the next one goes on; `None` at the end.
@@ -85,17 +95,16 @@ fn bite(generation: &Generation, place: usize, after: Option<&str>) -> Result<Bi
     Ok(bite)
 }
 
-/// Reads all values of all tables in the background, as long as `serves`, and tells the generation how many its code couldn't read. The first of
-/// them is a breach, if `blames`.
+/// Reads all values of all tables in the background, as long as `serves`, and tells the generation how many its code couldn't read.
 pub(crate) fn begin(
     generation: &Arc<Generation>,
-    blames: bool,
+    first: First,
     deadline: Duration,
     serves: impl Fn(&Generation) -> bool + Send + 'static,
 ) {
     let reader = Arc::clone(generation);
     let read = move || {
-        let misfits = read_all(&reader, blames, deadline, serves);
+        let misfits = read_all(&reader, first, deadline, serves);
         if let Some(misfits) = misfits {
             reader.read_all(misfits);
             // Somebody may have waited for it.
@@ -117,16 +126,18 @@ fn tell(generation: &Generation, verdict: Verdict) {
 /// `None` if it stopped before the end.
 fn read_all(
     generation: &Arc<Generation>,
-    mut blames: bool,
+    mut first: First,
     deadline: Duration,
     serves: impl Fn(&Generation) -> bool,
 ) -> Option<BTreeMap<String, u64>> {
     let mut misfits = BTreeMap::new();
-    let mut blame = |reason: String| {
-        if std::mem::take(&mut blames) {
+    let mut blame = |reason: String| match std::mem::replace(&mut first, First::Counted) {
+        First::Blamed => {
             generation.counts().end_trial();
             tell(generation, Verdict::Breach(Breach::State(reason)));
         }
+        First::Told(told) => told(reason),
+        First::Counted => {}
     };
     for (place, table) in generation.code()?.tables().iter().enumerate() {
         let mut after = None;

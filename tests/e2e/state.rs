@@ -237,7 +237,8 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     let bytes = |path: &std::path::Path| std::fs::read(path).expect("an artifact");
     let serving = folder.path().join("libmigrates.so");
     save(&serving, bytes(&first));
-    let mut midair = Launch::run_committed(&serving, &folder.path().join("data")).start();
+    let (data, file) = (folder.path().join("data"), folder.path().join("state.redb"));
+    let mut midair = Launch::run_committed(&serving, &data).arg("--state").arg(&file).start();
     midair.published();
     midair.wait_for("a look at the artifact's path", |event| event["event"] == "unchanged");
     let post =
@@ -281,6 +282,23 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     assert!(["links[\"lost1\"]", "schema 2", "reads schema 1"].iter().all(|part| error.contains(part)), "{error}");
     post(&midair, "lost1", json!({ "url": "mended" }));
     assert_eq!(unreadable(&midair), json!({ "links": 2 }));
+
+    // Started again it serves as it did, and says so once; what was never committed is refused as before.
+    assert!(midair.terminate().status.success());
+    let again = Launch::run(&[&serving]).arg("--data").arg(&data).arg("--state").arg(&file);
+    let mut midair = again.arg("--probation").arg("0").arg("--probation-requests").arg("0").start();
+    midair.published();
+    midair.rejected("E_HELD");
+    assert_eq!((get(&midair, "lost1").json(), get(&midair, "lost0").status), (json!({ "url": "mended" }), 500));
+    assert_eq!(unreadable(&midair), json!({ "links": 2 }));
+    let warnings = || -> Vec<String> { midair.all("warning").iter().map(|event| event["message"].to_string()).collect() };
+    until(&(1, 1), || (warnings().len(), midair.all("committed").len()));
+    let warning = warnings().remove(0);
+    let named = ["migrates=1 was committed and serves", "links[\\\"lost0\\\"]", "schema 2", "reads schema 1"];
+    assert!(named.iter().all(|part| warning.contains(part)), "{warning}");
+    save(&serving, bytes(&plain));
+    midair.rejected("E_STATE");
+    assert_eq!(get(&midair, "old").json(), json!({ "url": "o" }));
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::inspect::{self, Inspected, inspect};
 use crate::marks::Held;
 use crate::probation::Verdict;
 use crate::probe::{self, Probe, Standby};
+use crate::reading::First;
 use crate::seed::{self, Bug};
 use crate::snapshot::{Member, Setup, Snapshot};
 use crate::stage::Staged;
@@ -167,6 +168,10 @@ impl Journey {
         }
         if attempt.configures() {
             attempt.time(Stage::Check, || self.configure(&now, artifacts.is_empty(), prepared))?;
+        }
+        if settles {
+            // It served with these values before: after a rollback some may be of a form that it doesn't know. They are told once it serves.
+            return Ok(());
         }
         attempt.time(Stage::Try, || {
             let tried = |candidate: &Candidate| candidate::try_tables(&candidate.setup.generation, self.shared.options.deadline);
@@ -417,7 +422,8 @@ impl Journey {
             if !shared.options.rules.acts {
                 committed(&shared, &generation);
             }
-            read(&shared, &generation, true);
+            let first = if settles { told(&shared, &generation) } else { First::Blamed };
+            read(&shared, &generation, first);
         }
         record
     }
@@ -459,6 +465,16 @@ impl Journey {
         }
         Ok(before)
     }
+}
+
+/// What was committed serves in spite of values that it can't read, as it did before the restart, and it is said.
+fn told(shared: &Shared, generation: &Arc<Generation>) -> First {
+    let (bus, name) = (shared.services.bus.clone(), generation.to_string());
+    First::Told(Box::new(move |misfit| {
+        let message =
+            format!("{name} was committed and serves, though it can't read all values: {misfit}; `midair status` counts them");
+        bus.say(Event::Warning { message });
+    }))
 }
 
 fn clash(candidates: &[Arc<Generation>], refusal: &Refusal) -> Error {

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::generation::{Alarm, Generation};
 use crate::marks::{By, Held};
 use crate::probation::{Breach, Verdict};
-use crate::reading;
+use crate::reading::{self, First};
 use crate::seed::{self, Bug};
 use crate::snapshot::Snapshot;
 use crate::standing::{Back, Which};
@@ -112,9 +112,9 @@ pub(super) fn by_hand(shared: &Arc<Shared>, which: &Which, asked: Instant) -> Re
 }
 
 /// Has the generation read what is there, for as long as it serves.
-pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, blames: bool) {
+pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, first: First) {
     let host = Arc::downgrade(shared);
-    reading::begin(generation, blames, shared.options.deadline, move |reader| {
+    reading::begin(generation, first, shared.options.deadline, move |reader| {
         let live = host.upgrade().and_then(|shared| shared.slot.now().generation(reader.plugin()).map(|live| live.key()));
         live == Some(reader.key())
     });
@@ -193,7 +193,7 @@ fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: By, rea
         let leases =
             in_flight.iter().filter(|(_, facts, _)| facts.epoch <= before.epoch() && facts.generation == from.key()).count();
         shared.services.bus.say(Event::Retired { plugin: from.plugin().to_owned(), generation: from.number(), leases });
-        read(shared, to, false);
+        read(shared, to, First::Counted);
     }
     record
 }
