@@ -11,7 +11,7 @@ use midair_plugin::abi::Outcome;
 use midair_plugin::store::Row;
 
 use crate::deadline::{Overrun, within};
-use crate::entry::told;
+use crate::entry::{Plugin, told};
 use crate::generation::{Alarm, Generation};
 use crate::probation::{Breach, Verdict};
 use crate::seed::{self, Bug};
@@ -48,12 +48,7 @@ pub(crate) fn sample(generation: &Generation, place: usize) -> Option<String> {
 fn misfit(generation: &Generation, place: usize, row: &Row) -> Option<String> {
     let code = generation.code()?;
     let schema = if seed::is(Bug::MigrateUnasked) { code.tables().get(place)?.newest } else { row.schema };
-    let outcome = code.check(place, schema, &row.bytes);
-    let reason = match outcome.kind() {
-        Outcome::DONE => return None,
-        Outcome::PANIC => format!("can't be read: {}", told(&outcome.panic())),
-        _ => outcome.text(),
-    };
+    let reason = unread(code, place, schema, &row.bytes)?;
     Some(format!("{}[{:?}] {reason}", code.tables().get(place)?.name, row.key))
 }
 
@@ -65,6 +60,46 @@ pub(crate) enum First {
     Told(Box<dyn FnOnce(String) + Send>),
     /// It is counted as all others are.
     Counted,
+}
+
+/// Why the code can't read these bytes.
+fn unread(code: &Plugin, place: usize, schema: u32, bytes: &[u8]) -> Option<String> {
+    let outcome = code.check(place, schema, bytes);
+    match outcome.kind() {
+        Outcome::DONE => None,
+        Outcome::PANIC => Some(format!("can't be read: {}", told(&outcome.panic()))),
+        _ => Some(outcome.text()),
+    }
+}
+
+/// The first of these schema numbers and values that the code can't read as the table at `place`: which, and why. Plugin code runs inside, on a
+/// thread of its own.
+#[cfg(feature = "http")]
+#[must_use]
+pub(crate) fn first_misfit(
+    generation: &Arc<Generation>,
+    place: usize,
+    values: Vec<(u32, Vec<u8>)>,
+    deadline: Duration,
+) -> Option<(usize, String)> {
+    let reader = Arc::clone(generation);
+    let find = move || {
+        let code = reader.code()?;
+        values.iter().enumerate().find_map(|(number, (schema, bytes))| Some((number, unread(code, place, *schema, bytes)?)))
+    };
+    within("midair-read", deadline, find).unwrap_or_else(|overrun| {
+        let name = generation.code()?.tables().get(place)?.name.clone();
+        Some((0, format!("reading the table {name} {}", overran(overrun))))
+    })
+}
+
+/// What became of reading that has no result.
+fn overran(overrun: Overrun) -> String {
+    match overrun {
+        Overrun::Deadline(deadline) => format!("took longer than {} s and was given up", deadline.as_secs_f64()),
+        Overrun::NoThread => "found no thread to run on".to_owned(),
+        Overrun::Broke => "broke".to_owned(),
+    }
 }
 
 /// What a bite found.
@@ -154,12 +189,7 @@ fn read_all(
                     break;
                 }
                 Err(overrun) => {
-                    let why = match overrun {
-                        Overrun::Deadline(deadline) => format!("took longer than {} s and was given up", deadline.as_secs_f64()),
-                        Overrun::NoThread => "found no thread to run on".to_owned(),
-                        Overrun::Broke => "broke".to_owned(),
-                    };
-                    blame(format!("reading the table {} {why}", table.name));
+                    blame(format!("reading the table {} {}", table.name, overran(overrun)));
                     return None;
                 }
             };

@@ -336,9 +336,9 @@ fn a_table_is_exported_as_lines_and_comes_back_from_them_as_it_was() {
     drop(midair);
 
     let midair = start();
-    let import = |lines: &str| {
+    let import_to = |args: &[&str], lines: &str| {
         let mut client = midair
-            .client(&["state", "import", "exports/things"])
+            .client(&[&["state", "import"][..], args].concat())
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .stdout(Stdio::piped())
@@ -349,6 +349,22 @@ fn a_table_is_exported_as_lines_and_comes_back_from_them_as_it_was() {
         std::io::Read::read_to_string(client.stderr.as_mut().expect("a pipe"), &mut said).expect("text");
         (client.wait().expect("it ends").code(), said)
     };
+    let import = |lines: &str| import_to(&["exports/things"], lines);
+    // The first batch with what the code can't read isn't there at all.
+    let second = lines.lines().nth(1).expect("a line");
+    for (table, line, words) in [
+        ("exports/things", second.replace("\"schema\":1", "\"schema\":9"), "line 2: was written with schema 9"),
+        ("exports/things", "{\"key\":\"x\",\"schema\":1,\"value\":7}".to_owned(), "line 2: "),
+        ("exports/thing", second.to_owned(), "exports=1 declares no such table; there are: things, $cells, $counters"),
+        ("export/things", second.to_owned(), "no plugin export serves; there are: exports"),
+    ] {
+        let (code, said) = import_to(&[table], &format!("{first}\n{line}\n"));
+        assert_eq!(code, Some(1), "{line}");
+        assert!(said.contains(words) && said.contains("nothing was written") && !said.contains("lines before"), "{said}");
+    }
+    assert_eq!(midair.get("/right").body, "0 of 0");
+    let (code, said) = import_to(&["--force", "exports/thing"], &format!("{}\n", second.replace("\"schema\":1", "\"schema\":9")));
+    assert_eq!(code, Some(0), "{said}");
     // The batch with the bad line isn't there at all, the one before it is.
     let bad: String = lines
         .lines()

@@ -100,7 +100,7 @@ Of the host itself `midair::` is told on its stderr, of plugins all is an event.
 Examples:
   midair state                                    the tables, their values and bytes
   midair state export shop/links > links.jsonl    one line of JSON for each value
-  midair state import shop/links < links.jsonl    writes each, whatever is there
+  midair state import shop/links < links.jsonl    writes each, over what is there
 
 Lines are taken in batches, each as a whole or not at all; what is wrong with one is said with its number."
     )]
@@ -384,8 +384,19 @@ pub struct State {
 pub enum StateAction {
     /// Write a table's values to stdout, one line of JSON each: {"key", "schema", "value"}
     Export(OneTable),
-    /// Write the values that such lines on stdin say
-    Import(OneTable),
+    /// Write the values that such lines on stdin say, if the code that serves can read them
+    Import(Import),
+}
+
+/// What is brought.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Write values, and to tables, that the code that serves doesn't know
+    #[arg(long)]
+    pub force: bool,
+    /// Where to.
+    #[command(flatten)]
+    pub to: OneTable,
 }
 
 /// A table of a running host.

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::args::{Client, OneTable, State, StateAction};
+use super::args::{Client, Import, OneTable, State, StateAction};
 use super::client::{gone, inside, odd_answer, once, print, send};
 use crate::error::{Code, Error, Result};
 
@@ -82,7 +82,7 @@ fn export(table: &OneTable) -> Result<()> {
     })
 }
 
-fn import(table: &OneTable) -> Result<()> {
+fn import(Import { force, to: table }: &Import) -> Result<()> {
     let (mut batch, mut lines, mut written) = (Vec::new(), 0, 0);
     let mut input = io::stdin().lock();
     loop {
@@ -92,15 +92,14 @@ fn import(table: &OneTable) -> Result<()> {
             == 0;
         lines += usize::from(!end);
         if lines > 0 && (end || lines == LINES || batch.len() >= BYTES) {
-            let page = format!("{}?line={}", page(table), written + 1);
+            let page = format!("{}?line={}&force={force}", page(table), written + 1);
             let body = Bytes::from(std::mem::take(&mut batch));
             let sent = inside(async {
                 send(&table.client, Method::POST, &page, body).await?.collect().await.map_err(|error| gone().caused_by(error))
             });
             if let Err(error) = sent {
-                return Err(
-                    error.help(format!("the {written} lines before this batch were written; what is written twice is the same"))
-                );
+                let before = format!("the {written} lines before this batch were written; what is written twice is the same");
+                return Err(if written > 0 { error.help(before) } else { error });
             }
             written += lines;
             lines = 0;

@@ -1,6 +1,6 @@
 //! How do operators see, save and bring what plugins remember?
 //!
-//! Pages of the admin listener: the tables, and the values of one as lines of JSON, both ways. No plugin code runs.
+//! Pages of the admin listener: the tables, and the values of one as lines of JSON, both ways.
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -61,13 +61,16 @@ struct From {
     /// The number of the first line.
     #[serde(default = "one")]
     line: usize,
+    /// Whether what the code that serves can't read is written too.
+    #[serde(default)]
+    force: bool,
 }
 
 fn one() -> usize {
     1
 }
 
-/// All lines or none: 409 if one of them is wrong, or the store refuses.
+/// All lines or none: 409 if one of them is wrong or can't be read by the code that serves, or the store refuses.
 async fn import(
     State(room): State<Room>,
     Path((plugin, table)): Path<(String, String)>,
@@ -79,7 +82,7 @@ async fn import(
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.body_text()),
     };
     let Ok(lines) = String::from_utf8(lines.into()) else { return refuse(StatusCode::BAD_REQUEST, "the lines aren't UTF-8") };
-    match tokio::task::spawn_blocking(move || room.host.import(&plugin, &table, &lines, from.line)).await {
+    match tokio::task::spawn_blocking(move || room.host.import(&plugin, &table, &lines, from.line, from.force)).await {
         Ok(Ok(lines)) => Json(json!({ "lines": lines })).into_response(),
         Ok(Err(error)) => refuse(StatusCode::CONFLICT, &whole(&error)),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

@@ -1,12 +1,15 @@
 //! What of the state do people see and bring?
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use midair_plugin::store::{Kind, Lasts, Op, clock};
 use serde::Serialize;
 
 use super::Host;
 use crate::error::{Code, Error, Result, Stage};
+use crate::generation::Generation;
+use crate::reading;
 use crate::state::export::{Line, to_bytes, to_json};
 
 /// A table that holds something.
@@ -30,6 +33,10 @@ pub struct Page {
     /// The last key; `None` if there was nothing more.
     pub last: Option<String>,
 }
+
+/// What every plugin has.
+const CELLS: &str = "$cells";
+const COUNTERS: &str = "$counters";
 
 /// What one page has at most.
 const ROWS: usize = 500;
@@ -66,14 +73,34 @@ impl Host {
         Ok(page)
     }
 
+    /// The code that serves of this plugin and the place at which it declares the table; `None` for what all have without a word.
+    fn declared(&self, plugin: &str, table: &str) -> std::result::Result<Option<(Arc<Generation>, usize)>, String> {
+        let now = self.shared.slot.now();
+        let Some(generation) = now.generation(plugin) else {
+            let names: Vec<&str> = now.generations().iter().map(|generation| generation.plugin()).collect();
+            return Err(format!("no plugin {plugin} serves; there are: {}", names.join(", ")));
+        };
+        if table == CELLS || table == COUNTERS {
+            return Ok(None);
+        }
+        let Some(code) = generation.code() else { return Ok(None) };
+        let tables = code.tables();
+        let Some(place) = tables.iter().position(|known| known.name == table) else {
+            let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).chain([CELLS, COUNTERS]).collect();
+            return Err(format!("{generation} declares no such table; there are: {}", names.join(", ")));
+        };
+        Ok(Some((Arc::clone(generation), place)))
+    }
+
     /// Writes lines as [`export`](Self::export) gives them, all of them or none; how many there were. Lines of values that have ended count and
-    /// write nothing. `first` is the number of the first line, for who reads the error. No plugin code runs; it blocks until they are
+    /// write nothing. `first` is the number of the first line, for who reads the error. The code that serves has to declare the table and to
+    /// read each value, unless it is `forced`: that code runs on a thread of its own, within the deadline of a step. Blocks until they are
     /// written.
     ///
     /// # Errors
     ///
-    /// The line that is wrong, by its number, or why the store refuses.
-    pub fn import(&self, plugin: &str, table: &str, lines: &str, first: usize) -> Result<usize> {
+    /// The line that is wrong, or that the code can't read, by its number; that there is no such table; or why the store refuses.
+    pub fn import(&self, plugin: &str, table: &str, lines: &str, first: usize, forced: bool) -> Result<usize> {
         let (name, now) = (format!("{plugin}/{table}"), clock());
         let wrong = |number: usize, why: String| {
             Error::rejected(Code::State, Stage::Try, &name, format!("line {}: {why}; nothing was written", first + number))
@@ -84,6 +111,17 @@ impl Host {
             let line: Line = serde_json::from_str(line).map_err(|error| wrong(number, error.to_string()))?;
             let bytes = to_bytes(&line.value).map_err(|error| wrong(number, error))?;
             values.push((line, bytes));
+        }
+        if !forced {
+            let unread = |why: String| {
+                let reason = format!("{why}; nothing was written, --force does it all the same");
+                Error::rejected(Code::State, Stage::Try, &name, reason)
+            };
+            if let Some((generation, place)) = self.declared(plugin, table).map_err(unread)? {
+                let all = values.iter().map(|(line, bytes)| (line.schema, bytes.clone())).collect();
+                let misfit = reading::first_misfit(&generation, place, all, self.shared.options.deadline);
+                misfit.map_or(Ok(()), |(number, why)| Err(unread(format!("line {}: {why}", first + number))))?;
+            }
         }
         let mut ops = Vec::new();
         for (line, bytes) in values.iter().filter(|(line, _)| line.ends == 0 || line.ends > now) {
