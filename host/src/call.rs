@@ -185,11 +185,16 @@ impl Call {
         name: String,
         parts: RequestParts,
     ) -> impl Future<Output = (bool, Duration)> + Send + 'static {
-        let generation = Arc::clone(&self.generation);
+        let (call, generation) = (Arc::clone(&self), Arc::clone(&self.generation));
         let about = generation.about(name, true);
         let runs = generation.services().tasks.call(about, async move { self.invoke(parts, None).await.has_failed() });
         async move {
             let (ran, took) = runs.await;
+            if ran.is_lost() {
+                call.failed("it waits for what nothing can wake it for, and was dropped".to_owned());
+            }
+            // Whoever waits for the end finds its lease ended.
+            drop(call);
             (ran.is_well(), took)
         }
     }
@@ -427,7 +432,6 @@ impl Call {
     }
 
     /// Counts a call that was given up, and tells why.
-    #[cfg(feature = "http")]
     pub(crate) fn failed(&self, error: String) {
         // Its time is the host's limit, not its own: it counts as failed and no more.
         self.generation.answered(true, None);

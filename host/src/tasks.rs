@@ -107,6 +107,12 @@ impl Ran {
     pub(crate) fn is_well(self) -> bool {
         self == Self::Well
     }
+
+    /// Whether it was dropped since nobody could have woken it.
+    #[must_use]
+    pub(crate) fn is_lost(self) -> bool {
+        self == Self::Lost
+    }
 }
 
 impl Tasks {
@@ -457,6 +463,8 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
 #[derive(Default)]
 struct Reach {
     is_given_up: AtomicBool,
+    /// Whether it was woken since its poll began.
+    is_woken: AtomicBool,
     wakes: Mutex<Weak<Wakes>>,
     began: OnceLock<Instant>,
     ran: Mutex<Option<(Ran, Duration)>>,
@@ -468,7 +476,7 @@ impl Reach {
         self.is_given_up.store(true, Ordering::SeqCst);
         // Its own statement, as the call that it wakes takes the lock. If there is nobody to wake it, it is being polled or dropped.
         let wakes = self.wakes.lock().upgrade();
-        wakes.into_iter().for_each(|wakes| wakes.0.wake_by_ref());
+        wakes.into_iter().for_each(|wakes| wakes.outer.wake_by_ref());
     }
 
     /// What is said first holds.
@@ -478,12 +486,12 @@ impl Reach {
         self.told.ring();
     }
 
-    /// The waker for a poll. Whoever is to wake the call holds this, and `Reach` doesn't: so a call that nobody can wake is dropped.
-    fn waker(&self, waker: &Waker) -> Waker {
+    /// The waker for a poll. Whoever is to wake the call holds this, and `Reach` doesn't: so it shows when nobody can.
+    fn waker(self: &Arc<Self>, waker: &Waker) -> Waker {
         let mut wakes = self.wakes.lock();
-        let same = wakes.upgrade().filter(|wakes| wakes.0.will_wake(waker));
+        let same = wakes.upgrade().filter(|wakes| wakes.outer.will_wake(waker));
         let same = same.unwrap_or_else(|| {
-            let new = Arc::new(Wakes(waker.clone()));
+            let new = Arc::new(Wakes { outer: waker.clone(), reach: Arc::clone(self) });
             *wakes = Arc::downgrade(&new);
             new
         });
@@ -491,15 +499,26 @@ impl Reach {
     }
 }
 
-struct Wakes(Waker);
+struct Wakes {
+    outer: Waker,
+    reach: Arc<Reach>,
+}
 
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
-        self.0.wake_by_ref();
+        self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.wake_by_ref();
+        self.reach.is_woken.store(true, Ordering::SeqCst);
+        self.outer.wake_by_ref();
+    }
+}
+
+impl Drop for Wakes {
+    /// Nobody can wake the call any more: it is polled once more, and then it shows whether it waits for anything.
+    fn drop(&mut self) {
+        self.outer.wake_by_ref();
     }
 }
 
@@ -539,7 +558,15 @@ impl<F: Future<Output = bool>> Future for Reached<F> {
         }
         reach.began.get_or_init(Instant::now);
         let Some(future) = &mut this.future else { return Poll::Ready(()) };
-        let Poll::Ready(failed) = future.as_mut().poll(&mut Context::from_waker(&waker)) else { return Poll::Pending };
+        reach.is_woken.store(false, Ordering::SeqCst);
+        let Poll::Ready(failed) = future.as_mut().poll(&mut Context::from_waker(&waker)) else {
+            drop(waker);
+            // Its own statement, as who drops the last of these must not have the lock. One that woke itself needs nobody else. What is
+            // lost is dropped here: async-task forgets a future, undropped, whose last waker went while it was polled.
+            let is_held = reach.wakes.lock().strong_count() > 0;
+            let is_lost = !is_held && !reach.is_woken.load(Ordering::SeqCst);
+            return if is_lost { Poll::Ready(()) } else { Poll::Pending };
+        };
         // By its own code, before anybody hears of it.
         this.future = None;
         reach.tell(if failed { Ran::Badly } else { Ran::Well });

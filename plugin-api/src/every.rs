@@ -68,7 +68,8 @@ impl Plugin {
     /// it. A beat counts as a request does: it shows in `midair status`, and one that fails (an error or a panic) counts against code on
     /// trial; how long it takes doesn't. One that is due while the last one still runs is left out; [`every_with`](Self::every_with) has
     /// the other ways. One that still runs some time after newer code was published (`--retire-timeout`) is dropped where it waits and has
-    /// failed; one that never pauses can't be, and is left behind: the job goes on with the newer code.
+    /// failed; one that never pauses can't be, and is left behind: the job goes on with the newer code. One that waits for what nothing can
+    /// wake it for, as `std::future::pending`, is dropped at once and has failed too.
     ///
     /// Jobs never run in the probe. In unit tests [`App::run_job`](crate::test::App::run_job) runs one once.
     ///

@@ -66,7 +66,8 @@ impl Plugin {
     /// let plugin = Plugin::new().on("order.paid", ship);
     /// ```
     ///
-    /// A handler that still runs some time after newer code was published (`--retire-timeout`) is dropped where it waits, and its message has
+    /// A handler that waits for what nothing can wake it for, as `std::future::pending`, is dropped, told and counted as one that failed.
+    /// One that still runs some time after newer code was published (`--retire-timeout`) is dropped where it waits, and its message has
     /// failed; one that never pauses can't be, and is left behind: the topic goes on with the newer code.
     ///
     /// A second handler of the same topic has the host reject the plugin.

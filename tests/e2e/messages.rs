@@ -43,6 +43,7 @@ async fn heard(number: u64, ctx: Ctx) -> Result<()> {
     match number {
         1_000_404 => Err(midair_plugin::Error::internal(\"on purpose\")),
         1_000_500 => panic!(\"on purpose\"),
+        1_000_999 => std::future::pending().await,
         _ => ctx.service(\"heard\").call(&number).await,
     }
 }
@@ -215,20 +216,22 @@ fn as_many_messages_as_are_wanted_at_once_are_handled_beside_each_other_and_no_m
 }
 
 #[test]
-fn a_message_that_cannot_be_read_an_error_and_a_panic_are_told_and_the_next_one_follows() {
+fn a_message_that_cannot_be_read_an_error_a_panic_and_one_that_nothing_wakes_are_told_and_the_next_one_follows() {
     let inside = Inside::new("badmessage");
     let hearing = Hearing::of(&inside, |_| false);
     inside.publish(&built("badmessage", &[HEARING.to_owned()])[0]);
     inside.host.try_emit("numbers", "no number").expect("there is room");
-    for number in [1_000_404_u64, 1_000_500, 7] {
+    for number in [1_000_404_u64, 1_000_500, 1_000_999, 7] {
         inside.host.try_emit("numbers", &number).expect("there is room");
     }
     until("the last of them", || counts(&inside, "numbers")[2] == 1);
-    assert_eq!((counts(&inside, "numbers"), hearing.count()), ([0, 0, 1, 3, 0], 1));
+    assert_eq!((counts(&inside, "numbers"), hearing.count()), ([0, 0, 1, 4, 0], 1));
+    assert!(inside.was_told("Message failed: it waits for what nothing can wake it for, and was dropped"));
+    assert!(inside.host.status().leases.is_empty());
     assert!(inside.was_told("failed: a message of numbers can't be read as `u64`"));
     assert!(inside.was_told("Message failed: on purpose"));
     let plugin = inside.status()["plugins"][0].clone();
-    assert_eq!((&plugin["requests"], &plugin["errors"], &plugin["panics"]), (&json!(4), &json!(3), &json!(1)));
+    assert_eq!((&plugin["requests"], &plugin["errors"], &plugin["panics"]), (&json!(5), &json!(4), &json!(1)));
 }
 
 #[test]
