@@ -158,7 +158,7 @@ async fn wait(ctx: &Ctx, what: &str) {
     ctx.info(format!("{what} began"));
     ctx.retiring().await;
     if ctx.counter("hold").get().await.unwrap_or(0) > 0 {
-        std::future::pending::<()>().await;
+        let _ = ctx.sleep(Duration::from_secs(3600)).await;
     }
     let _ = ctx.sleep(Duration::from_millis(200)).await;
     ctx.info(format!("{what} ended"));
