@@ -407,7 +407,7 @@ impl Call {
     pub(crate) fn ended(&self, name: &str, outcome: &Outcome) {
         if outcome.kind() == Outcome::PANIC {
             self.generation.counts().panics.fetch_add(1, Ordering::Relaxed);
-            self.generation.answered(true, None);
+            self.generation.answered(true, None, false);
             self.tell_panic(Kind::Task, name, outcome.panic());
         }
     }
@@ -424,6 +424,11 @@ impl Call {
         }
     }
 
+    /// Whether a client asked for it.
+    fn is_asked(&self) -> bool {
+        self.info().is_some_and(|handler| handler.calls.is_asked())
+    }
+
     fn tell_panic(&self, kind: Kind, handler: &str, panic: Panic) {
         if let Some(code) = self.generation.code() {
             let whose = (self.generation.plugin().to_owned(), self.generation.number());
@@ -434,14 +439,14 @@ impl Call {
     /// Counts a call that was given up, and tells why.
     pub(crate) fn failed(&self, error: String) {
         // Its time is the host's limit, not its own: it counts as failed and no more.
-        self.generation.answered(true, None);
+        self.generation.answered(true, None, self.is_asked());
         self.say_failed(error);
     }
 
     /// Tells that the body of an answer broke off, and why; it counts as an answer that failed, since the head was counted before. The
     /// reason in one line.
     pub(crate) fn broke_off(&self, outcome: Outcome) -> String {
-        self.generation.answered(true, None);
+        self.generation.answered(true, None, self.is_asked());
         if outcome.kind() == Outcome::PANIC {
             return format!("its maker panicked: {}", self.panicked(&outcome));
         }
@@ -476,7 +481,7 @@ impl Call {
         let is_response = kind == Outcome::DONE || kind == Outcome::FILE;
         let has_failed = !is_response || !(200..500).contains(&status);
         let has_failed = has_failed && !(kind == Outcome::PANIC && seed::is(Bug::PanicUncounted));
-        self.generation.answered(has_failed, took);
+        self.generation.answered(has_failed, took, self.is_asked());
         let (status, text) = match kind {
             Outcome::DONE | Outcome::FILE if status >= 200 => return Answer::Response(Reply { outcome, call: Arc::clone(self) }),
             Outcome::DONE | Outcome::FILE => (500, format!("the handler answered with the status {status}, which is no final one")),

@@ -31,6 +31,14 @@ pub(crate) enum Calls {
     Socket(Part),
 }
 
+impl Calls {
+    /// Whether it is clients that do.
+    #[must_use]
+    pub(crate) fn is_asked(self) -> bool {
+        matches!(self, Self::Requests | Self::Socket(_))
+    }
+}
+
 /// What of a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {

@@ -302,9 +302,9 @@ impl Generation {
         &self.counts
     }
 
-    /// Counts an answer and tells what it leads to, if the generation is on trial. No lock.
-    pub(crate) fn answered(&self, failed: bool, took: Option<Duration>) {
-        if let Some(verdict) = self.counts.answered(failed, took) {
+    /// Counts an answer, and tells what it leads to if the generation is on trial. Whether a client asked for it. No lock.
+    pub(crate) fn answered(&self, failed: bool, took: Option<Duration>, is_asked: bool) {
+        if let Some(verdict) = self.counts.answered(failed, took, is_asked) {
             // Without a listener the host has ended.
             let _ = self.services.alarms.send(Alarm { generation: self.key, verdict, at: Instant::now() });
         }

@@ -20,7 +20,8 @@ use crate::seed::{self, Bug};
 pub struct Rules {
     /// How long a generation is watched at least before it is committed.
     pub time: Duration,
-    /// How many requests it must have answered before it is committed, and before a share of them means anything.
+    /// How many answers it must have given before it is committed, and before a share of them means anything. For the commit, beats of jobs
+    /// and messages count only of a plugin that takes no requests.
     pub requests: u64,
     /// The share of failed answers (5xx and panics) above which it fails, from 0 to 1 ...
     pub errors: f64,
@@ -138,8 +139,8 @@ impl Counts {
         requests < ALL_TIMED || requests.is_multiple_of(TIMED) || self.trial.get().is_some_and(|trial| !trial.over.load(Relaxed))
     }
 
-    /// Counts an answer, and its time if it was taken; what it leads to if the generation is on trial.
-    pub(crate) fn answered(&self, failed: bool, took: Option<Duration>) -> Option<Verdict> {
+    /// Counts an answer, and its time if it was taken; what it leads to if the generation is on trial. Whether a client asked for it.
+    pub(crate) fn answered(&self, failed: bool, took: Option<Duration>, is_asked: bool) -> Option<Verdict> {
         let took = took.map(|took| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         self.requests.fetch_add(1, Relaxed);
         if failed {
@@ -147,13 +148,14 @@ impl Counts {
         }
         took.into_iter().for_each(|took| self.times.count(took));
         let trial = self.trial.get()?;
-        if trial.over.load(Relaxed) { None } else { trial.answered(failed, took.unwrap_or_default()) }
+        if trial.over.load(Relaxed) { None } else { trial.answered(failed, took.unwrap_or_default(), is_asked) }
     }
 
-    /// Puts the generation on trial, to be held against `before`. A generation is on trial once.
-    pub(crate) fn try_against(&self, rules: Rules, before: Option<&Counts>) {
+    /// Puts the generation on trial, to be held against `before`. If it `is_asked`, only what clients ask of it makes it enough. A generation
+    /// is on trial once.
+    pub(crate) fn try_against(&self, rules: Rules, before: Option<&Counts>, is_asked: bool) {
         // A second trial would be of code that was committed already: the first verdict stands.
-        let _ = self.trial.set(Trial::new(rules, before));
+        let _ = self.trial.set(Trial::new(rules, before, is_asked));
     }
 
     /// Ends the trial: nothing is judged any more.
@@ -169,10 +171,10 @@ impl Counts {
         self.trial.get().is_some_and(|trial| trial.over.load(Relaxed))
     }
 
-    /// How many answers were judged on trial.
+    /// How many answers on trial count for its commit.
     #[must_use]
     pub(crate) fn judged(&self) -> u64 {
-        self.trial.get().map_or(0, |trial| trial.requests.load(Relaxed))
+        self.trial.get().map_or(0, |trial| trial.enough.load(Relaxed))
     }
 
     fn share_failed(&self) -> f64 {
@@ -191,7 +193,11 @@ struct Trial {
     before: f64,
     /// Answers that take longer are slow, in nanoseconds; `u64::MAX` where nothing can be compared.
     limit: u64,
+    /// Whether only what clients ask for is enough.
+    is_asked: bool,
     requests: AtomicU64,
+    /// Of these, that count for the commit.
+    enough: AtomicU64,
     failed: AtomicU64,
     slow: AtomicU64,
     in_a_row: AtomicU64,
@@ -208,7 +214,7 @@ impl Trial {
         clippy::cast_precision_loss,
         reason = "saturates as it should"
     )]
-    fn new(rules: Rules, before: Option<&Counts>) -> Self {
+    fn new(rules: Rules, before: Option<&Counts>, is_asked: bool) -> Self {
         let enough = before.filter(|before| before.times.all() >= rules.requests.max(1));
         let least = u64::try_from(rules.latency_least.as_nanos()).unwrap_or(u64::MAX);
         let limit = enough.map_or(u64::MAX, |before| (before.times.p99() as f64 * rules.latency_factor) as u64).max(least);
@@ -216,7 +222,9 @@ impl Trial {
             rules,
             before: before.map_or(0.0, Counts::share_failed),
             limit,
+            is_asked,
             requests: AtomicU64::new(0),
+            enough: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             slow: AtomicU64::new(0),
             in_a_row: AtomicU64::new(0),
@@ -224,9 +232,10 @@ impl Trial {
         }
     }
 
-    fn answered(&self, failed: bool, took: u64) -> Option<Verdict> {
+    fn answered(&self, failed: bool, took: u64, is_asked: bool) -> Option<Verdict> {
         let count = |counter: &AtomicU64, one: bool| if one { counter.fetch_add(1, Relaxed) + 1 } else { counter.load(Relaxed) };
-        let requests = count(&self.requests, true);
+        let (requests, counts) = (count(&self.requests, true), is_asked || !self.is_asked);
+        let enough = count(&self.enough, counts);
         let (failures, slow) = (count(&self.failed, failed), count(&self.slow, took > self.limit));
         let in_a_row = count(&self.in_a_row, failed);
         if !failed && in_a_row != 0 {
@@ -236,7 +245,7 @@ impl Trial {
             // Of two threads that see it at once, one tells.
             return (!self.over.swap(true, Relaxed)).then_some(Verdict::Breach(breach));
         }
-        (requests == self.rules.requests).then_some(Verdict::Enough)
+        (counts && enough == self.rules.requests).then_some(Verdict::Enough)
     }
 
     fn breach(&self, requests: u64, failed: u64, slow: u64, in_a_row: u64) -> Option<Breach> {
@@ -325,10 +334,10 @@ mod tests {
     fn counts(quick: u64, failed: u64, slow: u64, time: Duration) -> Counts {
         let counts = Counts::default();
         for n in 0..quick {
-            counts.answered(n < failed, Some(QUICK));
+            counts.answered(n < failed, Some(QUICK), true);
         }
         for _ in 0..slow {
-            counts.answered(false, Some(time));
+            counts.answered(false, Some(time), true);
         }
         counts
     }
@@ -336,9 +345,9 @@ mod tests {
     /// What comes of a story of answers, `.` a good one, `x` a failed one, `s` one five times as slow, against a generation before.
     fn check(before: Option<&Counts>, story: &str) -> Vec<(usize, Verdict)> {
         let counts = Counts::default();
-        counts.try_against(RULES, before);
+        counts.try_against(RULES, before, true);
         let answers =
-            story.chars().map(|answer| counts.answered(answer == 'x', Some(if answer == 's' { QUICK * 5 } else { QUICK })));
+            story.chars().map(|answer| counts.answered(answer == 'x', Some(if answer == 's' { QUICK * 5 } else { QUICK }), true));
         answers.enumerate().filter_map(|(at, verdict)| Some((at + 1, verdict?))).collect()
     }
 
@@ -367,6 +376,24 @@ mod tests {
         // Half of them failed before: a row means nothing.
         let before = counts(1000, 500, 0, QUICK);
         assert_eq!(check(Some(&before), &"x".repeat(20)), []);
+    }
+
+    #[test]
+    fn beats_are_enough_only_where_nobody_asks() {
+        let counts = |is_asked| {
+            let counts = Counts::default();
+            counts.try_against(RULES, None, is_asked);
+            let beats = (0..60).filter_map(|_| counts.answered(false, None, false)).collect::<Vec<_>>();
+            let asked = (0..60).filter_map(|_| counts.answered(false, None, true)).collect::<Vec<_>>();
+            (beats, asked, counts.judged())
+        };
+        assert_eq!(counts(true), (vec![], vec![Verdict::Enough], 60));
+        assert_eq!(counts(false), (vec![Verdict::Enough], vec![], 120));
+        // They fail as all others do.
+        let counts = Counts::default();
+        counts.try_against(RULES, None, true);
+        let found: Vec<_> = (0..9).filter_map(|_| counts.answered(true, None, false)).collect();
+        assert_eq!(found, [Verdict::Breach(Breach::InARow(5))]);
     }
 
     #[test]
@@ -410,13 +437,13 @@ mod tests {
     #[test]
     fn a_trial_that_is_over_judges_no_more_and_a_breach_is_said_once() {
         let counts = Counts::default();
-        counts.try_against(RULES, None);
-        let said = (0..20).filter(|_| counts.answered(true, Some(QUICK)).is_some()).count();
+        counts.try_against(RULES, None, true);
+        let said = (0..20).filter(|_| counts.answered(true, Some(QUICK), true).is_some()).count();
         assert_eq!((said, counts.judged()), (1, 5));
         let counts = Counts::default();
-        counts.try_against(RULES, None);
+        counts.try_against(RULES, None, true);
         counts.end_trial();
-        assert!((0..100).all(|_| counts.answered(true, Some(QUICK)).is_none()));
+        assert!((0..100).all(|_| counts.answered(true, Some(QUICK), true).is_none()));
         assert_eq!((counts.requests.load(Relaxed), counts.errors.load(Relaxed)), (100, 100));
     }
 }

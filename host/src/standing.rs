@@ -510,12 +510,12 @@ mod tests {
         let (rules, start) = (Rules { requests: 3, ..Rules::PRODUCTION }, Instant::now());
         let mut standing = Standing::new(4);
         let first = generation("a", 1, &services);
-        first.counts().try_against(rules, None);
+        first.counts().try_against(rules, None, true);
         standing.publish(1, &[setup(&first)], &[], false, &rules, start).expect("no routes, no clash");
         assert_eq!(standing.due(&rules, start), Some(rules.time));
         let answer = |count| {
             for _ in 0..count {
-                first.counts().answered(false, None);
+                first.counts().answered(false, None, true);
             }
         };
         let committed = |standing: &mut Standing, after: Duration| standing.commit(&rules, start + after).concat().len();
@@ -526,9 +526,9 @@ mod tests {
         assert_eq!(committed(&mut standing, rules.time), 1);
         assert_eq!((committed(&mut standing, rules.time * 2), standing.due(&rules, start)), (0, None), "once");
         let failed = generation("a", 2, &services);
-        failed.counts().try_against(rules, None);
+        failed.counts().try_against(rules, None, true);
         standing.publish(2, &[setup(&failed)], &[], false, &rules, start).expect("no routes, no clash");
-        (0..5).for_each(|_| drop(failed.counts().answered(true, None).map(|verdict| format!("{verdict:?}"))));
+        (0..5).for_each(|_| drop(failed.counts().answered(true, None, true).map(|verdict| format!("{verdict:?}"))));
         assert_eq!(committed(&mut standing, rules.time), 0, "it failed, whoever has heard of it");
         assert_eq!(standing.due(&Rules { time: Duration::MAX, ..rules }, start), Some(Duration::MAX), "no time is too long");
         // What an earlier run committed needs its time alone.

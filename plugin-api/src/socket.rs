@@ -91,8 +91,9 @@ impl Plugin {
     /// Takes WebSockets on `path`, written as for [`get`](Self::get); a plain GET is answered there too, if a route says so, else with 426.
     ///
     /// Connections live in the host, through swaps. Each event is admitted as a request is, and handled by the code that serves at that
-    /// moment; a rollback gives them back to the older code. A swap that takes the route away closes them with 1012, also
-    /// while an event of theirs is handled: that one ends by itself, as a request does, and what it sends goes nowhere.
+    /// moment; a rollback gives them back to the older code. Newer code that doesn't have the route closes them with 1012 when it is committed,
+    /// also while an event of theirs is handled: that one ends by itself, as a request does, and what it sends goes nowhere. While it is on
+    /// trial they wait for the older code, with what their clients send.
     ///
     /// ```
     /// use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket, StatusCode};
@@ -267,6 +268,9 @@ impl ConnRef {
     }
 
     /// Its state: one value that the host holds as long as the connection, as MessagePack with named fields.
+    ///
+    /// Unlike a table's it has no schema, no migration, and isn't tried before newer code is published: a field that was added wants
+    /// `#[serde(default)]`. Code that can't read what older code left fails at its events, which counts against it while it is on trial.
     #[must_use]
     pub fn state<T: Serialize + DeserializeOwned>(&self) -> State<T> {
         State { connection: self.clone(), of: PhantomData }

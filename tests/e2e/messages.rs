@@ -5,9 +5,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use midair::attempt::Outcome;
+use midair::probation::Rules;
 use midair::swap::{Artifact, Which};
 use midair_plugin::message::{decode, encode};
 use midair_tests::host::Launch;
@@ -256,6 +258,47 @@ fn what_waits_for_code_that_takes_none_is_dropped_and_told() {
     assert_eq!(hearing.all().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 5]);
     let topic = inside.status()["topics"].clone();
     assert_eq!((&topic[2]["topic"], &topic[2]["emitted"], &topic[2]["unheard"]), (&json!("numbers"), &json!(6), &json!(1)));
+}
+
+#[test]
+fn what_waits_for_code_that_takes_none_waits_while_it_is_on_trial() {
+    // What is committed by its first request.
+    let rules = Rules { time: Duration::ZERO, requests: 1, ..Rules::PRODUCTION };
+    let inside = Inside::by("on-trial", rules);
+    let hearing = Hearing::of(&inside, |number| number == 0);
+    let without = HEARING.replace(".on(\"numbers\", heard)", "");
+    let bytes = built("on-trial", &[HEARING.to_owned(), without]);
+    let commits = || {
+        inside.get("/");
+        until("the commit", || inside.status()["plugins"][0]["phase"] == "committed");
+    };
+    inside.publish(&bytes[0]);
+    commits();
+    inside.host.try_emit("numbers", &0_u64).expect("there is room");
+    until("the first to be taken", || hearing.count() == 1);
+    (1..=3_u64).for_each(|number| inside.host.try_emit("numbers", &number).expect("there is room"));
+    let second = inside.publish(&bytes[1]);
+    assert_eq!(counts(&inside, "numbers"), [3, 1, 0, 0, 0]);
+    inside.host.try_emit("numbers", &4_u64).expect("nobody has to have room");
+    hearing.gate.send_replace(1);
+    until("the one that ran", || counts(&inside, "numbers") == [3, 0, 1, 0, 0]);
+    assert_eq!(inside.host.roll_back(&Which::Last).outcome, Outcome::RolledBack);
+    until("what waited", || counts(&inside, "numbers") == [0, 0, 4, 0, 0]);
+    assert_eq!(hearing.all(), [(0, 1), (1, 1), (2, 1), (3, 1)], "but for what came meanwhile, which nobody took");
+
+    inside.host.try_emit("numbers", &0_u64).expect("there is room");
+    until("the gate was opened once", || hearing.count() == 5);
+    hearing.gate.send_replace(0);
+    inside.host.try_emit("numbers", &0_u64).expect("there is room");
+    until("it to be taken", || hearing.count() == 6);
+    inside.host.try_emit("numbers", &5_u64).expect("there is room");
+    assert_eq!(inside.publish(&bytes[1]), second + 1);
+    assert_eq!(counts(&inside, "numbers")[..2], [1, 1]);
+    assert!(!inside.was_told("were dropped"));
+    commits();
+    until("what waited to be dropped", || inside.was_told("on-trial: 1 messages of numbers were dropped"));
+    assert_eq!(counts(&inside, "numbers"), [0, 1, 5, 0, 1]);
+    hearing.gate.send_replace(1);
 }
 
 const SPEAKING: &str = "

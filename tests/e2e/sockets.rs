@@ -492,7 +492,7 @@ fn a_broadcast_closes_who_reads_too_slowly_and_tells_of_it() {
 
 #[test]
 fn a_swap_that_removes_the_route_closes_its_connections_with_1012_and_leaves_the_others() {
-    let mut chat = Chat::start(&[]);
+    let mut chat = Chat::start(&["--probation", "0", "--probation-requests", "0"]);
     let mut gone: Vec<Socket> = (0..3).map(|_| chat.socket("/gone")).collect();
     let mut stays = chat.socket("/chat/one");
     assert_eq!(gone[0].ask("hello"), "0 1 hello");
@@ -512,6 +512,38 @@ fn a_swap_that_removes_the_route_closes_its_connections_with_1012_and_leaves_the
     chat.until("three that are counted", |chat| chat.route("/gone")["removed"] == 3);
     chat.midair.wait_for("drained", |event| event["event"] == "drained" && event["generation"] == 1);
     assert!(!chat.midair.all("log").iter().any(|event| event["message"].to_string().contains("closed")), "nobody hears of it");
+}
+
+#[test]
+fn a_connection_whose_route_is_gone_waits_while_that_code_is_on_trial() {
+    // What is committed by its first event or request.
+    let args = ["--probation", "0", "--probation-requests", "1"];
+    let mut chat = Chat::start(&args);
+    let mut socket = chat.socket("/gone");
+    assert_eq!(socket.ask("a"), "0 1 a");
+    chat.midair.wait_for("committed", |event| event["event"] == "committed");
+    chat.swap(3);
+    assert_eq!(chat.midair.http().upgrade("/gone", &[]).err().map(|(status, _)| status), Some(404), "no new one");
+    // One is read ahead, the other waits in the connection.
+    ["b", "c"].iter().for_each(|text| socket.send(text));
+    let rollback = chat.midair.client(&["rollback", "sockets"]).output().expect("it runs");
+    assert_eq!(rollback.status.code(), Some(0), "{rollback:?}");
+    assert_eq!([socket.text(), socket.text()], ["0 2 b", "0 3 c"]);
+    drop(chat);
+
+    let mut chat = Chat::start(&args);
+    let (mut waits, mut leaves, mut stays) = (chat.socket("/gone"), chat.socket("/gone"), chat.socket("/chat/one"));
+    assert_eq!(waits.ask("a"), "0 1 a");
+    chat.midair.wait_for("committed", |event| event["event"] == "committed");
+    chat.swap(3);
+    waits.send("b");
+    leaves.send("never handled");
+    leaves.close(1000, "");
+    chat.until("one that left by itself", |chat| chat.route("/gone")["open"] == 1);
+    assert_eq!(chat.route("/gone")["removed"], 0);
+    assert_eq!(stays.ask("commits"), "3 1 commits");
+    assert_eq!(waits.hear(), Heard::Closed(1012, "nothing answers here any more".to_owned()));
+    chat.until("one that is counted", |chat| chat.route("/gone")["removed"] == 1);
 }
 
 #[test]

@@ -86,6 +86,15 @@ struct Head {
     opened: Slot,
 }
 
+/// What a connection knows of its route.
+#[derive(Default)]
+struct Place {
+    /// The epoch in which it was looked for last; 0 for never.
+    epoch: u64,
+    /// Whether it is gone and may come back, as the code that doesn't have it is on trial.
+    is_awaited: bool,
+}
+
 /// A path's parameters by name, decoded.
 type Params = Vec<(String, String)>;
 
@@ -200,13 +209,13 @@ impl Carrier {
     /// Hands messages to what serves, and the end.
     async fn handle(&self, connection: &Connection, head: &Head) {
         let sockets = self.host.sockets();
-        let mut epoch = 0;
+        let mut route = Place::default();
         loop {
             let changed = sockets.changed();
-            self.look(connection, head, &mut epoch);
+            self.look(connection, head, &mut route);
             let message = tokio::select! {
                 biased;
-                message = connection.next() => message,
+                message = connection.next_or_rest(!route.is_awaited) => message,
                 () = changed => continue,
             };
             let Some(Payload { is_text, bytes }) = message else { break };
@@ -219,7 +228,7 @@ impl Carrier {
             // A route that goes closes the connection now, and this event ends by itself as a request does.
             loop {
                 let changed = sockets.changed();
-                self.look(connection, head, &mut epoch);
+                self.look(connection, head, &mut route);
                 tokio::select! {
                     biased;
                     () = &mut event => break,
@@ -236,12 +245,17 @@ impl Carrier {
         }
     }
 
-    /// Ends the connection if something else serves since `epoch` and its route is gone.
-    fn look(&self, connection: &Connection, head: &Head, epoch: &mut u64) {
-        let now = self.host.slot().now().epoch();
-        let before = std::mem::replace(epoch, now);
-        let ends = before > 0 && seed::is(Bug::SocketsEndWithSwap);
-        if before != now && (ends || self.find(connection, head, Part::Open).is_none()) {
+    /// Looks for the connection's route if something else serves since the last look. Where it is gone the connection is ended, or, if the code
+    /// that has it may come back, waits for that.
+    fn look(&self, connection: &Connection, head: &Head, route: &mut Place) {
+        let now = self.host.slot().now();
+        let before = std::mem::replace(&mut route.epoch, now.epoch());
+        if before == route.epoch && !route.is_awaited {
+            return;
+        }
+        let is_gone = before > 0 && seed::is(Bug::SocketsEndWithSwap) || self.find(connection, head, Part::Open).is_none();
+        route.is_awaited = is_gone && now.generation(&connection.plugin).is_some_and(|serves| !serves.is_committed());
+        if is_gone && !route.is_awaited {
             connection.end(Cause::Removed, 1012, "nothing answers here any more");
         }
     }

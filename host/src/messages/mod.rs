@@ -50,7 +50,7 @@ pub struct SubscriberStatus {
     pub delivered: u64,
     /// Messages whose handler failed, or couldn't read them.
     pub failed: u64,
-    /// Messages that waited when newer code took none any more.
+    /// Messages that waited when code was committed that takes none any more.
     pub dropped: u64,
 }
 
@@ -223,17 +223,16 @@ impl Hall {
         }
     }
 
-    /// The plugin takes these topics from now on, and no others; what waited and is dropped, as topic and count, and the topics whose
-    /// messages that wait need a carrier more, each as often as it does.
-    fn subscribe(&mut self, plugin: &str, wanted: &[Wanted]) -> (Vec<(String, usize)>, Vec<String>) {
-        let (mut dropped, mut needed) = (Vec::new(), Vec::new());
+    /// The plugin takes these topics from now on, and no others: what waits on those stays, as the code that takes it may come back, until
+    /// it is [dropped](Self::drop_all). The topics whose messages that wait need a carrier more, each as often as it does; and whether somebody
+    /// may wait for room that nobody asks for any more.
+    fn subscribe(&mut self, plugin: &str, wanted: &[Wanted]) -> (Vec<String>, bool) {
+        let (mut needed, mut makes_room) = (Vec::new(), false);
         for (name, topic) in &mut self.topics {
             let Some(queue) = topic.queues.get_mut(plugin) else { continue };
             if wanted.iter().all(|wanted| wanted.topic != *name) {
-                queue.is_open = false;
-                let count = std::mem::take(&mut queue.waiting).len();
-                queue.dropped += count as u64;
-                dropped.extend((count > 0).then(|| (name.clone(), count)));
+                (queue.is_open, queue.at_once) = (false, 0);
+                makes_room |= std::mem::take(&mut queue.has_refused);
             }
         }
         for Wanted { topic, limit, at_once } in wanted {
@@ -248,7 +247,19 @@ impl Hall {
             queue.carriers += more;
             needed.extend(std::iter::repeat_n(topic.clone(), more));
         }
-        (dropped, needed)
+        (needed, makes_room)
+    }
+
+    /// Drops what waits for the plugin on topics that it doesn't take now, but for these; as topic and count.
+    fn drop_all(&mut self, plugin: &str, but: &[Wanted]) -> Vec<(String, usize)> {
+        let queues = self.topics.iter_mut().filter_map(|(name, topic)| Some((name, topic.queues.get_mut(plugin)?)));
+        let closed = queues.filter(|(name, queue)| !queue.is_open && but.iter().all(|wanted| wanted.topic != **name));
+        let dropped = closed.map(|(name, queue)| {
+            let count = std::mem::take(&mut queue.waiting).len();
+            queue.dropped += count as u64;
+            (name.clone(), count)
+        });
+        dropped.filter(|(_, count)| *count > 0).collect()
     }
 
     fn list(&self) -> Vec<TopicStatus> {
@@ -344,18 +355,23 @@ impl Messages {
 
     /// A plugin takes these from now on, and no others.
     pub(crate) fn subscribe(self: &Arc<Self>, plugin: &str, wanted: &[Wanted]) {
-        let (dropped, needed) = self.hall.lock().subscribe(plugin, wanted);
+        let (needed, makes_room) = self.hall.lock().subscribe(plugin, wanted);
         needed.into_iter().for_each(|topic| self.carry_on(topic, plugin.to_owned()));
-        for (topic, count) in &dropped {
-            let message = format!("{plugin}: {count} messages of {topic} were dropped, as the code that serves now takes none");
-            self.bus.say(Event::Warning { message });
-        }
-        if !dropped.is_empty() {
+        if makes_room {
             let messages = Arc::clone(self);
             // Whoever waits may be a plugin, so not on this thread.
             self.tasks.run(async move {
                 messages.room.notify(usize::MAX);
             });
+        }
+    }
+
+    /// What waits for a plugin is dropped, and told, if neither the code that serves takes it nor code that takes these.
+    pub(crate) fn drop_all(&self, plugin: &str, but: &[Wanted]) {
+        let dropped = self.hall.lock().drop_all(plugin, but);
+        for (topic, count) in &dropped {
+            let message = format!("{plugin}: {count} messages of {topic} were dropped, as the code that serves now takes none");
+            self.bus.say(Event::Warning { message });
         }
     }
 

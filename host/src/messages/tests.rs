@@ -51,18 +51,37 @@ fn who_was_refused_hears_of_room_also_where_newer_code_lets_more_wait() {
 }
 
 #[test]
-fn what_waits_outlives_a_swap_and_is_dropped_where_newer_code_takes_none() {
+fn what_waits_outlives_a_swap_and_is_kept_for_code_that_may_come_back_or_dropped() {
     let mut hall = Hall::default();
     hall.subscribe("shop", &wanted(&[("a", 9, 1), ("b", 9, 1)]));
     for topic in ["a", "a", "b"] {
         hall.push(topic, &bytes("x")).expect("room");
     }
-    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 4, 1)])).0, [("b".to_owned(), 1)]);
-    assert_eq!((counts(&hall, "a", "shop"), counts(&hall, "b", "shop")), ([2, 0, 0, 0], [0, 0, 0, 1]));
-    hall.push("b", &bytes("x")).expect("nobody has to have room");
+    let both = wanted(&[("a", 9, 1), ("b", 9, 1)]);
+    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 4, 1)])), (Vec::new(), false));
+    assert_eq!((counts(&hall, "a", "shop"), counts(&hall, "b", "shop")), ([2, 0, 0, 0], [1, 0, 0, 0]));
+    assert!(hall.take("b", "shop").is_none(), "nobody takes it now");
+    assert!(!hall.leave("b", "shop"));
+    hall.push("b", &bytes("y")).expect("nobody has to have room");
     assert_eq!(hall.list()[1].unheard, 1);
-    assert_eq!(hall.subscribe("shop", &[]).0, [("a".to_owned(), 2)]);
-    assert!(hall.take("a", "shop").is_none());
+    assert_eq!(hall.drop_all("shop", &both), [], "these may come back");
+    assert_eq!(hall.subscribe("shop", &both), (vec!["b".to_owned()], false), "they have");
+    assert_eq!(hall.take("b", "shop").map(|taken| taken.message), Some(bytes("x")));
+    hall.done("b", "shop", Carried::Well);
+    hall.subscribe("shop", &wanted(&[("b", 9, 1)]));
+    assert_eq!(hall.drop_all("shop", &wanted(&[("b", 9, 1)])), [("a".to_owned(), 2)]);
+    assert_eq!((counts(&hall, "a", "shop"), counts(&hall, "b", "shop")), ([0, 0, 0, 2], [0, 1, 0, 0]));
+}
+
+#[test]
+fn who_waits_for_room_hears_when_newer_code_takes_no_more() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 1, 1)]));
+    hall.push("a", &bytes("1")).expect("room");
+    hall.push("a", &bytes("2")).expect_err("one waits");
+    assert_eq!(hall.subscribe("shop", &[]), (Vec::new(), true));
+    assert_eq!(hall.subscribe("shop", &[]), (Vec::new(), false), "once");
+    hall.push("a", &bytes("2")).expect("nobody has to have room");
 }
 
 #[test]
@@ -88,10 +107,10 @@ fn newer_code_that_takes_more_or_fewer_at_once_gets_so_many_carriers() {
     hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
     (0..6).for_each(|_| drop(hall.push("a", &bytes("x")).expect("room")));
     hall.take("a", "shop").expect("one that runs");
-    let (_, needed) = hall.subscribe("shop", &wanted(&[("a", 9, 3)]));
+    let (needed, _) = hall.subscribe("shop", &wanted(&[("a", 9, 3)]));
     assert_eq!(needed, ["a", "a"], "what waits needs no further message to get them");
     (0..2).for_each(|_| drop(hall.take("a", "shop").expect("two more that run")));
-    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 9, 1)])), (Vec::new(), Vec::new()));
+    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 9, 1)])), (Vec::new(), false));
     for _ in 0..2 {
         hall.done("a", "shop", Carried::Well);
         assert!(hall.take("a", "shop").is_none() && !hall.leave("a", "shop"), "one too many");
@@ -109,8 +128,8 @@ fn what_comes_for_code_that_is_about_to_serve_waits_for_it_and_what_it_takes_no_
     hall.open("shop", &next);
     let pushed = ["old", "both", "both", "new"].map(|topic| hall.push(topic, &bytes("x")).expect("room").len());
     assert_eq!(pushed, [1, 1, 0, 0], "nobody carries what only the next code takes");
-    let (dropped, needed) = hall.subscribe("shop", &next);
-    assert_eq!((dropped, needed), (vec![("old".to_owned(), 1)], ["both", "both", "new"].map(str::to_owned).to_vec()));
+    assert_eq!(hall.subscribe("shop", &next).0, ["both", "both", "new"]);
+    assert_eq!(hall.drop_all("shop", &next), [("old".to_owned(), 1)]);
     assert!(hall.take("new", "shop").is_some());
     assert!(hall.list().iter().all(|topic| topic.unheard == 0));
 }

@@ -228,17 +228,24 @@ impl Connection {
 
     /// The next message that came, or `None` when none will.
     pub(crate) async fn next(&self) -> Option<Payload> {
+        self.next_or_rest(true).await
+    }
+
+    /// The same, but unless it `takes` what came only once no more will.
+    pub(crate) async fn next_or_rest(&self, takes: bool) -> Option<Payload> {
         loop {
             let came = self.came.listen();
             {
                 let mut inner = self.inner.lock();
-                if let Some(payload) = inner.incoming.pop_front() {
-                    drop(inner);
-                    self.taken.notify(usize::MAX);
-                    return Some(payload);
-                }
-                if inner.is_over {
-                    return None;
+                if takes || inner.is_over {
+                    if let Some(payload) = inner.incoming.pop_front() {
+                        drop(inner);
+                        self.taken.notify(usize::MAX);
+                        return Some(payload);
+                    }
+                    if inner.is_over {
+                        return None;
+                    }
                 }
             }
             came.await;

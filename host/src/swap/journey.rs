@@ -437,7 +437,8 @@ impl Journey {
         let next = standing.publish(id, setups, configs, settles, rules, Instant::now())?;
         // From here on nothing can fail.
         for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
-            candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()));
+            let is_asked = candidate.handlers().iter().any(|handler| handler.calls.is_asked());
+            candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()), is_asked);
         }
         // Before the doors open: from then on what they emit is emitted at once.
         candidates.iter().for_each(|candidate| shared.will_serve(candidate));

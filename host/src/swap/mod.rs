@@ -344,7 +344,11 @@ impl Host {
         self.shared.jobs.stop();
         // With the load where code begins to serve: what the snapshot doesn't have yet is told there.
         self.shared.ending.store(true, Ordering::SeqCst);
-        self.shared.slot.now().generations().iter().for_each(|generation| background::tell(generation));
+        for generation in self.shared.slot.now().generations() {
+            background::tell(generation);
+            // Nobody comes back any more.
+            self.shared.services.messages.drop_all(generation.plugin(), &[]);
+        }
         if let Err(error) = self.shared.marks.close() {
             self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
         }
@@ -474,6 +478,14 @@ impl Shared {
     fn serves(&self, generation: &Arc<Generation>) {
         self.jobs.declare(generation);
         self.services.messages.subscribe(generation.plugin(), &delivery::wanted(generation));
+    }
+
+    /// A generation is committed, or came back: no older one does by itself any more. What waits for code that takes what it doesn't waits
+    /// no longer. No plugin code runs.
+    fn stays(&self, generation: &Generation) {
+        generation.commit();
+        self.services.messages.drop_all(generation.plugin(), &delivery::wanted(generation));
+        self.services.sockets.change();
     }
 
     /// Begins what it declares, once it serves.

@@ -49,7 +49,7 @@ fn commit(shared: &Shared, now: Instant) {
 /// Writes down and says that a generation is committed.
 pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
     let (plugin, digest) = (generation.plugin(), generation.digest());
-    generation.commit();
+    shared.stays(generation);
     if shared.options.recovers
         && let Err(error) = shared.marks.commit(plugin, digest, generation.file())
     {
@@ -130,6 +130,7 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
     // Each step for all of them, as with a publish.
     back.pairs.iter().for_each(|(from, _)| from.leaves(epoch));
     back.pairs.iter().for_each(|(_, to)| shared.serves(to));
+    back.pairs.iter().for_each(|(_, to)| shared.stays(to));
     back.pairs.iter().for_each(|(from, _)| background::end(from, shared.options.retire));
     back.pairs.iter().for_each(|(_, to)| to.enters(epoch));
     for (_, to) in back.pairs.iter().filter(|_| !seed::is(Bug::TasksNotBegunAgain)) {
