@@ -49,7 +49,7 @@ impl Plugin {
     /// come back, and are dropped when it is committed, which is told. A message that can't be read as `T`, an error and a panic are told,
     /// counted as a failed answer, and the next message follows.
     ///
-    /// At most 1,024 wait; [`on_with`](Self::on_with) changes that. They wait in memory: what waits when the host ends is lost.
+    /// At most 1,024 wait, and 64 MiB; [`on_with`](Self::on_with) changes the number. They wait in memory: what waits when the host ends is lost.
     ///
     /// ```
     /// use midair_plugin::{Ctx, Plugin, Result};

@@ -136,7 +136,7 @@ fn who_emits_to_a_full_queue_waits_or_is_told_whose_it_is() {
     until("the first to be taken", || hearing.count() == 1);
     (1..=4_u64).for_each(|number| inside.host.try_emit("few", &number).expect("there is room for four"));
     let refusal = inside.host.try_emit("few", &5_u64).expect_err("there is no room for a fifth");
-    assert_eq!(refusal, "4 messages of few wait for fullqueue already: nobody got this one; emit it later");
+    assert_eq!(refusal, "4 messages of few (4 bytes) wait for fullqueue already: nobody got this one; emit it later");
     let mut waits = pin!(inside.host.emit("few", &5_u64));
     assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(counts(&inside, "few"), [4, 1, 0, 0, 0]);
@@ -154,7 +154,7 @@ fn a_plugin_that_emits_to_a_full_queue_is_told_whose_it_is_or_waits_and_the_host
     inside.host.try_emit("few", &0_u64).expect("there is room");
     until("the first to be taken", || hearing.count() == 1);
     (1..=4_u64).for_each(|number| inside.host.try_emit("few", &number).expect("there is room for four"));
-    let full = "4 messages of few wait for fullforplugins already: nobody got this one; emit it later";
+    let full = "4 messages of few (4 bytes) wait for fullforplugins already: nobody got this one; emit it later";
     assert_eq!(inside.get("/try"), full);
     assert_eq!(inside.status()["plugins"][0]["errors"], 1, "an answer of 503 counts as failed");
     // One that waits holds its thread, or nothing at all; both get in when there is room, and not before.

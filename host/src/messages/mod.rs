@@ -42,6 +42,8 @@ pub struct SubscriberStatus {
     pub subscribed: bool,
     /// Messages that wait.
     pub queued: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
     /// How many may.
     pub limit: usize,
     /// Messages that are being handled.
@@ -82,13 +84,16 @@ pub(crate) type Listener = Arc<dyn Fn(Bytes) + Send + Sync>;
 pub(crate) struct Full {
     topic: String,
     subscriber: String,
-    limit: usize,
+    /// Messages that wait,
+    queued: usize,
+    /// and their bytes.
+    bytes: usize,
 }
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { topic, subscriber, limit } = self;
-        write!(f, "{limit} messages of {topic} wait for {subscriber} already: nobody got this one; emit it later")
+        let Self { topic, subscriber, queued, bytes } = self;
+        write!(f, "{queued} messages of {topic} ({bytes} bytes) wait for {subscriber} already: nobody got this one; emit it later")
     }
 }
 
@@ -109,6 +114,8 @@ struct Queue {
     limit: usize,
     at_once: usize,
     waiting: VecDeque<Bytes>,
+    /// The bytes of what waits.
+    bytes: usize,
     /// Whether somebody was refused since there was room last.
     has_refused: bool,
     /// How many carriers are on their way.
@@ -130,6 +137,9 @@ struct Topic {
 /// So many topics are told apart.
 const MOST_TOPICS: usize = 1_000;
 
+/// So many bytes wait in a queue at most; a message that alone is larger is taken when nothing else waits.
+const MOST_BYTES: usize = 64 << 20;
+
 /// So many messages of a candidate wait for its publish.
 const MOST_HELD: usize = 1_024;
 
@@ -139,6 +149,12 @@ struct Hall {
     topics: BTreeMap<String, Topic>,
     /// What candidates emitted, by generation.
     held: BTreeMap<u64, Vec<(String, Bytes)>>,
+}
+
+impl Queue {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.waiting.len() < self.limit && (self.waiting.is_empty() || self.bytes.saturating_add(bytes) <= MOST_BYTES)
+    }
 }
 
 /// A message that was taken from its queue.
@@ -159,18 +175,20 @@ impl Hall {
     fn push(&mut self, topic: &str, message: &Bytes) -> Result<Vec<String>, Full> {
         let found = self.topic(topic);
         let mut open = found.queues.iter_mut().filter(|(_, queue)| queue.is_open);
-        if let Some((subscriber, queue)) = open.find(|(_, queue)| queue.waiting.len() >= queue.limit) {
+        if let Some((subscriber, queue)) = open.find(|(_, queue)| !queue.has_room(message.len())) {
             queue.has_refused = true;
             if seed::is(Bug::FullQueueDrops) {
                 return Ok(Vec::new());
             }
-            return Err(Full { topic: topic.to_owned(), subscriber: subscriber.clone(), limit: queue.limit });
+            let (queued, bytes) = (queue.waiting.len(), queue.bytes);
+            return Err(Full { topic: topic.to_owned(), subscriber: subscriber.clone(), queued, bytes });
         }
         found.emitted += 1;
         let mut needed = Vec::new();
         let mut is_heard = false;
         for (subscriber, queue) in found.queues.iter_mut().filter(|(_, queue)| queue.is_open) {
             is_heard = true;
+            queue.bytes += message.len();
             queue.waiting.push_back(message.clone());
             if queue.carriers < queue.at_once {
                 queue.carriers += 1;
@@ -188,6 +206,7 @@ impl Hall {
     fn take(&mut self, topic: &str, subscriber: &str) -> Option<Taken> {
         let queue = self.queue(topic, subscriber).filter(|queue| queue.carriers <= queue.at_once)?;
         let message = queue.waiting.pop_front()?;
+        queue.bytes = queue.bytes.saturating_sub(message.len());
         let makes_room = std::mem::take(&mut queue.has_refused);
         queue.running += 1;
         Some(Taken { message, listener: queue.listener.clone(), makes_room })
@@ -256,6 +275,7 @@ impl Hall {
         let closed = queues.filter(|(name, queue)| !queue.is_open && but.iter().all(|wanted| wanted.topic != **name));
         let dropped = closed.map(|(name, queue)| {
             let count = std::mem::take(&mut queue.waiting).len();
+            queue.bytes = 0;
             queue.dropped += count as u64;
             (name.clone(), count)
         });
@@ -267,6 +287,7 @@ impl Hall {
             subscriber: subscriber.clone(),
             subscribed: queue.is_open,
             queued: queue.waiting.len(),
+            queued_bytes: queue.bytes,
             limit: queue.limit,
             running: queue.running,
             delivered: queue.delivered,

@@ -32,12 +32,26 @@ fn a_message_is_taken_by_all_queues_of_its_topic_or_by_none() {
     hall.subscribe("stock", &wanted(&[("paid", 1, 1), ("sent", 9, 1)]));
     assert_eq!(hall.push("paid", &bytes("1")), Ok(vec!["mail".to_owned(), "stock".to_owned()]), "each needs a carrier");
     let full = hall.push("paid", &bytes("2")).expect_err("stock has no room");
-    assert_eq!(full.to_string(), "1 messages of paid wait for stock already: nobody got this one; emit it later");
+    assert_eq!(full.to_string(), "1 messages of paid (1 bytes) wait for stock already: nobody got this one; emit it later");
     assert_eq!(counts(&hall, "paid", "mail"), [1, 0, 0, 0]);
     assert!(hall.take("paid", "stock").expect("one waits").makes_room);
     assert_eq!(hall.push("paid", &bytes("3")), Ok(Vec::new()), "their carriers are on the way");
     let taken: Vec<Bytes> = std::iter::from_fn(|| hall.take("paid", "mail")).map(|taken| taken.message).collect();
     assert_eq!(taken, [bytes("1"), bytes("3")], "in order");
+}
+
+#[test]
+fn so_many_bytes_wait_and_a_larger_message_waits_alone() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
+    let larger = Bytes::from(vec![0; MOST_BYTES + 1]);
+    let push = |hall: &mut Hall, message: &Bytes| hall.push("a", message).is_ok();
+    assert!(push(&mut hall, &larger), "nothing else waits");
+    assert!(!push(&mut hall, &bytes("x")));
+    assert!(hall.take("a", "shop").expect("the large one").makes_room);
+    let most = larger.slice(2..);
+    assert_eq!([&most, &bytes("x"), &bytes("y")].map(|message| push(&mut hall, message)), [true, true, false]);
+    assert_eq!(hall.list()[0].subscribers[0].queued_bytes, MOST_BYTES);
 }
 
 #[test]
