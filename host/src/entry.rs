@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use midair_plugin::abi::{self, Built, Outcome, Span};
 use midair_plugin::wall::Panic;
@@ -271,10 +272,14 @@ fn misfit(handlers: &[HandlerInfo]) -> Option<String> {
             return Some(format!("two of its {what} {name}"));
         }
     }
-    let never =
-        |handler: &&HandlerInfo| handler.calls == Calls::Beats && handler.number("period_ns").is_none_or(|period| period == 0);
-    handlers.iter().find(never).map(|handler| format!("its job {} has no period", handler.name))
+    let period = |handler: &HandlerInfo| Duration::from_nanos(handler.number("period_ns").unwrap_or_default());
+    let never = |handler: &&HandlerInfo| handler.calls == Calls::Beats && period(handler) < LEAST_PERIOD;
+    let found = handlers.iter().find(never);
+    found.map(|handler| format!("its job {} has a period of {:?}, the shortest is {LEAST_PERIOD:?}", handler.name, period(handler)))
 }
+
+/// The shortest time between two beats of a job: below that the host does little but begin them.
+const LEAST_PERIOD: Duration = Duration::from_millis(1);
 
 fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
     let calls = match handler.kind {

@@ -85,7 +85,7 @@ impl Plugin {
     /// let plugin = Plugin::new().every(Duration::from_secs(10), "trending", rank);
     /// ```
     ///
-    /// A period of zero, or a second job of the same name, has the host reject the plugin.
+    /// A period below a millisecond, or a second job of the same name, has the host reject the plugin.
     pub fn every<R: IntoReply<M>, M>(self, period: Duration, name: &str, job: impl Fn(Ctx) -> R + Send + Sync + 'static) -> Self {
         self.job(Every::new(period), name, move |_, ctx| Ok(job(ctx)))
     }

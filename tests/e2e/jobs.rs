@@ -120,7 +120,7 @@ fn another_period_a_removed_job_and_a_way_back_take_effect_with_the_publish() {
     inside.publish(&bytes[2]);
     assert_eq!(inside.status()["jobs"], json!([]));
     for (which, reason) in [
-        (3, "its job rank has no period"),
+        (3, "its job rank has a period of 0ns, the shortest is 1ms"),
         (4, "two of its jobs are named rank"),
         (5, "two of its tasks are named rank"),
         (6, "two of its tables are named rank"),
