@@ -251,7 +251,7 @@ impl ConnRef {
     ///
     /// # Errors
     ///
-    /// 410 if the connection has ended.
+    /// 410 if the connection has ended, 500 if it is in 1,000 rooms already.
     pub fn join(&self, room: &str) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
         let ask = self.ask(SocketOp::JOIN).of(room);
         Operation::new(async move { ask.done().await.map(drop) })

@@ -186,6 +186,12 @@ impl Connection {
 
     /// Ends it; whoever comes first says how.
     pub(crate) fn end(&self, cause: Cause, code: u16, reason: &str) {
+        self.cut(cause, code, reason);
+        self.tell_end();
+    }
+
+    /// Takes nothing from here on, as [`end`](Self::end), and wakes nobody: that is for [`tell_end`](Self::tell_end).
+    pub(super) fn cut(&self, cause: Cause, code: u16, reason: &str) {
         let mut inner = self.inner.lock();
         if inner.end.is_none() {
             inner.end = Some(End { cause, code, reason: reason.to_owned() });
@@ -194,7 +200,10 @@ impl Connection {
                 inner.bytes = 0;
             }
         }
-        drop(inner);
+    }
+
+    /// Wakes whoever has to hear that it ended, on this thread: who waits to send may be a plugin.
+    pub(super) fn tell_end(&self) {
         self.more.notify(usize::MAX);
         self.room.notify(usize::MAX);
     }

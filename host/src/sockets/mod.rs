@@ -58,6 +58,17 @@ pub(crate) struct Sockets {
     tell: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
 }
 
+/// Why a connection didn't join a room.
+enum Unjoined {
+    /// It has ended.
+    Ended(End),
+    /// It is in too many.
+    TooMany,
+}
+
+/// So many rooms a connection can be in: clients may name them.
+const MOST_ROOMS: usize = 1_000;
+
 /// What the host answers at once, or a future of it.
 pub(crate) type Answer = Result<Outcome, Pin<Box<dyn Future<Output = Outcome> + Send>>>;
 
@@ -153,7 +164,13 @@ impl Sockets {
             }
             SocketOp::JOIN => match self.join(&connection, room) {
                 Ok(()) => nothing(),
-                Err(end) => Ok(gone(Some(&end))),
+                Err(Unjoined::Ended(end)) => Ok(gone(Some(&end))),
+                Err(Unjoined::TooMany) => Ok(Outcome::told(
+                    Outcome::ERROR,
+                    500,
+                    format!("the connection is in {MOST_ROOMS} rooms, the most that it can be in"),
+                    &[],
+                )),
             },
             SocketOp::LEAVE => {
                 self.leave(&connection, room);
@@ -189,26 +206,31 @@ impl Sockets {
     /// To how many it was queued.
     fn send_all(&self, plugin: &str, room: &str, op: &SocketOp, payload: &Payload) -> usize {
         let Some(members) = self.members(plugin, room) else { return 0 };
-        let members = members.lock();
-        let mut sent = 0;
-        for connection in members.values().filter(|connection| connection.id != op.id) {
+        let (mut sent, mut slow) = (0, Vec::new());
+        for connection in members.lock().values().filter(|connection| connection.id != op.id) {
             match connection.offer(payload.clone()) {
                 Ok(None) => sent += 1,
                 Ok(Some(_)) if op.flags & SocketOp::SKIP == 0 => {
-                    connection.end(Cause::Overrun, 1013, "it reads too slowly");
+                    connection.cut(Cause::Overrun, 1013, "it reads too slowly");
+                    slow.push(Arc::clone(connection));
                 }
                 // Left out as asked for, or ended.
                 Ok(Some(_)) | Err(_) => {}
             }
         }
+        // Without the room's lock, as a plugin's own waker may run here.
+        slow.iter().for_each(|connection| connection.tell_end());
         sent
     }
 
-    fn join(&self, connection: &Arc<Connection>, room: &str) -> Result<(), End> {
+    fn join(&self, connection: &Arc<Connection>, room: &str) -> Result<(), Unjoined> {
         let mut hall = self.hall.lock();
         let mut inner = connection.inner.lock();
         if let Some(end) = &inner.end {
-            return Err(end.clone());
+            return Err(Unjoined::Ended(end.clone()));
+        }
+        if inner.rooms.len() >= MOST_ROOMS && !inner.rooms.contains(room) {
+            return Err(Unjoined::TooMany);
         }
         inner.rooms.insert(room.to_owned());
         drop(inner);
