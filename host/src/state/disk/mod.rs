@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ struct Base {
     /// Locked for writing only to open it anew, or to close it.
     database: RwLock<File>,
     now: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether it was said that it can't be opened, and it couldn't since.
+    is_told: AtomicBool,
 }
 
 enum File {
@@ -105,7 +108,12 @@ impl Disk {
 
     fn with(open: Opener, limits: Limits, now: impl Fn() -> u64 + Send + Sync + 'static) -> Result<Self, DatabaseError> {
         let database = open()?;
-        let base = Arc::new(Base { open, database: RwLock::new(File::Open(database)), now: Box::new(now) });
+        let base = Arc::new(Base {
+            open,
+            database: RwLock::new(File::Open(database)),
+            now: Box::new(now),
+            is_told: AtomicBool::new(false),
+        });
         let (mail, waiting) = channel();
         let writer = Arc::clone(&base);
         let thread = std::thread::Builder::new().name("midair-state".to_owned()).spawn(move || writer.write(&waiting));
@@ -328,8 +336,17 @@ impl Base {
         }
         *file = File::Failed;
         match (self.open)() {
-            Ok(database) => *file = File::Open(database),
-            Err(error) => tracing::error!(%error, "the state's file can't be opened again; who needs it next tries once more"),
+            Ok(database) => {
+                *file = File::Open(database);
+                if self.is_told.swap(false, Ordering::Relaxed) {
+                    tracing::warn!("the state's file is open again");
+                }
+            }
+            // Whoever needs it comes here: once is enough.
+            Err(error) if !self.is_told.swap(true, Ordering::Relaxed) => {
+                tracing::error!(%error, "the state's file can't be opened again; who needs it next tries once more");
+            }
+            Err(_) => {}
         }
     }
 
