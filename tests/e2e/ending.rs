@@ -111,7 +111,10 @@ fn a_build_that_runs_is_ended_with_the_host() {
         "forever",
         "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin { midair_plugin::Plugin::new() }\n",
     );
-    project.save("build.rs", "fn main() { loop { std::thread::park() } }\n");
+    // If nobody ends it, it ends with its folder: it mustn't keep other builds waiting for ever.
+    let script = "use std::{path::Path, thread, time::Duration};\n\nfn main() {\n    \
+                  while Path::new(\"build.rs\").exists() { thread::sleep(Duration::from_millis(9)) }\n}\n";
+    project.save("build.rs", script);
     let mut midair = Launch::dev(&[project.root()]).start();
     midair.wait_for("building", |event| event["event"] == "building");
     let ended = midair.terminate();
