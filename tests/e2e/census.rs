@@ -11,6 +11,8 @@ use midair_tests::project::{Project, save};
 use midair_tests::{cargo, patience, repository};
 use serde_json::{Value, json};
 
+use crate::inside::until;
+
 /// What stands in for the system's functions in a plugin, and must not in a host.
 const NAMES: [&str; 6] = [
     "__cxa_thread_atexit_impl",
@@ -164,8 +166,8 @@ fn fault_26_g3_threads_and_thread_locals_outlive_their_generation_and_end_where_
     assert_eq!((&before["leaked"], &before["blind"]), (&json!(0), &json!(0)), "{before}");
 
     let release = tempfile::tempdir().expect("a folder");
-    let until = release.path().join("now");
-    let answer = midair.get(&format!("/start?until={}&threads={THREADS}", until.display()));
+    let file = release.path().join("now");
+    let answer = midair.get(&format!("/start?until={}&threads={THREADS}", file.display()));
     assert_eq!((answer.status, answer.body.as_str()), (200, "started"), "{}", midair.story());
     let worker = midair.get("/use");
     let worker = worker.body.split(' ').next().expect("the worker's thread");
@@ -179,17 +181,21 @@ fn fault_26_g3_threads_and_thread_locals_outlive_their_generation_and_end_where_
     // Retired: what was left on workers goes at their next visits, what its own threads have stays as long as they do.
     project.save("src/lib.rs", &super::dev::saying("version 2"));
     midair.published();
-    midair.wait_for_stderr(&format!("a mark of a worker made on {worker} dropped on {worker}"));
+    let goes = format!("a mark of a worker made on {worker} dropped on {worker}");
+    until("the worker's mark to go at a visit", || midair.get("/").status == 200 && midair.stderr().contains(&goes));
     assert!(!midair.stderr().contains("a mark of a thread"), "{}", midair.stderr());
     let left =
         wait_for_census(&midair, "outlives", "its threads", |left| left["destructors"].as_u64() < census["destructors"].as_u64());
     assert_eq!((&left["threads"], left["destructors"].as_u64() >= Some(2 * THREADS)), (&json!(THREADS), true), "{left}");
 
-    fs::write(&until, "").expect("a file");
+    fs::write(&file, "").expect("a file");
     let left = wait_for_census(&midair, "outlives", "nothing", |census| census["threads"] == 0 && census["destructors"] == 0);
     assert_eq!((&left["keys"], &left["leaked"]), (&json!(0), &json!(0)), "{left}");
-    let stderr = midair.stderr();
-    let dropped: Vec<&str> = stderr.lines().filter_map(|line| line.strip_prefix("a mark of a thread made on ")).collect();
+    // What they said is read later than it was said.
+    let of_thread = |line: &str| line.strip_prefix("a mark of a thread made on ").map(str::to_owned);
+    let dropped = || midair.stderr().lines().filter_map(of_thread).collect::<Vec<_>>();
+    until("the word of each thread", || dropped().len() as u64 >= THREADS);
+    let dropped = dropped();
     assert_eq!(dropped.len() as u64, THREADS);
     for line in dropped {
         let (made, dropped) = line.split_once(" dropped on ").expect("both threads");
@@ -387,7 +393,9 @@ fn the_census_holds_however_a_plugin_is_optimised_stripped_and_linked() {
         let has = |wanted: &[u8]| bytes.windows(wanted.len()).any(|word| word == wanted);
         assert_eq!((has(b"Linker: LLD"), has(b".symtab")), (!linking.contains("bfd"), !linking.contains("stripped")), "{row}");
         save(&live, &bytes);
-        let midair = midair.get_or_insert_with(|| Launch::run(&[&live]).arg("--workers").arg("1").start());
+        // None is ever committed, however long a build takes: what is kept to go back to isn't closed.
+        let launch = || Launch::run(&[&live]).arg("--workers").arg("1").arg("--probation").arg("86400");
+        let midair = midair.get_or_insert_with(|| launch().start());
         let published = midair.wait_for("published", |event| event["event"] == "published" || event["event"] == "rejected");
         assert_eq!(published["generation"], generation, "{row}: {published}");
 

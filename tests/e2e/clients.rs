@@ -7,8 +7,10 @@ use midair_tests::cargo;
 use midair_tests::host::Launch;
 use midair_tests::project::{Kind, Project};
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use crate::dev::saying;
+use crate::inside::until;
 
 fn said(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().expect("it runs");
@@ -24,6 +26,11 @@ fn status_shows_plugins_and_attempts_to_people_and_to_scripts() {
     project.save("src/lib.rs", "fn");
     midair.rejected("E_BUILD");
     assert_eq!(midair.get("/").body, "one");
+    // Who has the answer may ask before the call is over.
+    until("the call to be over", || {
+        let status = midair.status();
+        status["leases"] == json!([]) && status["plugins"][0]["requests"] == 1
+    });
 
     let (code, stdout, _) = said(&mut midair.client(&["status"]));
     assert_eq!(code, Some(0));
@@ -110,8 +117,10 @@ fn reload_looks_again() {
 
 #[test]
 fn a_client_without_a_host_ends_with_1_and_names_the_address() {
-    let free =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address").to_string();
+    // It is bound and nobody listens, so that nobody else gets it meanwhile.
+    let bound = TcpSocket::new_v4().expect("a socket");
+    bound.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let free = bound.local_addr().expect("an address").to_string();
     for action in ["status", "events", "reload"] {
         let (code, _, stderr) = said(Command::new(cargo::midair()).args([action, "--admin", &free]));
         assert_eq!(code, Some(1), "{action}");

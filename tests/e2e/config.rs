@@ -227,7 +227,9 @@ fn code_and_config_that_need_each_other_go_live_in_one_store_whichever_comes_fir
 
 #[test]
 fn a_rollback_goes_back_with_the_config_that_the_code_served_with() {
-    let mut served = Served::with_args(&section("one", "1"), &["--probation", "0", "--probation-requests", "20"]);
+    // However slowly the machine answers, that is no breach.
+    let args = ["--probation", "0", "--probation-requests", "20", "--breach-latency", "1000000"];
+    let mut served = Served::with_args(&section("one", "1"), &args);
     let commit = |served: &mut Served| {
         (0..20).for_each(|_| drop(served.midair.get("/")));
         served.midair.wait_for("committed", |event| event["event"] == "committed");

@@ -1,6 +1,7 @@
 //! What becomes of an edit while `midair dev` runs?
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -146,9 +147,11 @@ fn the_same_bytes_saved_again_build_nothing() {
     };
     let before = builds(&midair).len();
     project.save("touched/src/lib.rs", &saying("one"));
-    project.save_in_place("touched/src/lib.rs", &saying("one"));
-    let file = fs::File::open(project.path("touched/src/lib.rs")).expect("it is there");
+    // Byte over byte: a file that is emptied first has other bytes until it is written.
+    let mut file = fs::File::options().write(true).open(project.path("touched/src/lib.rs")).expect("it is there");
+    file.write_all(saying("one").as_bytes()).expect("it can be written");
     file.set_modified(std::time::SystemTime::now()).expect("it can be touched");
+    drop(file);
     // What was saved before the sentinel has been judged when the sentinel is live.
     project.save("sentinel/src/lib.rs", &at("/sentinel", "two"));
     midair.published();
@@ -280,7 +283,7 @@ fn fault_40_an_edit_made_while_a_build_runs_is_never_lost() {
 
 #[test]
 fn fault_40_an_edit_of_what_the_running_build_has_read_already_is_built_after_it() {
-    // Outside the project: the build script says here what it has read, and waits here until it may end.
+    // Outside the project: the build script says here what it has read, and waits here until it may end, or the test does.
     let yard = tempfile::tempdir().expect("a folder");
     let pipe = yard.path().join("reached");
     assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
@@ -294,7 +297,7 @@ fn main() {{
     println!(\"cargo::rustc-env=TEXT={{text}}\");
     let yard = std::path::Path::new({yard:?});
     std::fs::write(yard.join(\"reached\"), &text).unwrap();
-    while !yard.join(&text).exists() {{ std::thread::sleep(std::time::Duration::from_millis(1)) }}
+    while yard.exists() && !yard.join(&text).exists() {{ std::thread::sleep(std::time::Duration::from_millis(1)) }}
 }}
 ",
         yard = yard.path()
@@ -306,8 +309,11 @@ fn main() {{
     let text = |number: usize| format!("text-{number}");
     // Some of these builds are cancelled, some are let finish; what they had not read must be built in any case.
     for number in 0..8 {
-        while reaches.recv_timeout(patience()).unwrap_or_else(|_| panic!("{} is lost\n{}", text(number), midair.story()))
-            != text(number)
+        // What two of them say one right after the other may be read as one.
+        while !reaches
+            .recv_timeout(patience())
+            .unwrap_or_else(|_| panic!("{} is lost\n{}", text(number), midair.story()))
+            .contains(&text(number))
         {}
         if number < 7 {
             project.save("text.txt", &text(number + 1));
@@ -321,7 +327,7 @@ fn main() {{
 
 #[test]
 fn fault_40_g16_an_editor_that_never_stops_saving_sees_its_saves_go_live_and_the_last_one_wins() {
-    let (project, mut midair) = serving_one("storm");
+    let (project, mut midair) = serving_one("restless");
     let mut saved = 0;
     let mut save_and_ask = || {
         saved += 1;
@@ -409,9 +415,11 @@ fn a_dependency_that_is_added_while_it_runs_goes_live_and_is_watched() {
     while midair.get("/").body != "added" {
         midair.published();
     }
+    // It serves before that is said, so a word of what was added may still come.
     project.save("added/src/lib.rs", "pub const WORD: &str = \"edited\";\n");
-    midair.published();
-    assert_eq!(midair.get("/").body, "edited");
+    while midair.get("/").body != "edited" {
+        midair.published();
+    }
 }
 
 #[test]

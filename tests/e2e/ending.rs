@@ -1,10 +1,11 @@
 //! How does a host end?
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use midair_tests::client::read_answer;
 use midair_tests::host::{Launch, Midair};
+use midair_tests::patience;
 use midair_tests::project::{self, Project};
 use rustix::process::Signal;
 use serde_json::json;
@@ -17,36 +18,44 @@ use midair_plugin::{Ctx, Plugin, Request, Result};
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
-    Plugin::new().get(\"/sleep/{ms}\", sleep)
+    Plugin::new().get(\"/sleep\", sleep)
 }
 
-async fn sleep(req: Request, ctx: Ctx) -> Result<&'static str> {
+async fn sleep(_: Request, ctx: Ctx) -> Result<&'static str> {
     ctx.info(\"sleeps\");
-    ctx.sleep(std::time::Duration::from_millis(req.param(\"ms\")?)).await?;
+    let wake = std::env::var(\"WAKE\")?;
+    while !std::path::Path::new(&wake).exists() {
+        ctx.sleep(std::time::Duration::from_millis(5)).await?;
+    }
     Ok(\"slept\")
 }
 ";
 
-/// A host with one request that sleeps for so many milliseconds.
+/// A host with one request that sleeps until it is [woken](wake), and so much time for it at the end.
 #[track_caller]
-fn with_a_sleeper(name: &str, ms: u64, args: &[&str]) -> (Project, Midair, TcpStream) {
+fn with_a_sleeper(name: &str, drain: &str) -> (Project, Midair, TcpStream) {
     let project = Project::plugin(name, SOURCE);
-    let launch = args.iter().fold(Launch::dev(&[project.root()]), |launch, arg| launch.arg(arg));
-    let mut midair = launch.start();
+    let launch = Launch::dev(&[project.root()]).env("WAKE", project.path("wake").to_str());
+    let mut midair = launch.arg("--drain-timeout").arg(drain).start();
     midair.published();
     let mut stream = midair.http().connect();
-    write!(stream, "GET /sleep/{ms} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
+    write!(stream, "GET /sleep HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
     midair.wait_for("the sleeper's log", |event| event["event"] == "log" && event["message"] == "sleeps");
     (project, midair, stream)
+}
+
+fn wake(project: &Project) {
+    project.save("wake", "");
 }
 
 #[test]
 fn sigterm_and_sigint_let_requests_finish_and_end_with_0() {
     for (name, signal, said) in [("term", Signal::TERM, "SIGTERM"), ("interrupt", Signal::INT, "SIGINT")] {
-        let (_project, mut midair, mut stream) = with_a_sleeper(name, 1_500, &[]);
+        let (project, mut midair, mut stream) = with_a_sleeper(name, "3600");
         midair.signal(signal);
         let stopping = midair.wait_for("stopping", |event| event["event"] == "stopping");
         assert_eq!((stopping["signal"].as_str(), stopping["in_flight"].as_u64()), (Some(said), Some(1)));
+        wake(&project);
         let answer = read_answer(&mut stream).expect("the request finishes");
         assert_eq!((answer.status, answer.body.as_str()), (200, "slept"));
         let ended = midair.ended("its end");
@@ -58,19 +67,29 @@ fn sigterm_and_sigint_let_requests_finish_and_end_with_0() {
 
 #[test]
 fn a_host_that_ends_takes_no_new_connections() {
-    let (_project, mut midair, mut stream) = with_a_sleeper("closes", 1_500, &[]);
+    let (project, mut midair, mut stream) = with_a_sleeper("closes", "3600");
     midair.signal(Signal::TERM);
     midair.wait_for("stopping", |event| event["event"] == "stopping");
+    // While the request goes on the host is there, and so nobody else gets the port.
     let address = midair.http().0;
+    until("connections to be refused", || match TcpStream::connect(address) {
+        // One that was taken just before is closed with the listener.
+        Ok(mut taken) => {
+            taken.set_read_timeout(Some(patience())).expect("a deadline can be set");
+            let _ = taken.read(&mut [0]);
+            false
+        }
+        Err(error) => error.kind() == ErrorKind::ConnectionRefused,
+    });
+    wake(&project);
     assert_eq!(read_answer(&mut stream).expect("the request finishes").status, 200);
     let ended = midair.ended("its end");
     assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
-    assert!(TcpStream::connect(address).is_err());
 }
 
 #[test]
 fn a_request_that_outlasts_the_drain_is_counted_and_the_end_is_still_0() {
-    let (_project, midair, _stream) = with_a_sleeper("outlasts", 3_600_000, &["--drain-timeout", "0.1"]);
+    let (_project, midair, _stream) = with_a_sleeper("outlasts", "0.1");
     let ended = midair.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
     assert_eq!(ended.events.last().and_then(|last| last["abandoned"].as_u64()), Some(1), "{}", ended.words());
@@ -78,7 +97,7 @@ fn a_request_that_outlasts_the_drain_is_counted_and_the_end_is_still_0() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let (_project, mut midair, _stream) = with_a_sleeper("hurried", 3_600_000, &["--drain-timeout", "3600"]);
+    let (_project, mut midair, _stream) = with_a_sleeper("hurried", "3600");
     midair.signal(Signal::TERM);
     midair.wait_for("stopping", |event| event["event"] == "stopping");
     midair.signal(Signal::TERM);
@@ -92,7 +111,10 @@ fn a_build_that_runs_is_ended_with_the_host() {
         "forever",
         "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin { midair_plugin::Plugin::new() }\n",
     );
-    project.save("build.rs", "fn main() { loop { std::thread::park() } }\n");
+    // If nobody ends it, it ends with its folder: it mustn't keep other builds waiting for ever.
+    let script = "use std::{path::Path, thread, time::Duration};\n\nfn main() {\n    \
+                  while Path::new(\"build.rs\").exists() { thread::sleep(Duration::from_millis(9)) }\n}\n";
+    project.save("build.rs", script);
     let mut midair = Launch::dev(&[project.root()]).start();
     midair.wait_for("building", |event| event["event"] == "building");
     let ended = midair.terminate();
