@@ -1,5 +1,6 @@
 //! What does HTTP on the wire look like when handlers, clients and the end of the host misbehave?
 
+use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
 
@@ -7,6 +8,8 @@ use midair_tests::client::read_answer;
 use midair_tests::host::{Ended, Launch, Midair};
 use midair_tests::project::{self, Project};
 use rustix::process::Signal;
+
+use crate::inside::until;
 
 /// Answers in ways that HTTP has rules for.
 const MANNERS: &str = r#"
@@ -28,7 +31,7 @@ fn plugin() -> Plugin {
         .get("/query", |req: Request, _| -> Result<String> { Ok(req.query::<Asked>()?.q) })
         .post("/take", |req: Request, _| req.body().len().to_string())
         .get("/large", |_, _| vec![b'x'; 60 << 20])
-        .get("/slow", slow)
+        .get("/slow/{gate}", slow)
 }
 
 #[derive(Deserialize)]
@@ -36,8 +39,12 @@ struct Asked {
     q: String,
 }
 
-async fn slow(_: Request, ctx: Ctx) -> Result<&'static str> {
-    ctx.sleep(Duration::from_millis(700)).await?;
+/// Is done when the file named is there.
+async fn slow(req: Request, ctx: Ctx) -> Result<&'static str> {
+    let gate: String = req.param("gate")?;
+    while !std::path::Path::new(&gate).exists() {
+        ctx.sleep(Duration::from_millis(5)).await?;
+    }
     Ok("done")
 }
 "#;
@@ -94,14 +101,17 @@ fn send(midair: &Midair, path: &str) -> TcpStream {
 
 #[test]
 fn while_the_host_drains_it_isnt_ready_and_refuses_connections_and_what_runs_finishes() {
-    let (_project, mut midair) = manners("drains", &[]);
+    let (_project, mut midair) = manners("drains", &["--drain-timeout", "120"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("open");
     assert_eq!(midair.admin().get("/readyz").status, 200);
-    let mut slow = send(&midair, "/slow");
-    while midair.status()["leases"].as_array().is_none_or(Vec::is_empty) {}
+    let mut slow = send(&midair, &format!("/slow/{}", gate.to_str().expect("a path").replace('/', "%2F")));
+    until("it to be in flight", || midair.status()["leases"].as_array().is_some_and(|leases| !leases.is_empty()));
     midair.signal(Signal::TERM);
     midair.wait_for("stopping", |event| event["event"] == "stopping");
-    while midair.admin().get("/readyz").status == 200 {}
-    while TcpStream::connect(midair.http().0).is_ok() {}
+    until("it not to be ready any more", || midair.admin().get("/readyz").status != 200);
+    until("connections to be refused", || TcpStream::connect(midair.http().0).is_err());
+    fs::write(&gate, "").expect("a file");
     let answer = read_answer(&mut slow).expect("a whole answer");
     assert_eq!((answer.status, answer.body.as_str()), (200, "done"));
     let ended = midair.ended("a drain");
@@ -150,11 +160,12 @@ fn without_the_probe_a_constructor_that_hangs_is_given_up_and_named_and_the_host
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("libhello.so");
     project::save(&path, &crate::run::one_and_two()[0]);
-    let mut midair = Launch::run(&[&path]).arg("--no-probe").arg("--step-timeout").arg("0.5").start();
+    // Long enough for what is no more than slow.
+    let mut midair = Launch::run(&[&path]).arg("--no-probe").arg("--step-timeout").arg("6").start();
     midair.published();
     let stuck = Project::plugin("hello", STUCK);
     let elsewhere = tempfile::tempdir().expect("a folder");
-    project::save(&path, std::fs::read(&stuck.build_to(elsewhere.path())[0]).expect("it was built"));
+    project::save(&path, fs::read(&stuck.build_to(elsewhere.path())[0]).expect("it was built"));
     midair.rejected("E_TIMEOUT");
     project::save(&path, &crate::run::one_and_two()[1]);
     let rejected = midair.rejected("E_TIMEOUT");

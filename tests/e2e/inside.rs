@@ -62,7 +62,8 @@ impl Inside {
 
     /// A host with these rules for `plugin`.
     pub(crate) fn by(plugin: &str, rules: Rules) -> Self {
-        Self::with(plugin, rules, Duration::from_secs(30))
+        // No test takes that long: what it waits for isn't given up on the way.
+        Self::with(plugin, rules, Duration::from_secs(300))
     }
 
     /// It probes nothing: what is tried here isn't the artifact.

@@ -5,12 +5,14 @@ use midair_tests::host::Launch;
 use midair_tests::project::Project;
 use serde_json::Value;
 
+use crate::inside::until;
 use crate::load::show;
 
 #[test]
 fn the_examples_live_statistics_keep_moving_on_one_connection_while_its_code_is_edited() {
     let project = Project::example("live-example");
-    let mut midair = Launch::dev(&[project.root()]).start();
+    // While the edit is built, nobody here reads, or answers pings.
+    let mut midair = Launch::dev(&[project.root()]).arg("--socket-silence").arg("600").start();
     midair.published();
     let page = midair.get("/live");
     assert!(page.status == 200 && page.body.contains("WebSocket"), "{}", page.body);
@@ -19,12 +21,12 @@ fn the_examples_live_statistics_keep_moving_on_one_connection_while_its_code_is_
     assert_eq!(told()["links"], 0);
     let made = midair.http().post("/links", &serde_json::json!({ "url": "https://example.org", "slug": "home" }));
     assert_eq!(made.status, 201);
-    while told()["links"] != 1 {}
+    until("a link", || told()["links"] == 1);
     project.edit("plugin/src/lib.rs", "json!({ \"links\": links.len(), ", "json!({ \"links\": links.len(), \"new\": \"code\", ");
     midair.published();
-    while told()["new"] != "code" {}
+    until("what the new code tells", || told()["new"] == "code");
     assert_eq!(midair.get("/home").status, 307);
-    while told()["clicks"] != 1 {}
+    until("a click", || told()["clicks"] == 1);
 }
 
 /// Needs Chromium; without it there is nothing to see.

@@ -136,6 +136,14 @@ fn panicked(midair: &mut Midair) -> Value {
     midair.wait_for("panicked", |event| event["event"] == "panicked")
 }
 
+/// Waits until new code serves and its private copy is whole: the names of frames stand at its end, and the host waits for them for
+/// a moment and no longer.
+#[track_caller]
+fn published(midair: &mut Midair) {
+    midair.published();
+    midair.wait_for("committed", |event| event["event"] == "committed");
+}
+
 fn frames(event: &Value) -> Vec<&str> {
     event["frames"].as_array().map(|frames| frames.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
 }
@@ -144,7 +152,7 @@ fn frames(event: &Value) -> Vec<&str> {
 fn fault_18_g10_a_panic_of_any_kind_costs_a_500_and_its_frames_name_the_plugin_s_lines() {
     let project = Project::plugin("wall", SOURCE);
     let mut midair = Launch::dev(&[project.root()]).arg("--request-timeout").arg("20").start();
-    midair.published();
+    published(&mut midair);
     let mut requests = 0;
     for (path, message, mark, functions) in [
         ("/text", "a text", "text", &["wall::total", "wall::text", "wall::plugin"][..]),
@@ -185,7 +193,7 @@ fn fault_18_g10_a_panic_of_any_kind_costs_a_500_and_its_frames_name_the_plugin_s
 fn fault_18_g10_a_panic_that_no_request_waits_for_is_told_too() {
     let project = Project::plugin("aside", SOURCE);
     let mut midair = Launch::dev(&[project.root()]).arg("--request-timeout").arg("0.2").arg("--keep").arg("0").start();
-    midair.published();
+    published(&mut midair);
     let told = |midair: &mut Midair, message: &str, mark: &str| {
         let event = panicked(midair);
         assert_eq!((event["message"].as_str(), event["handler"].as_str()), (Some(message), Some("")), "{event}");

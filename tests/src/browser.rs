@@ -21,7 +21,8 @@ pub struct Browser {
     devtools: WebSocket<TcpStream>,
     page: String,
     asked: u64,
-    is_loaded: bool,
+    /// The documents that were loaded whole.
+    loaded: Vec<Value>,
     _profile: TempDir,
 }
 
@@ -52,13 +53,15 @@ impl Browser {
         let stream = TcpStream::connect(host).expect("Chromium listens");
         stream.set_read_timeout(Some(patience())).expect("a deadline can be set");
         let (devtools, _) = client(&address, stream).expect("Chromium talks");
-        let mut browser = Self { process, devtools, page: String::new(), asked: 0, is_loaded: false, _profile: profile };
+        let mut browser = Self { process, devtools, page: String::new(), asked: 0, loaded: Vec::new(), _profile: profile };
         let target = browser.ask("Target.createTarget", &json!({ "url": "about:blank" }))["targetId"].clone();
         let session = browser.ask("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }));
         browser.page = session["sessionId"].as_str().expect("a session").to_owned();
         browser.ask("Page.enable", &json!({}));
-        browser.ask("Page.navigate", &json!({ "url": url }));
-        while !browser.is_loaded {
+        browser.ask("Page.setLifecycleEventsEnabled", &json!({ "enabled": true }));
+        // The empty page that it began with may be told to be loaded as late.
+        let document = browser.ask("Page.navigate", &json!({ "url": url }))["loaderId"].clone();
+        while !browser.loaded.contains(&document) {
             browser.hear();
         }
         Some(browser)
@@ -112,7 +115,9 @@ impl Browser {
     fn hear(&mut self) -> Value {
         let message = self.devtools.read().expect("Chromium talks on");
         let said: Value = message.to_text().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        self.is_loaded |= said["method"] == "Page.loadEventFired";
+        if said["method"] == "Page.lifecycleEvent" && said["params"]["name"] == "load" {
+            self.loaded.push(said["params"]["loaderId"].clone());
+        }
         said
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::host::{Launch, Midair};
+use crate::patience;
 use crate::project::Project;
 use crate::statistics::{self, median};
 
@@ -88,7 +89,10 @@ fn until_live(project: &Project, host: &mut Midair, number: usize) -> (f64, Valu
     let start = Instant::now();
     let text = edit(project, number);
     let published = host.published();
-    while !host.get("/").body.contains(&text) {}
+    let end = Instant::now() + patience();
+    while !host.get("/").body.contains(&text) {
+        assert!(Instant::now() < end, "it never answered\n{}", host.story());
+    }
     (milliseconds(start.elapsed()), published)
 }
 

@@ -32,8 +32,6 @@ fn plugin() -> midair_plugin::Plugin {
 
 /// The fifth failed answer in a row is one too many.
 const IN_A_ROW: u32 = 5;
-/// The first generation is committed after so many answers; the others never get so far.
-const REQUESTS: u32 = 50;
 
 /// Goes back so many times each way and words what came out.
 ///
@@ -47,11 +45,15 @@ pub fn measure(midair: &Path, rounds: usize) -> String {
     let path = project.build_to(folder.path()).remove(0);
     project.save("src/lib.rs", &SOURCE.replace("\"before\"", "\"after\""));
     let after = fs::read(&project.build_to(&folder.path().join("after"))[0]).expect("it was built");
-    let launch = Launch::of(Command::new(midair), "run", &[&path]).arg("--generation-header").arg("--probation").arg("0");
-    let mut midair = launch.arg("--probation-requests").arg(REQUESTS.to_string()).start();
+    let data = folder.path().join("data");
+    let run = || Launch::of(Command::new(midair), "run", &[&path]).arg("--generation-header").arg("--data").arg(&data);
+    let mut first = run().arg("--probation").arg("0").arg("--probation-requests").arg("0").start();
+    first.wait_for("committed", |event| event["event"] == "committed");
+    assert!(first.terminate().status.success(), "the first run ends well");
+    // What comes after it stays on trial, however long it is asked, and goes back by its failures alone.
+    let mut midair = run().arg("--probation").arg("3600").arg("--breach-latency").arg("1000000").start();
     midair.published();
-    (0..REQUESTS).for_each(|_| assert_eq!(midair.get("/").status, 200));
-    midair.wait_for("committed", |event| event["event"] == "committed");
+    (0..50).for_each(|_| assert_eq!(midair.get("/").status, 200));
     project::save(&path, after);
     midair.published();
     let (asker, admin) = (Asker::new(midair.http().0), Asker::new(midair.admin().0));
