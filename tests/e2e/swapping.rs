@@ -137,8 +137,8 @@ fn fault_29_g5_a_hundred_reloads_and_a_hundred_renames_at_once_are_one_swap_to_t
     midair.published();
     assert_eq!(midair.published()["trigger"], "reload");
     assert_eq!(midair.get("/").body, "last");
-    // Nothing of it is left to do: what is asked for now is the next there is. But the system may tell of the last renames only now: then
-    // there is one more look, which finds what serves.
+    // Nothing of it is left to do: what is asked for now is the next there is. But word of the last renames may come only now: then there
+    // is one more look, which finds what serves.
     assert_eq!(admin.ask("POST", "/reload", &[], "").status, 202);
     let outcome = midair.wait_for("what came of the reload", |event| {
         ["published", "rejected"].iter().any(|end| kind(event, end)) || (kind(event, "unchanged") && event["trigger"] == "reload")
