@@ -650,9 +650,12 @@ impl Site {
 
     /// The digest that was committed last, as it is written down. Whoever reads it must be able to.
     fn committed(&self) -> Option<String> {
+        self.mark()?["committed"].as_str().map(str::to_owned)
+    }
+
+    fn mark(&self) -> Option<Value> {
         let text = fs::read_to_string(self.data().join("marks/killed.json")).ok()?;
-        let mark: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
-        mark["committed"].as_str().map(str::to_owned)
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}")))
     }
 
     /// Starts after a kill: what was committed serves at once, something serves in the end, and it is committed, so that kills don't add up.
@@ -678,7 +681,10 @@ impl Site {
         }
         until("the commit of what serves", || {
             serves(&midair);
-            midair.status()["plugins"][0]["phase"] == "committed"
+            let serving = midair.status()["plugins"][0].clone();
+            // It is written down a moment after it is so.
+            let is_written = |mark: Value| mark["committed"] == serving["digest"] && mark["pending"].is_null();
+            serving["phase"] == "committed" && self.mark().is_some_and(is_written)
         });
         let unreadable = midair.all("warning").into_iter().find(|warning| warning.to_string().contains("makes no sense"));
         assert_eq!(unreadable, None, "{after}");
