@@ -496,6 +496,8 @@ fn a_swap_that_removes_the_route_closes_its_connections_with_1012_and_leaves_the
     let mut gone: Vec<Socket> = (0..3).map(|_| chat.socket("/gone")).collect();
     let mut stays = chat.socket("/chat/one");
     assert_eq!(gone[0].ask("hello"), "0 1 hello");
+    // The client may have its answer before the handler has ended.
+    chat.until("no handler to be busy", |chat| chat.midair.status()["leases"] == serde_json::json!([]));
     // Its handler is busy, and stays so until it is told otherwise.
     gone[1].send("hold");
     chat.until("the handler to be busy", |chat| chat.midair.status()["leases"][0]["generation"] == 1);

@@ -137,14 +137,17 @@ fn fault_29_g5_a_hundred_reloads_and_a_hundred_renames_at_once_are_one_swap_to_t
     midair.published();
     assert_eq!(midair.published()["trigger"], "reload");
     assert_eq!(midair.get("/").body, "last");
-    // Nothing of it is left to do: what is asked for now is the next there is.
+    // Nothing of it is left to do: what is asked for now is the next there is. But word of the last renames may come only now: then there
+    // is one more look, which finds what serves.
     assert_eq!(admin.ask("POST", "/reload", &[], "").status, 202);
-    let outcome = midair.outcome();
+    let outcome = midair.wait_for("what came of the reload", |event| {
+        ["published", "rejected"].iter().any(|end| kind(event, end)) || (kind(event, "unchanged") && event["trigger"] == "reload")
+    });
     assert_eq!((&outcome["event"], &outcome["trigger"]), (&json!("unchanged"), &json!("reload")), "{}", midair.story());
     let attempts = midair.status()["attempts"].clone();
     let records: Vec<_> = attempts.as_array().into_iter().flatten().map(|record| (&record["id"], &record["outcome"])).collect();
-    let expected =
-        [(1, "published"), (2, "published"), (3, "published"), (4, "unchanged")].map(|(id, as_)| (json!(id), json!(as_)));
+    let outcomes = ["published", "published", "published", "unchanged", "unchanged"];
+    let expected: Vec<_> = (1..).zip(outcomes).map(|(id, as_)| (json!(id), json!(as_))).take(records.len().max(4)).collect();
     assert_eq!(records, expected.iter().map(|(id, as_)| (id, as_)).collect::<Vec<_>>(), "one record each");
 }
 
@@ -399,7 +402,8 @@ fn fault_43_g6_g14_of_a_start_that_was_refused_nothing_happens_then_or_later() {
     let artifacts = built("late-start", &ends.map(|end| late(folder.path(), &end)));
     let path = file("liblate.so");
     project::save(&path, &artifacts[0]);
-    let mut midair = Launch::run(&[&path]).arg("--step-timeout").arg("1").start();
+    // A step has its ten seconds, which the one that hangs takes and no other.
+    let mut midair = Launch::run(&[&path]).start();
     midair.published();
     let untouched = json!([1, 1, null, 0]);
     assert_eq!(midair.get("/state").json(), untouched);
@@ -418,7 +422,8 @@ fn fault_43_g6_g14_of_a_start_that_was_refused_nothing_happens_then_or_later() {
         }
         assert_eq!(tried.as_array().map(Vec::len), Some(6));
         assert_eq!(midair.get("/state").json(), untouched, "{code}, late");
-        for name in ["late", "end", "tried"] {
+        // The other one stays: the `init` that was given up may see it only now.
+        for name in ["late", "tried"] {
             fs::remove_file(file(name)).expect("it is there");
         }
     }
@@ -526,6 +531,8 @@ fn fault_35_g17_a_full_disk_refuses_a_swap_at_whichever_step_it_is_full_and_the_
         }
         serves = next;
         assert_eq!(small.midair.get("/").body, ["one", "two", "three"][serves], "{room} KiB");
+        // That answer commits it, which is written to the same disk: before the next room is measured.
+        small.midair.wait_for("committed", |event| kind(event, "committed"));
     }
     assert!(refused.contains("stage") && published > 0, "{refused:?}, {published} published");
 }
@@ -643,9 +650,12 @@ impl Site {
 
     /// The digest that was committed last, as it is written down. Whoever reads it must be able to.
     fn committed(&self) -> Option<String> {
+        self.mark()?["committed"].as_str().map(str::to_owned)
+    }
+
+    fn mark(&self) -> Option<Value> {
         let text = fs::read_to_string(self.data().join("marks/killed.json")).ok()?;
-        let mark: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
-        mark["committed"].as_str().map(str::to_owned)
+        Some(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}")))
     }
 
     /// Starts after a kill: what was committed serves at once, something serves in the end, and it is committed, so that kills don't add up.
@@ -671,7 +681,10 @@ impl Site {
         }
         until("the commit of what serves", || {
             serves(&midair);
-            midair.status()["plugins"][0]["phase"] == "committed"
+            let serving = midair.status()["plugins"][0].clone();
+            // It is written down a moment after it is so.
+            let is_written = |mark: Value| mark["committed"] == serving["digest"] && mark["pending"].is_null();
+            serving["phase"] == "committed" && self.mark().is_some_and(is_written)
         });
         let unreadable = midair.all("warning").into_iter().find(|warning| warning.to_string().contains("makes no sense"));
         assert_eq!(unreadable, None, "{after}");
@@ -710,12 +723,26 @@ fn fault_36_g17_g20_killed_at_each_step_of_a_swap_a_host_comes_up_with_what_was_
         site.put(next);
         match step {
             "staged" => until("the copy", || copies() > before),
-            "probed" => until("the child", has_child),
+            // Who looks may sleep through the moment in which it is there: then it is tried with other bytes.
+            "probed" => loop {
+                let (mut is_there, is_over) = (false, || midair.unread().iter().any(|event| kind(event, "published")));
+                until("the child", || {
+                    is_there = has_child();
+                    is_there || is_over()
+                });
+                if is_there {
+                    break;
+                }
+                midair.published();
+                lies = (lies + 1) % 3;
+                site.put(lies);
+            },
             "published" => drop(midair.published()),
             _ => {
-                midair.published();
+                let published = midair.published();
                 assert_eq!(midair.get("/").status, 200);
-                midair.wait_for("committed", |event| kind(event, "committed"));
+                let is_it = |event: &Value| kind(event, "committed") && event["generation"] == published["generation"];
+                midair.wait_for("its commit", is_it);
                 assert_eq!(site.committed().as_deref(), midair.status()["plugins"][0]["digest"].as_str());
             }
         }

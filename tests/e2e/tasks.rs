@@ -319,11 +319,19 @@ fn a_future_that_nothing_wakes_is_shown_with_its_age_and_goes_with_its_client_or
     let is_held = |midair: &Midair| call_of(&midair.status(), "leases", "never").is_some();
     until("the call that nothing wakes", || is_held(&midair));
     becomes_two(&project, &mut midair);
-    let status = midair.status();
+    let mut status = midair.status();
     let lease = call_of(&status, "leases", "never").expect("it is held");
     assert!(lease["generation"] == 1 && lease["age_us"].as_u64() > Some(0), "{lease}");
-    let waits = |task: &&Value| task["generation"] == 1 && task["age_us"].as_u64() > Some(0) && task["busy_us"] == 0;
-    assert_eq!(status["tasks"].as_array().into_iter().flatten().filter(waits).count(), 1, "{status}");
+    // The beat of the first is told that newer code serves, and goes beside everything: what nothing wakes is what stays.
+    let waits = |task: &Value| {
+        let is_of_a_request = task["task"].as_str().is_some_and(|name| name.starts_with("src/lib.rs:"));
+        is_of_a_request && task["age_us"].as_u64() > Some(0) && task["busy_us"] == 0
+    };
+    until("the task that nothing wakes to be all that is left of the first", || {
+        status = midair.status();
+        let mut left = status["tasks"].as_array().into_iter().flatten().filter(|task| task["generation"] == 1);
+        left.next().is_some_and(waits) && left.next().is_none()
+    });
     let generations = midair.admin().get("/generations").json();
     let first = &generations["generations"][0];
     let call = call_of(first, "blockers", "never");
@@ -365,7 +373,7 @@ fn fault_26_a_waker_that_is_used_after_its_generation_was_retired_finds_its_futu
     becomes_two(&project, &mut midair);
     says(&mut midair, "dropped on one");
     noted("foreign-woken");
-    assert!(tasks(&midair).iter().all(|(_, task)| task != "kept"), "{:?}", tasks(&midair));
+    until("what was dropped to be off the list", || tasks(&midair).iter().all(|(_, task)| task != "kept"));
     fs::write(&gate, "").expect("it can be written");
     let answer = read_answer(&mut woken).expect("it ends");
     assert_eq!((answer.status, answer.body.as_str(), answer.generation()), (200, "one", 1));
@@ -447,7 +455,8 @@ fn when_every_thread_for_tasks_is_held_others_stand_in_and_it_is_told_once() {
     assert_eq!(midair.get("/joined").body, "42");
     assert_eq!(midair.get("/cancelled").status, 500);
     let held = |event: &Value| event["message"].as_str().is_some_and(|message| message.contains("are held without a pause"));
-    let told = midair.wait_for("a warning", held);
+    // Perhaps one of them was held for long before the last one began.
+    let told = seen(&mut midair, "a warning", held);
     assert!(told["message"].as_str().is_some_and(|message| message.contains("tasks-that-hold=1 holds")), "{told}");
     assert_eq!(midair.all("warning").iter().filter(|event| held(event)).count(), 1);
     assert_eq!(midair.get("/open").status, 200);

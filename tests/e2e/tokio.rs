@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use midair_tests::host::{Launch, Midair};
-use midair_tests::patience;
 use midair_tests::project::{self, Project};
+use serde_json::Value;
+
+use crate::inside::until;
 
 const DEPENDENCIES: &str = r#"futures-util = { version = "0.3", default-features = false, features = ["async-await-macro", "std"] }
 reqwest = { version = "0.12", default-features = false }
@@ -154,28 +155,31 @@ async fn root(_: Request, _: Ctx) -> Result<&'static str> {
 fn after(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>; 2], swaps: std::ops::Range<usize>) -> [usize; 3] {
     for swap in swaps {
         project::save(path, &artifacts[swap % 2]);
-        midair.published();
+        let published = midair.published();
         assert_eq!(midair.get("/").body, ["one", "two"][swap % 2]);
+        // Only then it is known which of those before are let go.
+        let is_it = |event: &Value| event["event"] == "committed" && event["generation"] == published["generation"];
+        midair.wait_for("its commit", is_it);
     }
     // Their ends come in their own time: old generations are dropped one after the other, beside everything.
-    let (until, mut last) = (Instant::now() + patience(), [0; 3]);
-    while let generations = midair.admin().get("/generations").json()
-        && generations["generations"].as_array().map_or(0, Vec::len) > KEPT
-        && Instant::now() < until
-    {
-        std::thread::yield_now();
-    }
-    let mut same = 0;
-    while same < 50 && Instant::now() < until {
+    until("the old generations and their threads to be gone", || {
+        let generations = midair.admin().get("/generations").json();
+        let there = generations["generations"].as_array().cloned().unwrap_or_default();
+        let threads: u64 = there.iter().filter_map(|one| one["census"]["threads"].as_u64()).sum();
+        there.len() == KEPT && midair.status()["plugins"][0]["census"]["threads"] == threads
+    });
+    let (mut last, mut same) = ([0; 3], 0);
+    until("what it has to stay as it is", || {
         let now = has(midair);
         same = if now == last { same + 1 } else { 0 };
         last = now;
-    }
+        same == 50
+    });
     last
 }
 
-/// Generations that stay: what serves, the one before, and one that is kept.
-const KEPT: usize = 3;
+/// Generations that stay: what serves, and one that is kept.
+const KEPT: usize = 2;
 
 fn swaps_leave_nothing(swaps: usize) {
     let folder = tempfile::tempdir().expect("a folder");
