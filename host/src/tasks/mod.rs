@@ -174,6 +174,12 @@ impl Tasks {
         self.list().into_iter().filter(|running| running.about.generation == generation).collect()
     }
 
+    /// The number of what was handed in last; 0 if nothing was.
+    #[must_use]
+    pub(crate) fn newest(&self) -> u64 {
+        self.next.load(Ordering::Relaxed) - 1
+    }
+
     /// How much of it the end of the host waits for.
     #[must_use]
     pub(crate) fn awaited(&self) -> usize {
@@ -210,7 +216,8 @@ impl Tasks {
     }
 
     fn words(&self, Relief { held, all }: Relief) -> String {
-        let holds = self.list().into_iter().filter(|work| Duration::from_micros(work.busy_us) >= LONG);
+        // A thread is held a little longer than its work is polled.
+        let holds = self.list().into_iter().filter(|work| Duration::from_micros(work.busy_us) >= LONG - LONG / 10);
         let mut holders: Vec<String> =
             holds.map(|Running { about: About { plugin, number, name, .. }, .. }| format!("{plugin}={number} {name}")).collect();
         let more = holders.len().saturating_sub(NAMED);
