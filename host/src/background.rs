@@ -64,8 +64,7 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 /// Tells a generation that it serves no more, and sees to what is still there after `limit`.
 pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
     let (tasks, bus) = (&generation.services().tasks, generation.services().bus.clone());
-    let (retiring, old) = (generation.retiring(), tasks.of(generation.key()));
-    let newest = old.iter().map(|running| running.id).max().unwrap_or_default();
+    let (retiring, newest, terms) = (generation.retiring(), tasks.newest(), generation.terms());
     // Nobody waits, and nothing is there that could: the rule.
     let generation = Arc::downgrade(generation);
     let inside = Arc::clone(tasks);
@@ -75,8 +74,10 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
         drop(retiring);
         Delay::new(limit).await;
         let Some(generation) = generation.upgrade() else { return };
-        let (serves, mut dropped) = (generation.serves(), Vec::new());
-        for running in inside.of(generation.key()).into_iter().filter(|running| !serves || running.id <= newest) {
+        // What came since is of this term too, unless there was another one: that has a time of its own.
+        let is_of_term = |id: u64| id <= newest || generation.terms() == terms;
+        let mut dropped = Vec::new();
+        for running in inside.of(generation.key()).into_iter().filter(|running| is_of_term(running.id)) {
             if running.about.until_retire && !seed::is(Bug::DroppableKept) {
                 inside.cancel(running.id);
                 dropped.push(running.id);
@@ -89,7 +90,8 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
             );
             bus.say(Event::Warning { message });
         }
-        let calls = if serves || seed::is(Bug::DroppableKept) { Vec::new() } else { inside.calls_of(generation.key()) };
+        let mut calls = inside.calls_of(generation.key());
+        calls.retain(|(id, _)| is_of_term(*id) && !generation.serves() && !seed::is(Bug::DroppableKept));
         if !calls.is_empty() {
             calls.iter().for_each(|(id, _)| inside.give_up(*id));
             let (names, limit) = (names(calls.iter().map(|(_, name)| name)), limit.as_secs_f64());

@@ -316,6 +316,12 @@ impl Generation {
         self.served.lock().clone()
     }
 
+    /// How often it began to serve.
+    #[must_use]
+    pub(crate) fn terms(&self) -> usize {
+        self.served.lock().0.len()
+    }
+
     /// It serves from this epoch on.
     pub(crate) fn enters(&self, epoch: u64) {
         self.services.logs.swapped(epoch);

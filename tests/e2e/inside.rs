@@ -55,9 +55,9 @@ impl Inside {
         Self::by(plugin, Rules { acts: false, ..Rules::PRODUCTION })
     }
 
-    /// A host that never goes back by itself and gives old work no time.
-    pub(crate) fn at_once(plugin: &str) -> Self {
-        Self::with(plugin, Rules { acts: false, ..Rules::PRODUCTION }, Duration::ZERO)
+    /// A host that never goes back by itself and gives old work so much time.
+    pub(crate) fn retiring(plugin: &str, retire: Duration) -> Self {
+        Self::with(plugin, Rules { acts: false, ..Rules::PRODUCTION }, retire)
     }
 
     /// A host with these rules for `plugin`.

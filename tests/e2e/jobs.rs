@@ -1,6 +1,7 @@
 //! Does a job keep its beat, whatever is swapped meanwhile?
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use midair::attempt::Outcome;
 use midair::probation::Rules;
@@ -203,7 +204,7 @@ fn a_job_that_panics_on_trial_takes_its_code_back() {
         )
     };
     let bytes = built("panicking-job", &[source("()"), source("if true { panic!(\"on purpose\") }")]);
-    let rules = Rules { time: std::time::Duration::ZERO, requests: 5, ..Rules::PRODUCTION };
+    let rules = Rules { time: Duration::ZERO, requests: 5, ..Rules::PRODUCTION };
     let inside = Inside::by("panicking-job", rules);
     let first = inside.publish(&bytes[0]);
     until("the first to be committed", || inside.status()["plugins"][0]["phase"] == "committed");
@@ -297,7 +298,7 @@ fn messages(inside: &Inside, topic: &str) -> [u64; 3] {
 
 #[test]
 fn a_beat_and_a_message_that_hang_are_given_up_once_newer_code_serves_and_job_and_topic_go_on() {
-    let inside = Inside::at_once("hanging");
+    let inside = Inside::retiring("hanging", Duration::ZERO);
     let bytes = built("hanging", &[HANGING.to_owned(), HANGING.replace("HANGS: bool = true", "HANGS: bool = false")]);
     let first = inside.publish(&bytes[0]);
     for topic in ["paid", "sent"] {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use midair::attempt::Outcome;
 use midair_tests::client::read_answer;
@@ -297,6 +298,34 @@ fn work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code() {
     assert!(generations.contains("stubborn"), "{generations}");
     assert_eq!(midair.get("/open").status, 200);
     says(&mut midair, "the free task on one asks Ok(\"two\")");
+}
+
+#[test]
+fn each_term_of_code_that_came_back_gives_its_work_the_whole_time() {
+    let source = "
+midair_plugin::export!(plugin);
+
+fn plugin() -> midair_plugin::Plugin {
+    midair_plugin::Plugin::new().get(\"/\", |_, ctx: midair_plugin::Ctx| {
+        drop(ctx.spawn_free(\"waits\", |_| std::future::pending::<()>()));
+        \"1\"
+    })
+}
+";
+    let bytes = built("in-terms", &[source.to_owned(), source.replace("\"1\"", "\"2\"")]);
+    let inside = Inside::retiring("in-terms", Duration::from_secs(3));
+    let [first, second] = [0, 1].map(|which| inside.publish(&bytes[which]));
+    assert_eq!(inside.get("/"), 2);
+    inside.back_to(first);
+    // It belongs to the second term of the first: the time of the first term goes by before that of the other code.
+    assert_eq!(inside.get("/"), 1);
+    let age = || inside.status()["tasks"].as_array().and_then(|tasks| tasks.last()?["age_us"].as_u64());
+    until("some time to go by", || age() > Some(300_000));
+    inside.back_to(second);
+    let told = |words: &str| inside.told().iter().position(|warning| warning.contains(words));
+    until("both to be named", || told("in-terms=1: waits still runs").is_some() && told("in-terms=2: waits still runs").is_some());
+    assert_eq!(inside.told().len(), 2, "each once, the older one first: {:?}", inside.told());
+    assert!(told("in-terms=2") < told("in-terms=1"), "{:?}", inside.told());
 }
 
 /// The call of a handler that `of`, a generation of the list, holds or is held by.
