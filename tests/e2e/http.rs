@@ -163,9 +163,7 @@ fn without_the_probe_a_constructor_that_hangs_is_given_up_and_named_and_the_host
     // Long enough for what is no more than slow.
     let mut midair = Launch::run(&[&path]).arg("--no-probe").arg("--step-timeout").arg("6").start();
     midair.published();
-    let stuck = Project::plugin("hello", STUCK);
-    let elsewhere = tempfile::tempdir().expect("a folder");
-    project::save(&path, fs::read(&stuck.build_to(elsewhere.path())[0]).expect("it was built"));
+    project::save(&path, crate::run::built(STUCK));
     midair.rejected("E_TIMEOUT");
     project::save(&path, &crate::run::one_and_two()[1]);
     let rejected = midair.rejected("E_TIMEOUT");

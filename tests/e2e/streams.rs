@@ -346,11 +346,12 @@ fn a_body_of_a_hundred_mebibytes_is_taken_in_pieces_and_never_lies_in_memory_who
         assert_eq!((answer.status, said[1]), (200, 100 * MIB), "{path}");
         assert!(said[0] <= 2 * MIB, "a piece of {} bytes", said[0]);
     }
-    let more = most_memory(&host.midair) - before;
-    assert!(more < 32 * MIB, "{more} bytes more");
+    // The kernel adds up what its threads have now and then only: it may seem to shrink.
+    let more = || most_memory(&host.midair).saturating_sub(before);
+    assert!(more() < 32 * MIB, "{} bytes more", more());
     // The measure bites: the same body, whole.
     assert_eq!(send(&host, "/whole", 100 * MIB, false).body, (100 * MIB).to_string());
-    assert!(most_memory(&host.midair) - before > 90 * MIB);
+    assert!(more() > 90 * MIB);
 }
 
 #[test]

@@ -309,6 +309,9 @@ pub enum Kind {
 
 impl Drop for Project {
     fn drop(&mut self) {
+        // Another project of the same name may be built at this moment: nothing is taken from under cargo's hands.
+        let turn = fs::File::create(repository::shared_target().join("midair/midair-tests.lock"));
+        let _turn = turn.and_then(|turn| turn.lock().map(|()| turn));
         // The folder's name is new each time, so cargo would keep what it compiled for ever.
         for folder in ["midair/debug/incremental", "midair/debug/.fingerprint", "midair/debug/deps"] {
             let Ok(entries) = fs::read_dir(repository::shared_target().join(folder)) else { continue };
@@ -317,7 +320,11 @@ impl Drop for Project {
                 let ours = |package: &String| {
                     let package = package.replace('-', "_");
                     let rest = name.strip_prefix(&package).or_else(|| name.strip_prefix(&format!("lib{package}")));
-                    rest.is_some_and(|rest| rest.starts_with(['_', '.']))
+                    // Behind the name there is a hash or nothing, and not the rest of another name that begins with this one.
+                    let hash = rest.and_then(|rest| rest.split('.').next());
+                    hash.is_some_and(|hash| {
+                        hash.is_empty() || (hash.starts_with('_') && hash.len() > 10 && !hash[1..].contains('_'))
+                    })
                 };
                 if self.packages.iter().any(ours) {
                     // What stays behind costs disk only.
