@@ -12,6 +12,8 @@ use midair_tests::project::{Kind, Project};
 use midair_tests::repository;
 use serde_json::{Value, json};
 
+use crate::load::show;
+
 /// A plugin that says `text` at `/`.
 pub(crate) fn saying(text: &str) -> String {
     format!(
@@ -464,6 +466,33 @@ fn fault_38_a_source_folder_that_goes_away_and_comes_back_is_watched_again() {
         while midair.get("/").body != text {
             midair.published();
         }
+    }
+}
+
+#[test]
+fn fault_38_where_the_system_refuses_to_watch_everything_or_one_folder_edits_go_live_all_the_same() {
+    // A name space of its own has limits of its own.
+    let apart = |command: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "sh", "-c", command, "sh"]);
+        unshare
+    };
+    if !apart("echo 0 > /proc/sys/user/max_inotify_watches").output().is_ok_and(|output| output.status.success()) {
+        return show("left out: a user may not make name spaces here");
+    }
+    let project = Project::plugin("unwatched", &saying("none"));
+    for (limit, text) in [("max_inotify_instances", "no instance"), ("max_inotify_watches", "no watch")] {
+        // The second lets the first two folders be watched.
+        let count = if limit == "max_inotify_watches" { 2 } else { 0 };
+        let mut command = apart(&format!("echo {count} > /proc/sys/user/{limit} && exec \"$@\""));
+        command.arg(midair_tests::cargo::midair());
+        let mut midair = Launch::of(command, "dev", &[project.root()]).start();
+        let watching = midair.wait_for("watching", |event| event["event"] == "watching");
+        assert_eq!(watching["by"], "polling", "{watching}");
+        midair.published();
+        project.save("src/lib.rs", &saying(text));
+        midair.published();
+        assert_eq!(midair.get("/").body, text);
     }
 }
 

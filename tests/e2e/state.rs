@@ -1,5 +1,6 @@
 //! What becomes of a plugin's state, and of its start, when its code is replaced?
 
+use std::path::Path;
 use std::time::Instant;
 
 use midair_tests::host::{Launch, Midair};
@@ -223,6 +224,17 @@ fn until<T: PartialEq + std::fmt::Debug>(wanted: &T, ask: impl Fn() -> T) {
     }
 }
 
+/// A host that serves this, commits at once, and holds a hundred links.
+fn filled(serving: &Path) -> Midair {
+    let launch =
+        Launch::run(&[serving]).arg("--generation-header").arg("--probation").arg("0").arg("--probation-requests").arg("0");
+    let mut midair = launch.start();
+    midair.published();
+    assert_eq!(midair.http().post("/fill/100", &json!({})).status, 200);
+    midair.wait_for("committed", |event| event["event"] == "committed");
+    midair
+}
+
 #[test]
 fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_after_a_rollback() {
     let project = Project::plugin("migrates", &links(LINK_1, ""));
@@ -234,7 +246,7 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     let first = build(&links(LINK_1, ""), "first");
     let (plain, one_way) = (build(&links_2(""), "plain"), build(&links_2(UP), "one_way"));
     let both_ways = build(&links_2(&format!("{UP}{DOWN}")), "both_ways");
-    let bytes = |path: &std::path::Path| std::fs::read(path).expect("an artifact");
+    let bytes = |path: &Path| std::fs::read(path).expect("an artifact");
     let serving = folder.path().join("libmigrates.so");
     save(&serving, bytes(&first));
     let (data, file) = (folder.path().join("data"), folder.path().join("state.redb"));
@@ -327,16 +339,7 @@ impl<'de> Deserialize<'de> for Link {
     });
     let serving = folder.path().join("libreads.so");
     save(&serving, &artifacts[0]);
-    let mut midair = Launch::run(&[&serving])
-        .arg("--generation-header")
-        .arg("--probation-requests")
-        .arg("0")
-        .arg("--probation")
-        .arg("0")
-        .start();
-    midair.published();
-    assert_eq!(midair.http().post("/fill/100", &json!({})).status, 200);
-    midair.wait_for("committed", |event| event["event"] == "committed");
+    let mut midair = filled(&serving);
     let before = midair.get("/links/00000057").generation();
     save(&serving, &artifacts[1]);
     midair.published();
@@ -389,16 +392,7 @@ fn even<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<String
     let first = build(&links(LINK_1, ""));
     let serving = folder.path().join("libbreaks.so");
     save(&serving, &first);
-    let mut midair = Launch::run(&[&serving])
-        .arg("--generation-header")
-        .arg("--probation-requests")
-        .arg("0")
-        .arg("--probation")
-        .arg("0")
-        .start();
-    midair.published();
-    assert_eq!(midair.http().post("/fill/100", &json!({})).status, 200);
-    midair.wait_for("committed", |event| event["event"] == "committed");
+    let mut midair = filled(&serving);
     let all_there = |midair: &Midair| {
         for n in [0, 56, 57, 58, 99] {
             let answer = midair.get(&format!("/links/{n:08}"));
