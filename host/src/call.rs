@@ -424,9 +424,9 @@ impl Call {
         }
     }
 
-    /// Whether a client asked for it.
+    /// Whether a client asked for it, and not other code.
     fn is_asked(&self) -> bool {
-        self.info().is_some_and(|handler| handler.calls.is_asked())
+        self.depth == 0 && self.info().is_some_and(|handler| handler.calls.is_asked())
     }
 
     fn tell_panic(&self, kind: Kind, handler: &str, panic: Panic) {
@@ -446,7 +446,7 @@ impl Call {
     /// Tells that the body of an answer broke off, and why; it counts as an answer that failed, since the head was counted before. The
     /// reason in one line.
     pub(crate) fn broke_off(&self, outcome: Outcome) -> String {
-        self.generation.answered(true, None, self.is_asked());
+        self.generation.answered(true, None, false);
         if outcome.kind() == Outcome::PANIC {
             return format!("its maker panicked: {}", self.panicked(&outcome));
         }

@@ -190,6 +190,8 @@ pub(crate) struct Generation {
     phase: AtomicU64,
     /// Whether it was committed: then no older code comes back by itself.
     committed: AtomicBool,
+    /// What comes back by itself if this fails on trial; empty if nothing does.
+    before: OnceLock<Weak<Generation>>,
     /// Whether values of its tables are still to be read by its code.
     unread: AtomicBool,
     /// How many values of which table its code couldn't read when it last read them all, those of unknown schemas apart.
@@ -242,6 +244,7 @@ impl Generation {
             door: Mutex::new(Door::Candidate(Vec::new())),
             phase: AtomicU64::new(CANDIDATE),
             committed: AtomicBool::new(false),
+            before: OnceLock::new(),
             unread,
             misfits: Mutex::default(),
         })
@@ -422,6 +425,18 @@ impl Generation {
     /// It is committed: what it writes from now on needs no older form.
     pub(crate) fn commit(&self) {
         self.committed.store(true, Ordering::Relaxed);
+    }
+
+    /// It is about to serve, on trial, and this comes back if it fails.
+    pub(crate) fn follows(&self, before: Option<&Arc<Generation>>) {
+        // It is on trial once.
+        before.into_iter().for_each(|before| drop(self.before.set(Arc::downgrade(before))));
+    }
+
+    /// What comes back by itself if this fails, while it is on trial.
+    #[must_use]
+    pub(crate) fn before(&self) -> Option<Arc<Generation>> {
+        self.before.get().filter(|_| !self.is_committed())?.upgrade()
     }
 
     /// Whether its code has read all values of its tables.

@@ -20,8 +20,8 @@ use crate::seed::{self, Bug};
 pub struct Rules {
     /// How long a generation is watched at least before it is committed.
     pub time: Duration,
-    /// How many answers it must have given before it is committed, and before a share of them means anything. For the commit, beats of jobs
-    /// and messages count only of a plugin that takes no requests.
+    /// How many answers it must have given before it is committed, and before a share of them means anything. For the commit, beats of jobs,
+    /// messages and what plugins ask of each other count only where a plugin takes neither requests nor WebSockets.
     pub requests: u64,
     /// The share of failed answers (5xx and panics) above which it fails, from 0 to 1 ...
     pub errors: f64,

@@ -64,12 +64,12 @@ impl Plugin {
     /// A job: runs every `period` while code with a job of this name serves, for the first time one period after it is published.
     ///
     /// The host keeps the time. A swap shifts no beat, leaves none out and runs none twice: each runs on the code that serves when it is
-    /// due, and ends there. Newer code with another period has its first beat one such period after the last; code without the job ends
-    /// it. A beat counts as a request does: it shows in `midair status`, and one that fails (an error or a panic) counts against code on
-    /// trial; how long it takes doesn't. One that is due while the last one still runs is left out; [`every_with`](Self::every_with) has
-    /// the other ways. One that still runs some time after newer code was published (`--retire-timeout`) is dropped where it waits and has
-    /// failed; one that never pauses can't be, and is left behind: the job goes on with the newer code. One that waits for what nothing can
-    /// wake it for, as `std::future::pending`, is dropped at once and has failed too.
+    /// due, and ends there. Newer code with another period has its first beat one such period after the last; code without the job ends it,
+    /// unless it goes back out of its trial. A beat counts as a request does: it shows in `midair status`, and one that fails (an error or
+    /// a panic) counts against code on trial; how long it takes doesn't. One that is due while the last one still runs is left out;
+    /// [`every_with`](Self::every_with) has the other ways. One that still runs some time after newer code was published (`--retire-
+    /// timeout`) is dropped where it waits and has failed; one that never pauses can't be, and is left behind: the job goes on with the
+    /// newer code. One that waits for what nothing can wake it for, as `std::future::pending`, is dropped at once and has failed too.
     ///
     /// Jobs never run in the probe. In unit tests [`App::run_job`](crate::test::App::run_job) runs one once.
     ///

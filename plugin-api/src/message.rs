@@ -45,8 +45,8 @@ impl Plugin {
     /// Receives the messages of a topic, as `T`, whoever emits them: a plugin, this one too, or the host.
     ///
     /// Each message is handled once, by the code that serves when its turn comes, one after the other in the order in which the host took
-    /// them. Messages that wait outlive swaps; those for which newer code has no handler wait while it is on trial, for the older code may
-    /// come back, and are dropped when it is committed, which is told. A message that can't be read as `T`, an error and a panic are told,
+    /// them. Messages that wait outlive swaps. Those for which newer code has no handler are dropped, which is told; while it is on trial, and
+    /// code that has one would come back, they wait for that. A message that can't be read as `T`, an error and a panic are told,
     /// counted as a failed answer, and the next message follows.
     ///
     /// At most 1,024 wait, and 64 MiB; [`on_with`](Self::on_with) changes the number. They wait in memory: what waits when the host ends is lost.

@@ -91,9 +91,9 @@ impl Plugin {
     /// Takes WebSockets on `path`, written as for [`get`](Self::get); a plain GET is answered there too, if a route says so, else with 426.
     ///
     /// Connections live in the host, through swaps. Each event is admitted as a request is, and handled by the code that serves at that
-    /// moment; a rollback gives them back to the older code. Newer code that doesn't have the route closes them with 1012 when it is committed,
-    /// also while an event of theirs is handled: that one ends by itself, as a request does, and what it sends goes nowhere. While it is on
-    /// trial they wait for the older code, with what their clients send.
+    /// moment; a rollback gives them back to the older code. Newer code that doesn't have the route closes them with 1012, also while an event
+    /// of theirs is handled: that one ends by itself, as a request does, and what it sends goes nowhere. While that code is on trial, and
+    /// code that has the route would come back, they wait for it, with what their clients send.
     ///
     /// ```
     /// use midair_plugin::{Conn, Ctx, Message, Plugin, Result, Socket, StatusCode};

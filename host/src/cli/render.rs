@@ -51,7 +51,7 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             format!("{} {}", paint.good(&format!("{plugin} {generation} has its new config")), took(phases_us))
         }
         Event::Committed { plugin, generation, requests, .. } if *requests > 0 => {
-            format!("{plugin} {generation} committed after {}", count(usize::try_from(*requests).unwrap_or(usize::MAX), "request"))
+            format!("{plugin} {generation} committed after {}", count(usize::try_from(*requests).unwrap_or(usize::MAX), "answer"))
         }
         Event::RolledBack { plugin, from, to, reason, after_us, by, .. } => {
             let head = format!("{plugin} {to} is back in place of {from}, after {} ms", millis(*after_us));

@@ -31,13 +31,14 @@ use super::talk::talk;
 use crate::answer::{Admitted, Answered, Asked, own};
 use crate::body::Body;
 use crate::call::{Answer, Call, decode};
-use crate::entry::{Calls, Part};
+use crate::entry::{Calls, HandlerInfo, Part};
+use crate::lease::Lease;
 use crate::route::{Found, UPGRADE};
 use crate::seed::{self, Bug};
 #[cfg(midair_seeded)]
 use crate::slot::Slot;
-use crate::snapshot::Target;
-use crate::sockets::{Bounds, Cause, Connection, End, Entry, Payload};
+use crate::snapshot::{Snapshot, Target};
+use crate::sockets::{Bounds, Cause, Connection, End, Entry};
 use crate::swap::Host;
 
 /// What a WebSocket may do, and how long it may take.
@@ -51,8 +52,8 @@ pub struct SocketLimits {
     pub queue_bytes: usize,
     /// How often the host pings.
     pub ping: Duration,
-    /// For how long a client may be silent; its answers to pings count. Not counted is while the host doesn't listen, since an earlier
-    /// message is still being handled.
+    /// For how long a client may be silent; its answers to pings count. Not counted is while the host doesn't listen, since earlier messages
+    /// wait to be handled.
     pub silence: Duration,
 }
 
@@ -215,25 +216,28 @@ impl Carrier {
             self.look(connection, head, &mut route);
             let message = tokio::select! {
                 biased;
-                message = connection.next_or_rest(!route.is_awaited) => message,
+                message = connection.next() => message,
                 () = changed => continue,
             };
-            let Some(Payload { is_text, bytes }) = message else { break };
+            let Some(message) = message else { break };
             if connection.ended().is_some_and(|end| !matches!(end.cause, Cause::Client | Cause::Broken | Cause::Ending)) {
                 continue;
             }
-            let event = if is_text { "text" } else { "binary" };
+            let event = if message.is_text { "text" } else { "binary" };
             let params = [(SocketOp::EVENT, event)];
-            let mut event = pin!(self.event(connection, head, Part::Message, &params, bytes));
+            let mut event = pin!(self.event(connection, head, Part::Message, &params, message.bytes.clone()));
             // A route that goes closes the connection now, and this event ends by itself as a request does.
-            loop {
+            let is_handled = loop {
                 let changed = sockets.changed();
                 self.look(connection, head, &mut route);
                 tokio::select! {
                     biased;
-                    () = &mut event => break,
+                    is_handled = &mut event => break is_handled,
                     () = changed => {}
                 }
+            };
+            if !is_handled && connection.ended().is_none() {
+                connection.take_back(message);
             }
         }
         sockets.leave_all(connection);
@@ -248,13 +252,17 @@ impl Carrier {
     /// Looks for the connection's route if something else serves since the last look. Where it is gone the connection is ended, or, if the code
     /// that has it may come back, waits for that.
     fn look(&self, connection: &Connection, head: &Head, route: &mut Place) {
-        let now = self.host.slot().now();
-        let before = std::mem::replace(&mut route.epoch, now.epoch());
-        if before == route.epoch && !route.is_awaited {
+        if self.host.slot().now().epoch() == route.epoch && !route.is_awaited {
             return;
         }
-        let is_gone = before > 0 && seed::is(Bug::SocketsEndWithSwap) || self.find(connection, head, Part::Open).is_none();
-        route.is_awaited = is_gone && now.generation(&connection.plugin).is_some_and(|serves| !serves.is_committed());
+        let lease = self.host.slot().admit();
+        let serves = lease.snapshot().generation(&connection.plugin).cloned();
+        let before = std::mem::replace(&mut route.epoch, lease.snapshot().epoch());
+        let is_gone = before > 0 && seed::is(Bug::SocketsEndWithSwap) || self.find(lease, connection, head, Part::Open).is_none();
+        let has_it = |code: &HandlerInfo| code.calls == Calls::Socket(Part::Open) && code.path == connection.route;
+        let may_come = || serves.and_then(|serves| serves.before()).is_some_and(|before| before.handlers().iter().any(has_it));
+        route.is_awaited = is_gone && may_come();
+        connection.wait(route.is_awaited);
         if is_gone && !route.is_awaited {
             connection.end(Cause::Removed, 1012, "nothing answers here any more");
         }
@@ -273,20 +281,21 @@ impl Carrier {
         while connection.next().await.is_some() {}
     }
 
-    /// One event, if anybody is there to take it. What went wrong is told and counted by the call; one that takes too long is dropped, and
+    /// One event, if anybody is there to take it; whether somebody was. What went wrong is told and counted by the call; one that takes too long is dropped, and
     /// the connection has its next event as after one that failed.
-    async fn event(&self, connection: &Connection, head: &Head, part: Part, more: &[(&str, &str)], body: Bytes) {
-        let Some((call, params)) = self.find(connection, head, part) else { return };
+    async fn event(&self, connection: &Connection, head: &Head, part: Part, more: &[(&str, &str)], body: Bytes) -> bool {
+        let Some((call, params)) = self.find(self.host.slot().admit(), connection, head, part) else { return false };
         let _counted = Counted::new(&self.in_flight);
         let mut params = with_id(params, connection.id);
         params.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let work = Arc::clone(&call).invoke(head.event(params, body), None);
         drop(within(self.request_timeout, &call, work).await);
+        true
     }
 
-    /// The handler for a part of this connection's events in what serves now, and the path's parameters.
-    fn find(&self, connection: &Connection, head: &Head, part: Part) -> Option<Reached> {
-        let lease = self.host.slot().admit();
+    /// The handler for a part of this connection's events in what is admitted to, and the path's parameters.
+    #[cfg_attr(not(midair_seeded), expect(clippy::unused_self, reason = "a method beside the others"))]
+    fn find(&self, lease: Lease<Snapshot>, connection: &Connection, head: &Head, part: Part) -> Option<Reached> {
         #[cfg(midair_seeded)]
         let lease = if seed::is(Bug::SocketStaysOnCode) { head.opened.admit() } else { lease };
         let snapshot = lease.snapshot();

@@ -108,6 +108,8 @@ enum End {
 
 struct Job {
     id: u64,
+    /// Whether the code that serves doesn't have it, and the one before, which may come back, does: it has no beats then.
+    is_kept: bool,
     period: Duration,
     overlap: Overlap,
     /// The last beat's moment, or that at which the job was first seen.
@@ -134,16 +136,23 @@ struct Schedule {
 
 impl Schedule {
     /// These are the plugin's jobs from now on. One that is there already keeps its beats; with another period its next one is a whole number
-    /// of new periods after the last, the first of these that isn't over.
+    /// of new periods after the last, the first of these that isn't over. Others have no beats any more, and stay until they are
+    /// [dropped](Self::drop_all).
     fn declare(&mut self, plugin: &str, plans: &[Plan], now: Instant) {
         let has = |name: &str| plans.iter().any(|plan| plan.name == name) || seed::is(Bug::RemovedJobGoesOn);
-        self.jobs.retain(|(of, name), _| of != plugin || (has(name) && !seed::is(Bug::JobsBegunAnew)));
+        self.jobs.retain(|(of, _), _| of != plugin || !seed::is(Bug::JobsBegunAnew));
+        let jobs = self.jobs.iter_mut().filter(|((of, name), _)| of == plugin && !has(name));
+        for (_, job) in jobs {
+            job.is_kept = true;
+            job.give_up();
+        }
         for Plan { name, period, overlap } in plans {
             let (period, overlap) = (*period, *overlap);
             self.ids += 1;
             let id = self.ids;
             let fresh = || Job {
                 id,
+                is_kept: false,
                 period,
                 overlap,
                 last: now,
@@ -158,6 +167,10 @@ impl Schedule {
             };
             let job = self.jobs.entry((plugin.to_owned(), name.clone())).or_insert_with(fresh);
             job.overlap = overlap;
+            if std::mem::take(&mut job.is_kept) && job.next < now {
+                // What would have been due meanwhile was nobody's.
+                job.next = after(job.next, job.period, periods(now - job.next, job.period) + 1);
+            }
             if seed::is(Bug::WaitingBeatLost) {
                 job.waiting = None;
             }
@@ -175,15 +188,21 @@ impl Schedule {
         }
     }
 
+    /// The plugin's jobs that the code that serves doesn't have go, but for these.
+    fn drop_all(&mut self, plugin: &str, but: &[Plan]) {
+        let stays = |name: &str| but.iter().any(|plan| plan.name == name);
+        self.jobs.retain(|(of, name), job| of != plugin || !job.is_kept || stays(name));
+    }
+
     /// When something is due next.
     fn next(&self) -> Option<Instant> {
-        self.jobs.values().map(|job| job.next).min()
+        self.jobs.values().filter(|job| !job.is_kept).map(|job| job.next).min()
     }
 
     /// The beats to begin now. What is due and isn't among them waits or was left out.
     fn due(&mut self, now: Instant) -> Vec<Beat> {
         let mut begins = Vec::new();
-        for ((plugin, name), job) in &mut self.jobs {
+        for ((plugin, name), job) in self.jobs.iter_mut().filter(|(_, job)| !job.is_kept) {
             let late = now.checked_duration_since(job.next).map_or(0, |late| periods(late, job.period) + 1);
             let lost = late.saturating_sub(MADE_UP);
             job.due += lost;
@@ -220,9 +239,7 @@ impl Schedule {
 
     /// Leaves out what waits.
     fn give_up(&mut self) {
-        for job in self.jobs.values_mut() {
-            job.skipped += u64::from(job.waiting.take().is_some());
-        }
+        self.jobs.values_mut().for_each(Job::give_up);
     }
 
     fn list(&self, now: Instant) -> Vec<JobStatus> {
@@ -239,7 +256,7 @@ impl Schedule {
             last_us: job.took.map(micros),
             next_us: micros(job.next.saturating_duration_since(now)),
         };
-        self.jobs.iter().map(of).collect()
+        self.jobs.iter().filter(|(_, job)| !job.is_kept).map(of).collect()
     }
 }
 
@@ -259,6 +276,11 @@ impl Job {
             Overlap::Skip | Overlap::Queue => {}
         }
         Some(self.begin(beat))
+    }
+
+    /// Leaves out what waits.
+    fn give_up(&mut self) {
+        self.skipped += u64::from(self.waiting.take().is_some());
     }
 
     fn begin(&mut self, beat: Beat) -> Beat {
@@ -309,11 +331,16 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// A generation serves from now on, with its jobs and no others of its plugin.
+    /// A generation serves from now on, with its jobs and no others of its plugin. Those that it doesn't have are kept.
     pub(crate) fn declare(&self, generation: &Generation) {
-        let plans: Vec<Plan> = generation.handlers().iter().filter_map(Plan::of).collect();
-        self.plan.lock().schedule.declare(generation.plugin(), &plans, Instant::now());
+        self.plan.lock().schedule.declare(generation.plugin(), &plans(generation), Instant::now());
         self.changed.notify_one();
+    }
+
+    /// What is kept of a plugin's jobs goes, but for those that this code has.
+    pub(crate) fn drop_all(&self, plugin: &str, but: Option<&Arc<Generation>>) {
+        let but = but.map(|code| plans(code)).unwrap_or_default();
+        self.plan.lock().schedule.drop_all(plugin, &but);
     }
 
     /// No beat begins any more, nor does one that waits. What runs goes on.
@@ -381,6 +408,10 @@ impl Jobs {
         let next = self.plan.lock().schedule.ended(beat, end);
         next.into_iter().for_each(|next| self.begin(next));
     }
+}
+
+fn plans(generation: &Generation) -> Vec<Plan> {
+    generation.handlers().iter().filter_map(Plan::of).collect()
 }
 
 /// A beat that runs. However that ends, the schedule hears of it.

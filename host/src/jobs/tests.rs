@@ -102,6 +102,7 @@ fn a_removed_job_ends_and_one_of_its_name_begins_anew() {
     let runs = clock.beats(8).remove(0);
     assert_eq!(clock.shown(12), "rank 1@10", "the third of mail waits");
     clock.declare(&[("rank", 10)], Overlap::Queue);
+    clock.schedule.drop_all("shop", &[]);
     assert_eq!(clock.end(&runs, false), None, "what waited is gone with it");
     clock.declare(&[("rank", 10), ("mail", 4)], Overlap::Queue);
     let again = clock.beats(16).remove(0);
@@ -109,6 +110,26 @@ fn a_removed_job_ends_and_one_of_its_name_begins_anew() {
     assert_eq!(clock.end(&runs, true), None, "that was of the job before");
     assert_eq!(clock.counts(), [1, 1, 0, 0, 1]);
     assert!(clock.schedule.list(clock.at(16)).iter().all(|job| job.plugin == "shop"));
+}
+
+#[test]
+fn a_removed_job_that_comes_back_has_its_beats_again_but_for_those_meanwhile() {
+    let mut clock = Clock::new();
+    clock.declare(&[("rank", 10), ("mail", 4)], Overlap::Queue);
+    assert_eq!((clock.run(4), clock.run(10)), ("mail 1@4".to_owned(), "mail 2@8, rank 1@10".to_owned()));
+    let runs = clock.beats(12).remove(0);
+    assert_eq!(clock.shown(16), "", "the fourth of mail waits");
+    // Code on trial that doesn't have it, and it isn't committed: another plugin's commit changes nothing.
+    clock.declare(&[("rank", 10)], Overlap::Queue);
+    clock.schedule.drop_all("mail", &[]);
+    assert_eq!((clock.end(&runs, false), clock.run(19)), (None, String::new()), "what waited is left out, and no beat is due");
+    assert_eq!(clock.schedule.next(), Some(clock.at(20)));
+    assert_eq!(clock.schedule.list(clock.at(19)).len(), 1);
+    clock.schedule.drop_all("shop", &[Plan { name: "mail".to_owned(), period: Duration::from_secs(4), overlap: Overlap::Queue }]);
+    assert_eq!(clock.run(21), "rank 2@20");
+    clock.declare(&[("rank", 10), ("mail", 4)], Overlap::Queue);
+    assert_eq!((clock.run(23), clock.run(24)), (String::new(), "mail 5@24".to_owned()));
+    assert_eq!(clock.counts(), [5, 4, 1, 0, 0], "of mail");
 }
 
 #[test]

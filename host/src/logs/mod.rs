@@ -183,6 +183,7 @@ impl Logs {
     pub fn refilter(&self, text: &str) -> std::result::Result<(), Unchanged> {
         let filter = self.filter.lock().clone().ok_or(Unchanged::Fixed)?;
         filter.replace(text).map_err(Unchanged::Unfit)?;
+        sites::refiltered();
         self.look_again();
         Ok(())
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Once, OnceLock};
 
 use midair_plugin::abi::logs as abi;
@@ -126,11 +126,25 @@ impl Callsite for Site {
     }
 }
 
+/// How often another filter was heard of.
+static FILTERS: AtomicU64 = AtomicU64::new(0);
+
+/// What is wanted is asked anew, or was.
+pub(super) fn refiltered() {
+    FILTERS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Another number with each filter.
+pub(super) fn filters() -> u64 {
+    FILTERS.load(Ordering::SeqCst)
+}
+
 /// Stands among all callsites of this process to hear when what is wanted of them is asked anew.
 struct Sentinel;
 
 impl Callsite for Sentinel {
     fn set_interest(&self, _: Interest) {
+        refiltered();
         late::look_again();
     }
 

@@ -145,11 +145,11 @@ impl Source {
         if let Some(refilter) = self.root.and_then(|root| root.refilter())
             && !seed::is(Bug::LevelsOnce)
         {
-            // Another thread may do the same with an older level in hand, and store it last: whoever does sees it here.
+            // Another thread may do the same with an older filter in hand, and store what it says last: whoever does sees it here.
             loop {
-                let most = sites::most();
+                let filters = sites::filters();
                 refilter();
-                if most == sites::most() {
+                if filters == sites::filters() {
                     break;
                 }
             }

@@ -52,7 +52,7 @@ pub struct SubscriberStatus {
     pub delivered: u64,
     /// Messages whose handler failed, or couldn't read them.
     pub failed: u64,
-    /// Messages that waited when code was committed that takes none any more.
+    /// Messages that waited when code that takes none was committed, or at the end.
     pub dropped: u64,
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum Carried {
     Well,
     /// Its handler failed.
     Badly,
-    /// There was no handler.
+    /// There was no handler: it was published or put back a moment ago, and the queue is about to hear of it.
     Nowhere,
 }
 
@@ -212,13 +212,17 @@ impl Hall {
         Some(Taken { message, listener: queue.listener.clone(), makes_room })
     }
 
-    fn done(&mut self, topic: &str, subscriber: &str, carried: Carried) {
+    /// What became of a message that was taken; one that reached nobody waits again, as the first.
+    fn done(&mut self, topic: &str, subscriber: &str, carried: Carried, message: Bytes) {
         let Some(queue) = self.queue(topic, subscriber) else { return };
         queue.running = queue.running.saturating_sub(1);
         match carried {
             Carried::Well => queue.delivered += 1,
             Carried::Badly => queue.failed += 1,
-            Carried::Nowhere => queue.dropped += 1,
+            Carried::Nowhere => {
+                queue.bytes += message.len();
+                queue.waiting.push_front(message);
+            }
         }
     }
 
@@ -391,7 +395,7 @@ impl Messages {
     pub(crate) fn drop_all(&self, plugin: &str, but: &[Wanted]) {
         let dropped = self.hall.lock().drop_all(plugin, but);
         for (topic, count) in &dropped {
-            let message = format!("{plugin}: {count} messages of {topic} were dropped, as the code that serves now takes none");
+            let message = format!("{plugin}: {count} messages of {topic} were dropped, as no code takes them any more");
             self.bus.say(Event::Warning { message });
         }
     }
@@ -420,10 +424,10 @@ impl Messages {
 
     /// Has one more carrier empty a queue.
     fn carry_on(self: &Arc<Self>, topic: String, subscriber: String) {
-        let mut carrier = Carrier { messages: Arc::clone(self), topic, subscriber, carries: false };
+        let mut carrier = Carrier { messages: Arc::clone(self), topic, subscriber, carries: None };
         self.tasks.run(async move {
             while let Some(taken) = carrier.take() {
-                let carried = carrier.bring(taken).await;
+                let carried = carrier.bring(&taken).await;
                 carrier.done(carried);
                 turn().await;
             }
@@ -436,23 +440,23 @@ struct Carrier {
     messages: Arc<Messages>,
     topic: String,
     subscriber: String,
-    carries: bool,
+    /// What it has in hand.
+    carries: Option<Bytes>,
 }
 
 impl Carrier {
     fn take(&mut self) -> Option<Taken> {
         let taken = self.messages.hall.lock().take(&self.topic, &self.subscriber)?;
-        self.carries = true;
+        self.carries = Some(taken.message.clone());
         if taken.makes_room {
             self.messages.room.notify(usize::MAX);
         }
         Some(taken)
     }
 
-    async fn bring(&self, taken: Taken) -> Carried {
-        let Taken { message, listener, .. } = taken;
+    async fn bring(&self, Taken { message, listener, .. }: &Taken) -> Carried {
         if let Some(listener) = listener {
-            if catch_unwind(AssertUnwindSafe(|| listener(message))).is_ok() {
+            if catch_unwind(AssertUnwindSafe(|| listener(message.clone()))).is_ok() {
                 return Carried::Well;
             }
             let message = format!("a function of the host's that takes {} panicked; standard error has the panic", self.topic);
@@ -460,23 +464,23 @@ impl Carrier {
             return Carried::Badly;
         }
         match self.messages.carrier.get().and_then(Weak::upgrade) {
-            Some(carrier) => carrier.carry(&self.subscriber, &self.topic, message).await,
-            None => Carried::Nowhere,
+            Some(carrier) => carrier.carry(&self.subscriber, &self.topic, message.clone()).await,
+            // The host is gone.
+            None => Carried::Badly,
         }
     }
 
     fn done(&mut self, carried: Carried) {
-        self.carries = false;
-        self.messages.hall.lock().done(&self.topic, &self.subscriber, carried);
+        if let Some(message) = self.carries.take() {
+            self.messages.hall.lock().done(&self.topic, &self.subscriber, carried, message);
+        }
     }
 }
 
 impl Drop for Carrier {
     /// Also after a fault of the host's own: then that message failed, and another carrier goes on.
     fn drop(&mut self) {
-        if self.carries {
-            self.done(Carried::Badly);
-        }
+        self.done(Carried::Badly);
         let stays = self.messages.hall.lock().leave(&self.topic, &self.subscriber);
         if stays {
             self.messages.carry_on(std::mem::take(&mut self.topic), std::mem::take(&mut self.subscriber));

@@ -81,7 +81,7 @@ fn what_waits_outlives_a_swap_and_is_kept_for_code_that_may_come_back_or_dropped
     assert_eq!(hall.drop_all("shop", &both), [], "these may come back");
     assert_eq!(hall.subscribe("shop", &both), (vec!["b".to_owned()], false), "they have");
     assert_eq!(hall.take("b", "shop").map(|taken| taken.message), Some(bytes("x")));
-    hall.done("b", "shop", Carried::Well);
+    hall.done("b", "shop", Carried::Well, bytes(""));
     hall.subscribe("shop", &wanted(&[("b", 9, 1)]));
     assert_eq!(hall.drop_all("shop", &wanted(&[("b", 9, 1)])), [("a".to_owned(), 2)]);
     assert_eq!((counts(&hall, "a", "shop"), counts(&hall, "b", "shop")), ([0, 0, 0, 2], [0, 1, 0, 0]));
@@ -99,18 +99,33 @@ fn who_waits_for_room_hears_when_newer_code_takes_no_more() {
 }
 
 #[test]
+fn a_message_that_reached_nobody_waits_again_as_the_first() {
+    let mut hall = Hall::default();
+    hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
+    ["1", "2"].iter().for_each(|text| drop(hall.push("a", &bytes(text)).expect("room")));
+    let taken = hall.take("a", "shop").expect("the first").message;
+    // Newer code that takes none serves since, and it hears of that now.
+    hall.done("a", "shop", Carried::Nowhere, taken);
+    hall.subscribe("shop", &[]);
+    assert!(hall.take("a", "shop").is_none() && !hall.leave("a", "shop"));
+    assert_eq!((counts(&hall, "a", "shop"), hall.list()[0].subscribers[0].queued_bytes), ([2, 0, 0, 0], 2));
+    assert_eq!(hall.subscribe("shop", &wanted(&[("a", 9, 1)])).0, ["a"]);
+    assert_eq!(hall.take("a", "shop").map(|taken| taken.message), Some(bytes("1")));
+}
+
+#[test]
 fn a_carrier_leaves_only_an_empty_queue() {
     let mut hall = Hall::default();
     hall.subscribe("shop", &wanted(&[("a", 9, 1)]));
     hall.push("a", &bytes("1")).expect("room");
     assert!(hall.take("a", "shop").is_some());
-    hall.done("a", "shop", Carried::Well);
+    hall.done("a", "shop", Carried::Well, bytes(""));
     assert!(hall.take("a", "shop").is_none());
     // It comes when the carrier has looked for the last time.
     assert_eq!(hall.push("a", &bytes("2")), Ok(Vec::new()));
     assert!(hall.leave("a", "shop"), "it has to look again");
     hall.take("a", "shop").expect("the second");
-    hall.done("a", "shop", Carried::Badly);
+    hall.done("a", "shop", Carried::Badly, bytes(""));
     assert!(!hall.leave("a", "shop"));
     assert_eq!((hall.push("a", &bytes("3")), counts(&hall, "a", "shop")), (Ok(vec!["shop".to_owned()]), [1, 1, 1, 0]));
 }
@@ -126,10 +141,10 @@ fn newer_code_that_takes_more_or_fewer_at_once_gets_so_many_carriers() {
     (0..2).for_each(|_| drop(hall.take("a", "shop").expect("two more that run")));
     assert_eq!(hall.subscribe("shop", &wanted(&[("a", 9, 1)])), (Vec::new(), false));
     for _ in 0..2 {
-        hall.done("a", "shop", Carried::Well);
+        hall.done("a", "shop", Carried::Well, bytes(""));
         assert!(hall.take("a", "shop").is_none() && !hall.leave("a", "shop"), "one too many");
     }
-    hall.done("a", "shop", Carried::Well);
+    hall.done("a", "shop", Carried::Well, bytes(""));
     assert!(hall.take("a", "shop").is_some());
     assert_eq!(counts(&hall, "a", "shop"), [2, 3, 0, 0]);
 }
@@ -192,7 +207,7 @@ fn who_emits_to_a_full_queue_is_woken_when_there_is_room() {
     let waker = Waker::from(Arc::clone(&woken));
     assert!(emits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     let (topic, subscriber) = ("a".to_owned(), "shop".to_owned());
-    let mut carrier = Carrier { messages: Arc::clone(&messages), topic, subscriber, carries: false };
+    let mut carrier = Carrier { messages: Arc::clone(&messages), topic, subscriber, carries: None };
     if let Some(queue) = messages.hall.lock().queue("a", "shop") {
         (queue.at_once, queue.carriers) = (1, 1);
     }

@@ -105,6 +105,8 @@ pub(super) struct Inner {
     /// How it ended.
     pub(super) end: Option<End>,
     incoming: VecDeque<Payload>,
+    /// Whether nobody handles what comes, for now.
+    waits: bool,
     is_over: bool,
     /// What its plugin keeps with it.
     pub(super) state: Option<Vec<u8>>,
@@ -206,6 +208,7 @@ impl Connection {
     pub(super) fn tell_end(&self) {
         self.more.notify(usize::MAX);
         self.room.notify(usize::MAX);
+        self.came.notify(usize::MAX);
     }
 
     /// How it ended, if it has.
@@ -219,7 +222,7 @@ impl Connection {
             let taken = self.taken.listen();
             {
                 let mut inner = self.inner.lock();
-                if inner.incoming.len() < AHEAD {
+                if self.has_room(&inner, payload.bytes.len()) {
                     inner.incoming.push_back(payload);
                     break;
                 }
@@ -229,24 +232,39 @@ impl Connection {
         self.came.notify(usize::MAX);
     }
 
+    /// As many are read ahead as may wait the other way, where nobody handles them for now: else it showed no sign of life, and no end.
+    fn has_room(&self, inner: &Inner, bytes: usize) -> bool {
+        let Bounds { messages, bytes: most } = self.bounds;
+        let waiting = || inner.incoming.iter().map(|payload| payload.bytes.len()).sum::<usize>();
+        inner.incoming.len() < AHEAD || (inner.waits && inner.incoming.len() < messages && waiting() + bytes <= most)
+    }
+
+    /// Whether what comes waits for now, as its route is gone and may come back.
+    pub(crate) fn wait(&self, waits: bool) {
+        let waited = std::mem::replace(&mut self.inner.lock().waits, waits);
+        if waits && !waited {
+            self.taken.notify(usize::MAX);
+        }
+    }
+
+    /// A message that was taken, and that nobody handled, is the next one again.
+    pub(crate) fn take_back(&self, payload: Payload) {
+        self.inner.lock().incoming.push_front(payload);
+    }
+
     /// No more messages will come.
     pub(crate) fn over(&self) {
         self.inner.lock().is_over = true;
         self.came.notify(usize::MAX);
     }
 
-    /// The next message that came, or `None` when none will.
+    /// The next message that came, or `None` when none will. Where they [wait](Self::wait), the first after the end.
     pub(crate) async fn next(&self) -> Option<Payload> {
-        self.next_or_rest(true).await
-    }
-
-    /// The same, but unless it `takes` what came only once no more will.
-    pub(crate) async fn next_or_rest(&self, takes: bool) -> Option<Payload> {
         loop {
             let came = self.came.listen();
             {
                 let mut inner = self.inner.lock();
-                if takes || inner.is_over {
+                if !inner.waits || inner.is_over || inner.end.is_some() {
                     if let Some(payload) = inner.incoming.pop_front() {
                         drop(inner);
                         self.taken.notify(usize::MAX);

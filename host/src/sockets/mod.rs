@@ -430,6 +430,52 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_can_be_in_so_many_rooms() {
+        let sockets = Sockets::new();
+        let entry = open(&sockets, 1, 1);
+        let join = |room: usize| {
+            let outcome = sockets.ask("shop", &op(SocketOp::JOIN, 1), &room.to_string(), Bytes::new()).ok();
+            outcome.map(|outcome| (outcome.kind(), outcome.status()))
+        };
+        assert!((0..MOST_ROOMS).all(|room| join(room).is_some_and(|(kind, _)| kind == Outcome::DONE)));
+        assert_eq!(join(MOST_ROOMS), Some((Outcome::ERROR, 500)));
+        assert!(join(0).is_some_and(|(kind, _)| kind == Outcome::DONE), "it is in there");
+        sockets.leave(entry.connection(), "7");
+        assert!(join(MOST_ROOMS).is_some_and(|(kind, _)| kind == Outcome::DONE));
+    }
+
+    #[test]
+    fn where_messages_wait_as_many_are_read_ahead_as_may_wait_and_they_come_in_order() {
+        let sockets = Sockets::new();
+        let entry = open(&sockets, 3, 8);
+        let connection = entry.connection();
+        assert!(now(connection.hand(payload("a"))).is_some());
+        let mut second = Box::pin(connection.hand(payload("b")));
+        assert!(now(second.as_mut()).is_none(), "one is read ahead");
+        connection.wait(true);
+        assert!(now(second.as_mut()).is_some());
+        assert!(now(connection.next()).is_none());
+        let mut large = Box::pin(connection.hand(payload("1234567")));
+        assert!(now(large.as_mut()).is_none(), "too many bytes");
+        drop(large);
+        assert!(now(connection.hand(payload("c"))).is_some());
+        assert!(now(connection.hand(payload("d"))).is_none(), "too many messages");
+        connection.wait(false);
+        let first = now(connection.next()).flatten();
+        assert_eq!(first, Some(payload("a")));
+        // Nobody handled it after all.
+        first.into_iter().for_each(|first| connection.take_back(first));
+        connection.wait(true);
+        let mut next = Box::pin(connection.next());
+        assert!(now(next.as_mut()).is_none());
+        connection.end(Cause::Ending, 1001, "the host ends");
+        assert_eq!(now(next.as_mut()).flatten(), Some(payload("a")), "after the end all is taken");
+        assert_eq!([(); 2].map(|()| now(connection.next()).flatten()), [Some(payload("b")), Some(payload("c"))]);
+        connection.over();
+        assert_eq!(now(connection.next()), Some(None));
+    }
+
+    #[test]
     fn the_next_message_is_taken_when_the_one_before_was_and_all_are_before_the_end() {
         let sockets = Sockets::new();
         let entry = open(&sockets, 1, 1);

@@ -346,8 +346,7 @@ impl Host {
         self.shared.ending.store(true, Ordering::SeqCst);
         for generation in self.shared.slot.now().generations() {
             background::tell(generation);
-            // Nobody comes back any more.
-            self.shared.services.messages.drop_all(generation.plugin(), &[]);
+            self.shared.keep_for(generation.plugin(), None);
         }
         if let Err(error) = self.shared.marks.close() {
             self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
@@ -474,18 +473,25 @@ impl Shared {
         self.services.messages.open(generation.plugin(), &delivery::wanted(generation));
     }
 
-    /// A generation serves from now on: so do its jobs, and what it takes of messages. No plugin code runs.
-    fn serves(&self, generation: &Arc<Generation>) {
+    /// A generation serves from now on: so do its jobs, and what it takes of messages. What only the code before has goes on waiting if that is
+    /// `before`, which may come back. No plugin code runs.
+    fn serves(&self, generation: &Arc<Generation>, before: Option<&Arc<Generation>>) {
         self.jobs.declare(generation);
         self.services.messages.subscribe(generation.plugin(), &delivery::wanted(generation));
+        self.keep_for(generation.plugin(), before);
     }
 
-    /// A generation is committed, or came back: no older one does by itself any more. What waits for code that takes what it doesn't waits
-    /// no longer. No plugin code runs.
-    fn stays(&self, generation: &Generation) {
+    /// A generation is committed, or came back: no older one does by itself any more, and nothing waits for one. No plugin code runs.
+    fn stays(&self, generation: &Arc<Generation>) {
         generation.commit();
-        self.services.messages.drop_all(generation.plugin(), &delivery::wanted(generation));
+        self.keep_for(generation.plugin(), Some(generation));
         self.services.sockets.change();
+    }
+
+    /// What waits for code of a plugin that doesn't serve goes, but for what this code has.
+    fn keep_for(&self, plugin: &str, code: Option<&Arc<Generation>>) {
+        self.jobs.drop_all(plugin, code);
+        self.services.messages.drop_all(plugin, &code.map(|code| delivery::wanted(code)).unwrap_or_default());
     }
 
     /// Begins what it declares, once it serves.
@@ -493,6 +499,7 @@ impl Shared {
         background::begin(setup);
         if self.ending.load(Ordering::SeqCst) {
             background::tell(&setup.generation);
+            self.keep_for(setup.generation.plugin(), None);
         }
     }
 
