@@ -338,8 +338,8 @@ impl Jobs {
     }
 
     /// What is kept of a plugin's jobs goes, but for those that this code has.
-    pub(crate) fn drop_all(&self, plugin: &str, but: Option<&Arc<Generation>>) {
-        let but = but.map(|code| plans(code)).unwrap_or_default();
+    pub(crate) fn drop_all(&self, plugin: &str, but: Option<&Generation>) {
+        let but = but.map(plans).unwrap_or_default();
         self.plan.lock().schedule.drop_all(plugin, &but);
     }
 

@@ -436,10 +436,8 @@ impl Journey {
         let committed: Vec<_> = candidates.iter().map(|candidate| standing.committed(candidate.plugin()).cloned()).collect();
         let next = standing.publish(id, setups, configs, settles, rules, Instant::now())?;
         // From here on nothing can fail.
-        // What each may go back to.
-        let before = || committed.iter().map(|committed| committed.as_ref().filter(|_| rules.acts && !settles));
-        candidates.iter().zip(before()).for_each(|(candidate, before)| candidate.follows(before));
         for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
+            candidate.follows(committed.as_ref().filter(|_| rules.acts));
             let is_asked = candidate.handlers().iter().any(|handler| handler.calls.is_asked());
             candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()), is_asked);
         }
@@ -453,12 +451,12 @@ impl Journey {
         }
         next.begin();
         let epoch = next.epoch();
-        let served = if seed::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
+        let before = if seed::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
         // Each step for all of them: what one says once it serves, or serves no more, may be for another.
-        let replaced = || candidates.iter().filter_map(|candidate| served.generation(candidate.plugin()));
+        let replaced = || candidates.iter().filter_map(|candidate| before.generation(candidate.plugin()));
         replaced().for_each(|old| old.leaves(epoch));
         // Before it is decided that they serve: what waited for that may be for themselves.
-        candidates.iter().zip(before()).for_each(|(candidate, before)| shared.serves(candidate, before));
+        candidates.iter().for_each(|candidate| shared.serves(candidate));
         replaced().for_each(|old| background::end(old, shared.options.retire));
         candidates.iter().for_each(|candidate| candidate.enters(epoch));
         setups.iter().for_each(|setup| shared.begin(setup));
@@ -467,7 +465,7 @@ impl Journey {
             let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
             let _ = shared.services.alarms.send(alarm);
         }
-        Ok(served)
+        Ok(before)
     }
 }
 

@@ -473,25 +473,25 @@ impl Shared {
         self.services.messages.open(generation.plugin(), &delivery::wanted(generation));
     }
 
-    /// A generation serves from now on: so do its jobs, and what it takes of messages. What only the code before has goes on waiting if that is
-    /// `before`, which may come back. No plugin code runs.
-    fn serves(&self, generation: &Arc<Generation>, before: Option<&Arc<Generation>>) {
+    /// A generation serves from now on: so do its jobs, and what it takes of messages. What only the code before has goes on waiting if that
+    /// may come back. No plugin code runs.
+    fn serves(&self, generation: &Arc<Generation>) {
         self.jobs.declare(generation);
         self.services.messages.subscribe(generation.plugin(), &delivery::wanted(generation));
-        self.keep_for(generation.plugin(), before);
+        self.keep_for(generation.plugin(), generation.before().as_deref());
     }
 
     /// A generation is committed, or came back: no older one does by itself any more, and nothing waits for one. No plugin code runs.
-    fn stays(&self, generation: &Arc<Generation>) {
+    fn stays(&self, generation: &Generation) {
         generation.commit();
         self.keep_for(generation.plugin(), Some(generation));
         self.services.sockets.change();
     }
 
     /// What waits for code of a plugin that doesn't serve goes, but for what this code has.
-    fn keep_for(&self, plugin: &str, code: Option<&Arc<Generation>>) {
+    fn keep_for(&self, plugin: &str, code: Option<&Generation>) {
         self.jobs.drop_all(plugin, code);
-        self.services.messages.drop_all(plugin, &code.map(|code| delivery::wanted(code)).unwrap_or_default());
+        self.services.messages.drop_all(plugin, &code.map(delivery::wanted).unwrap_or_default());
     }
 
     /// Begins what it declares, once it serves.

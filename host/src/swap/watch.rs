@@ -129,7 +129,7 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
     let epoch = back.snapshot.epoch();
     // Each step for all of them, as with a publish.
     back.pairs.iter().for_each(|(from, _)| from.leaves(epoch));
-    back.pairs.iter().for_each(|(_, to)| shared.serves(to, None));
+    back.pairs.iter().for_each(|(_, to)| shared.serves(to));
     back.pairs.iter().for_each(|(_, to)| shared.stays(to));
     back.pairs.iter().for_each(|(from, _)| background::end(from, shared.options.retire));
     back.pairs.iter().for_each(|(_, to)| to.enters(epoch));

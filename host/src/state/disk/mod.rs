@@ -24,7 +24,9 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{CommitError, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError};
 
 use self::file::{check, make, opened, refused};
-use self::rows::{Done, ENDS, Key, LAST, Open, Past, TALLIES, VALUES, failed, read_tally};
+use self::rows::{Done, ENDS, Key, LAST, Open, Past, VALUES, failed};
+#[cfg(feature = "http")]
+use self::rows::{TALLIES, read_tally};
 use super::{Applied, Write, pending};
 use crate::error::Result;
 #[cfg(midair_seeded)]
