@@ -19,6 +19,8 @@ use crate::seed::{self, Bug};
 
 /// After so many deaths in a row even what was committed isn't started again.
 const DEATHS: u32 = 3;
+/// ... if so many of them are its own.
+const OWN_DEATHS: u32 = 2;
 
 /// Why bytes are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,9 @@ pub(crate) struct Mark {
     /// How often in a row the host died while something was pending.
     #[serde(default)]
     pub deaths: u32,
+    /// How often of these with what was committed, or with the very first bytes.
+    #[serde(default)]
+    pub own_deaths: u32,
     /// What is held.
     #[serde(default)]
     pub held: Vec<Held>,
@@ -144,20 +149,27 @@ impl Mark {
         self.held.push(held);
     }
 
+    /// Nothing is on trial any more, and no death counts.
+    fn ends_well(&mut self) {
+        (self.pending, self.deaths, self.own_deaths) = (None, 0, 0);
+    }
+
     /// Takes into account that the last run didn't end as it should, if something was pending then.
     ///
     /// What was on trial is quarantined, if there is something else to start. What was committed is tried again, and so is the very first
-    /// artifact; but not for ever.
+    /// artifact; but not for ever. Deaths on trial say little of it: two at least have to be its own.
     pub(crate) fn after_death(&mut self) -> Option<Death> {
         let digest = self.pending.take()?;
         self.deaths = self.deaths.saturating_add(1);
         let on_trial = self.committed.as_ref().is_some_and(|committed| *committed != digest);
-        let is_held = (on_trial || self.deaths >= DEATHS) && !seed::is(Bug::QuarantineForgotten);
+        self.own_deaths = self.own_deaths.saturating_add(u32::from(!on_trial));
+        let is_hopeless = self.deaths >= DEATHS && self.own_deaths >= OWN_DEATHS;
+        let is_held = (on_trial || is_hopeless) && !seed::is(Bug::QuarantineForgotten);
         if is_held {
             let reason = if on_trial {
                 "the host died while they were on trial".to_owned()
             } else {
-                format!("the host died {} times in a row with them", self.deaths)
+                format!("the host died {} times in a row, {} of them with these", self.deaths, self.own_deaths)
             };
             self.hold(Held { digest: digest.clone(), by: By::Crash, reason });
         }
@@ -269,7 +281,7 @@ impl Marks {
     pub(crate) fn close(&self) -> Result<()> {
         self.all.lock().closed = true;
         let mut pending = self.all().into_iter().filter(|(_, mark)| mark.pending.is_some() || mark.deaths > 0);
-        pending.try_for_each(|(plugin, _)| self.change(&plugin, |mark| (mark.pending, mark.deaths) = (None, 0)))
+        pending.try_for_each(|(plugin, _)| self.change(&plugin, Mark::ends_well))
     }
 
     /// Where the committed bytes of a plugin lie.
@@ -306,7 +318,7 @@ impl Marks {
         }
         self.change(plugin, |mark| {
             mark.committed = Some(digest.to_owned());
-            (mark.pending, mark.deaths) = (None, 0);
+            mark.ends_well();
         })?;
         for entry in fs::read_dir(&self.committed).map_err(failed)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -362,6 +374,14 @@ mod tests {
             pending(&mut mark, letter);
             assert_eq!(mark.after_death().map(|death| death.is_held), Some(is_held), "{letter}");
         }
+        // Others' deaths don't make up for its own.
+        let mut mark = Mark { committed: Some(digest('a')), ..Mark::default() };
+        for (letter, is_held) in [('b', true), ('c', true), ('b', true), ('a', false), ('a', true)] {
+            pending(&mut mark, letter);
+            assert_eq!(mark.after_death().map(|death| death.is_held), Some(is_held), "{letter}");
+        }
+        let held = mark.held(&digest('a')).map(|held| held.reason.as_str());
+        assert_eq!(held, Some("the host died 5 times in a row, 2 of them with these"));
         // The very first artifact has nothing before it, and gets three tries too.
         let mut first = Mark::default();
         for is_held in [false, false, true] {

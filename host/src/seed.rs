@@ -83,6 +83,8 @@ pub(crate) enum Bug {
     MessageTwice,
     /// Who emits to a full queue hears that it was taken.
     FullQueueDrops,
+    /// Nothing waits for code that comes back.
+    NothingWaits,
     /// No value is read before a publish.
     TablesUntried,
     /// Values are tried as if all were of the newest schema.
@@ -122,7 +124,7 @@ mod seeded {
     use super::Bug;
 
     /// By the names that a test chooses by; the test reads them here.
-    const NAMES: [(&str, Bug); 48] = [
+    const NAMES: [(&str, Bug); 49] = [
         ("pointer-per-handler", Bug::PointerPerHandler),
         ("lease-not-held", Bug::LeaseNotHeld),
         ("unmaps-at-retire", Bug::UnmapsAtRetire),
@@ -161,6 +163,7 @@ mod seeded {
         ("waiting-beat-lost", Bug::WaitingBeatLost),
         ("message-twice", Bug::MessageTwice),
         ("full-queue-drops", Bug::FullQueueDrops),
+        ("nothing-waits", Bug::NothingWaits),
         ("tables-untried", Bug::TablesUntried),
         ("migrate-unasked", Bug::MigrateUnasked),
         ("unreadable-uncounted", Bug::UnreadableUncounted),

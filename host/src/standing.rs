@@ -74,8 +74,8 @@ pub enum Which {
 pub(crate) enum NoWay {
     /// No such plugin serves.
     Unknown(String),
-    /// It is the first, or all before it are gone.
-    Nothing(String),
+    /// It is the first, or all before it are gone; these are kept.
+    Nothing(String, Vec<u64>),
     /// That generation isn't kept; these are.
     Gone(String, u64, Vec<u64>),
     /// That generation serves.
@@ -381,7 +381,7 @@ impl Place {
             .filter(before)
             .max_by_key(|kept| kept.generation.number())
             .cloned()
-            .ok_or(NoWay::Nothing(name.to_owned()))
+            .ok_or_else(|| NoWay::Nothing(name.to_owned(), self.kept().map(|kept| kept.number()).collect()))
     }
 
     fn numbered(&self, name: &str, number: u64) -> Result<Setup, NoWay> {
@@ -412,17 +412,25 @@ impl std::fmt::Display for Refusal {
     }
 }
 
+fn numbered(plugin: &str, numbers: &[u64]) -> String {
+    numbers.iter().map(|number| format!("{plugin}={number}")).collect::<Vec<_>>().join(", ")
+}
+
 impl std::fmt::Display for NoWay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unknown(plugin) => write!(f, "no plugin {plugin} serves"),
-            Self::Nothing(plugin) => write!(f, "{plugin} has nothing to go back to: no earlier generation is kept"),
+            Self::Nothing(plugin, kept) if kept.is_empty() => {
+                write!(f, "{plugin} has nothing to go back to: no earlier generation is kept")
+            }
+            Self::Nothing(plugin, kept) => {
+                write!(f, "no generation before the one of {plugin} that serves is kept; {} can be gone to", numbered(plugin, kept))
+            }
             Self::Gone(plugin, number, kept) if kept.is_empty() => {
                 write!(f, "{plugin}={number} isn't kept, nor is any other generation of {plugin}")
             }
             Self::Gone(plugin, number, kept) => {
-                let kept: Vec<String> = kept.iter().map(|number| format!("{plugin}={number}")).collect();
-                write!(f, "{plugin}={number} isn't kept; {} can be gone back to", kept.join(", "))
+                write!(f, "{plugin}={number} isn't kept; {} can be gone back to", numbered(plugin, kept))
             }
             Self::Serves(plugin, number) => write!(f, "{plugin}={number} serves already"),
             Self::Never => f.write_str("nothing was published yet"),
@@ -554,7 +562,7 @@ mod tests {
         let a = || "a".to_owned();
         assert_eq!(back(&mut standing, &Which::Last), Ok("a=4".to_owned()));
         assert_eq!(back(&mut standing, &Which::Plugin(a())), Ok("a=3".to_owned()));
-        assert_eq!(back(&mut standing, &Which::Plugin(a())), Err(NoWay::Nothing(a())), "two are kept");
+        assert_eq!(back(&mut standing, &Which::Plugin(a())), Err(NoWay::Nothing(a(), vec![4, 5])), "two are kept");
         assert_eq!(back(&mut standing, &Which::To(a(), 1)), Err(NoWay::Gone(a(), 1, vec![4, 5])));
         assert_eq!(back(&mut standing, &Which::To(a(), 3)), Err(NoWay::Serves(a(), 3)));
         assert_eq!(back(&mut standing, &Which::To(a(), 5)), Ok("a=5".to_owned()));

@@ -2,12 +2,15 @@
 //!
 //! One process, an optimised plugin whose handler answers at once, `Host::ask` in a loop: admission, route, lease, the way into the plugin and back,
 //! the answer dropped. The same loop on two threads shows what they share, and the same during swaps what a publish costs those that run.
+//! Beside it what a message costs, from the queue to the end of its handler.
+//!
 //! Rounds of the variants take turns, so that a drift of the machine hits all alike; the ratios are medians over rounds.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -17,12 +20,16 @@ use midair::swap::{Artifact, Host, Options};
 use midair_tests::project::Project;
 
 const SOURCE: &str = r#"
-use midair_plugin::{Ctx, Plugin, Request};
+use midair_plugin::{Ctx, On, Plugin, Request, Result};
 
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
-    Plugin::new().get("/", |_, _| "hello").get("/async", later)
+    Plugin::new().get("/", |_, _| "hello").get("/async", later).on_with(On::new("numbers").queue(50_000), heard)
+}
+
+fn heard(number: u32, ctx: Ctx) -> Result<()> {
+    if number > 1 { Ok(()) } else { ctx.service("heard").call(&()).wait() }
 }
 
 async fn later(_: Request, _: Ctx) -> &'static str {
@@ -42,6 +49,9 @@ fn ask(host: &Host, path: &str) {
     }
 }
 
+/// Nothing, as MessagePack.
+const NIL: [u8; 1] = [0xc0];
+
 /// Nanoseconds a request on each of so many threads.
 fn round(host: &Host, path: &str, threads: u32) -> f64 {
     let start = Instant::now();
@@ -50,6 +60,14 @@ fn round(host: &Host, path: &str, threads: u32) -> f64 {
             scope.spawn(|| (0..REQUESTS).for_each(|_| ask(host, path)));
         }
     });
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(REQUESTS)
+}
+
+/// Nanoseconds a message, one after the other.
+fn messages(host: &Host, heard: &Receiver<()>) -> f64 {
+    let start = Instant::now();
+    (1..=REQUESTS).rev().for_each(|number| host.try_emit("numbers", &number).expect("there is room"));
+    heard.recv().expect("the last is handled");
     start.elapsed().as_secs_f64() * 1e9 / f64::from(REQUESTS)
 }
 
@@ -72,11 +90,15 @@ fn main() {
     };
     let first = swap();
     assert!(first.code.is_none(), "{first:?}");
+    let (told, heard) = channel();
+    host.offer("heard", move |_, _| told.send(()).map(|()| Bytes::from_static(&NIL)).map_err(|error| error.to_string()));
     let (mut sync, mut later, mut two, mut swapped, mut swaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), 0);
+    let mut emitted = Vec::new();
     for _ in 0..ROUNDS {
         sync.push(round(&host, "/", 1));
         later.push(round(&host, "/async", 1));
         two.push(round(&host, "/", 2));
+        emitted.push(messages(&host, &heard));
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -98,4 +120,5 @@ fn main() {
     writeln!(out, "two threads, each                  {:7.0} ns ({two_to_one:.2} x)", median(two)).expect("it can be printed");
     writeln!(out, "during {swaps} swaps                   {:7.0} ns ({swapped_to_not:.2} x)", median(swapped))
         .expect("it can be printed");
+    writeln!(out, "a message, queued and handled      {:7.0} ns", median(emitted)).expect("it can be printed");
 }

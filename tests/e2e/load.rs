@@ -120,7 +120,7 @@ fn g1_g2_load_over_two_hundred_swaps_loses_no_request_and_mixes_no_versions() {
         if requests >= REQUESTS && pending >= PENDING && flips >= FLIPS && start.elapsed() >= LENGTH {
             break;
         }
-        assert!(start.elapsed() < patience(), "too slow: {}\n{}", ledger.text(flips, start.elapsed()), midair.stderr());
+        assert!(start.elapsed() < 3 * patience(), "too slow: {}\n{}", ledger.text(flips, start.elapsed()), midair.stderr());
         if flips == MOST_FLIPS || requests < answers + ANSWERS_A_FLIP {
             // Not in step with the host: this only gives the processor to the clients.
             thread::yield_now();

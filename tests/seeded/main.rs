@@ -41,6 +41,7 @@ const OVERLAP: &str = "jobs::a_beat_that_is_due_while_the_last_one_runs_is_left_
 const MESSAGES: &str =
     "messages::ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what_serves_when_its_turn_comes";
 const FULL: &str = "messages::who_emits_to_a_full_queue_waits_or_is_told_whose_it_is";
+const KEPT: &str = "messages::what_waits_for_code_that_takes_none_waits_while_it_is_on_trial";
 const MIGRATES: &str = "state::fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_after_a_rollback";
 const ENDS: &str = "state::a_value_that_was_put_for_a_while_is_gone_after_it_in_memory_and_on_disk";
 const RESTART: &str = "durable::what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts";
@@ -51,7 +52,7 @@ const BAD_CONFIG: &str =
 const CONFIG_BACK: &str = "config::a_rollback_goes_back_with_the_config_that_the_code_served_with";
 
 /// Each bug with the test that catches it.
-const BUGS: [(&str, &str); 48] = [
+const BUGS: [(&str, &str); 49] = [
     ("pointer-per-handler", LONG),
     ("lease-not-held", LONG),
     ("unmaps-at-retire", LONG),
@@ -90,6 +91,7 @@ const BUGS: [(&str, &str); 48] = [
     ("waiting-beat-lost", OVERLAP),
     ("message-twice", MESSAGES),
     ("full-queue-drops", FULL),
+    ("nothing-waits", KEPT),
     ("tables-untried", MIGRATES),
     ("migrate-unasked", MIGRATES),
     ("unreadable-uncounted", MIGRATES),

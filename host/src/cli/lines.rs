@@ -58,7 +58,7 @@ pub(super) fn take(filter: &str) -> Result<Adjustable, String> {
 }
 
 fn parse(text: &str) -> Result<EnvFilter, String> {
-    const FORM: &str = "expected such as info, or warn,shop=debug";
+    const FORM: &str = "write it as info, or warn,shop=debug";
     if text.trim().is_empty() {
         return Err(format!("the filter is empty: {FORM}"));
     }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::args::{Client, Import, OneTable, State, StateAction};
 use super::client::{gone, inside, odd_answer, once, print, send};
+use super::render::count;
 use crate::error::{Code, Error, Result};
 
 /// How many lines, and about how many bytes, go to the host at once.
@@ -112,6 +113,6 @@ fn import(Import { force, to: table }: &Import) -> Result<()> {
     print(&if table.client.json {
         format!("{{\"lines\":{written}}}")
     } else {
-        format!("{written} lines are written to {plugin}/{name}")
+        format!("written to {plugin}/{name}: {}", count(written, "line"))
     })
 }

@@ -37,7 +37,10 @@ async fn export(State(room): State<Room>, Path((plugin, table)): Path<(String, S
         host.tables().iter().any(|known| (&known.plugin, &known.table) == (&whose.0, &whose.1))
     });
     if !known.await.unwrap_or_default() {
-        return refuse(StatusCode::NOT_FOUND, &format!("there is no table {plugin}/{table} that holds anything; see /state"));
+        return refuse(
+            StatusCode::NOT_FOUND,
+            &format!("there is no table {plugin}/{table} that holds anything; `midair state` shows those that do"),
+        );
     }
     // A page at a time, each when the one before was taken.
     let pages = stream::unfold(Some(None), move |after: Option<Option<String>>| {
