@@ -151,8 +151,8 @@ async fn root(_: Request, _: Ctx) -> Result<&'static str> {
 }
 "#;
 
-/// Swaps back and forth; what the process has once the old generations are gone.
-fn after(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>; 2], swaps: std::ops::Range<usize>) -> [usize; 3] {
+/// Swaps back and forth until the old generations are gone.
+fn swap(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>; 2], swaps: std::ops::Range<usize>) {
     for swap in swaps {
         project::save(path, &artifacts[swap % 2]);
         let published = midair.published();
@@ -168,14 +168,6 @@ fn after(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>; 2], swaps: std:
         let threads: u64 = there.iter().filter_map(|one| one["census"]["threads"].as_u64()).sum();
         there.len() == KEPT && midair.status()["plugins"][0]["census"]["threads"] == threads
     });
-    let (mut last, mut same) = ([0; 3], 0);
-    until("what it has to stay as it is", || {
-        let now = has(midair);
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-        same == 50
-    });
-    last
 }
 
 /// Generations that stay: what serves, and one that is kept.
@@ -190,9 +182,16 @@ fn swaps_leave_nothing(swaps: usize) {
     let args = ["--probation", "0", "--probation-requests", "1", "--keep", "1", "--retire-timeout", "0"];
     let mut midair = args.iter().fold(Launch::run(&[&path]), |launch, arg| launch.arg(arg)).start();
     midair.published();
-    let few = after(&mut midair, &path, &artifacts, 1..6);
-    let many = after(&mut midair, &path, &artifacts, 6..swaps + 1);
-    assert_eq!(few, many, "threads, descriptors and tasks after 5 and after {swaps} swaps");
+    swap(&mut midair, &path, &artifacts, 1..6);
+    // Who looks has connections of its own, which come and go: what stays is what it has at least.
+    let least = |one: [usize; 3], other: [usize; 3]| std::array::from_fn(|which| one[which].min(other[which]));
+    let few: [usize; 3] = (0..50).map(|_| has(&midair)).reduce(least).expect("some looks");
+    swap(&mut midair, &path, &artifacts, 6..swaps + 1);
+    let mut many = [usize::MAX; 3];
+    until(&format!("no more threads, descriptors and tasks than {few:?}"), || {
+        many = least(many, has(&midair));
+        many.iter().zip(few).all(|(many, few)| *many <= few)
+    });
 }
 
 #[test]
