@@ -75,7 +75,8 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
         Delay::new(limit).await;
         let Some(generation) = generation.upgrade() else { return };
         // What came since is of this term too, unless there was another one: that has a time of its own.
-        let is_of_term = |id: u64| id <= newest || generation.terms() == terms;
+        let (serves, was_the_last) = (generation.serves(), generation.terms() == terms);
+        let is_of_term = |id: u64| id <= newest || was_the_last;
         let mut dropped = Vec::new();
         for running in inside.of(generation.key()).into_iter().filter(|running| is_of_term(running.id)) {
             if running.about.until_retire && !seed::is(Bug::DroppableKept) {
@@ -91,7 +92,7 @@ pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
             bus.say(Event::Warning { message });
         }
         let mut calls = inside.calls_of(generation.key());
-        calls.retain(|(id, _)| is_of_term(*id) && !generation.serves() && !seed::is(Bug::DroppableKept));
+        calls.retain(|(id, _)| is_of_term(*id) && !serves && !seed::is(Bug::DroppableKept));
         if !calls.is_empty() {
             calls.iter().for_each(|(id, _)| inside.give_up(*id));
             let (names, limit) = (names(calls.iter().map(|(_, name)| name)), limit.as_secs_f64());

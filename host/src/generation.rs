@@ -428,9 +428,9 @@ impl Generation {
     }
 
     /// It is about to serve, on trial, and this comes back if it fails.
-    pub(crate) fn follows(&self, before: Option<&Arc<Generation>>) {
+    pub(crate) fn follows(&self, before: &Arc<Generation>) {
         // It is on trial once.
-        before.into_iter().for_each(|before| drop(self.before.set(Arc::downgrade(before))));
+        let _ = self.before.set(Arc::downgrade(before));
     }
 
     /// What comes back by itself if this fails, while it is on trial.

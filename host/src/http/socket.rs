@@ -258,7 +258,7 @@ impl Carrier {
         let lease = self.host.slot().admit();
         let serves = lease.snapshot().generation(&connection.plugin).cloned();
         let before = std::mem::replace(&mut route.epoch, lease.snapshot().epoch());
-        let is_gone = before > 0 && seed::is(Bug::SocketsEndWithSwap) || self.find(lease, connection, head, Part::Open).is_none();
+        let is_gone = before > 0 && seed::is(Bug::SocketsEndWithSwap) || Self::find(lease, connection, head, Part::Open).is_none();
         let has_it = |code: &HandlerInfo| code.calls == Calls::Socket(Part::Open) && code.path == connection.route;
         let may_come = || serves.and_then(|serves| serves.before()).is_some_and(|before| before.handlers().iter().any(has_it));
         route.is_awaited = is_gone && may_come();
@@ -281,10 +281,10 @@ impl Carrier {
         while connection.next().await.is_some() {}
     }
 
-    /// One event, if anybody is there to take it; whether somebody was. What went wrong is told and counted by the call; one that takes too long is dropped, and
-    /// the connection has its next event as after one that failed.
+    /// One event, if anybody is there to take it; whether somebody was. What went wrong is told and counted by the call; one that takes too
+    /// long is dropped, and the connection has its next event as after one that failed.
     async fn event(&self, connection: &Connection, head: &Head, part: Part, more: &[(&str, &str)], body: Bytes) -> bool {
-        let Some((call, params)) = self.find(self.host.slot().admit(), connection, head, part) else { return false };
+        let Some((call, params)) = Self::find(self.host.slot().admit(), connection, head, part) else { return false };
         let _counted = Counted::new(&self.in_flight);
         let mut params = with_id(params, connection.id);
         params.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -294,8 +294,7 @@ impl Carrier {
     }
 
     /// The handler for a part of this connection's events in what is admitted to, and the path's parameters.
-    #[cfg_attr(not(midair_seeded), expect(clippy::unused_self, reason = "a method beside the others"))]
-    fn find(&self, lease: Lease<Snapshot>, connection: &Connection, head: &Head, part: Part) -> Option<Reached> {
+    fn find(lease: Lease<Snapshot>, connection: &Connection, head: &Head, part: Part) -> Option<Reached> {
         #[cfg(midair_seeded)]
         let lease = if seed::is(Bug::SocketStaysOnCode) { head.opened.admit() } else { lease };
         let snapshot = lease.snapshot();

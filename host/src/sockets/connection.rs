@@ -264,15 +264,14 @@ impl Connection {
             let came = self.came.listen();
             {
                 let mut inner = self.inner.lock();
-                if !inner.waits || inner.is_over || inner.end.is_some() {
-                    if let Some(payload) = inner.incoming.pop_front() {
-                        drop(inner);
-                        self.taken.notify(usize::MAX);
-                        return Some(payload);
-                    }
-                    if inner.is_over {
-                        return None;
-                    }
+                let takes = !inner.waits || inner.is_over || inner.end.is_some();
+                if let Some(payload) = takes.then(|| inner.incoming.pop_front()).flatten() {
+                    drop(inner);
+                    self.taken.notify(usize::MAX);
+                    return Some(payload);
+                }
+                if inner.is_over {
+                    return None;
                 }
             }
             came.await;

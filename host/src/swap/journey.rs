@@ -437,7 +437,7 @@ impl Journey {
         let next = standing.publish(id, setups, configs, settles, rules, Instant::now())?;
         // From here on nothing can fail.
         for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
-            candidate.follows(committed.as_ref().filter(|_| rules.acts));
+            committed.iter().filter(|_| rules.acts).for_each(|before| candidate.follows(before));
             let is_asked = candidate.handlers().iter().any(|handler| handler.calls.is_asked());
             candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()), is_asked);
         }
