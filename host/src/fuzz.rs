@@ -9,9 +9,9 @@ use std::path::PathBuf;
 
 use midair_plugin::manifest::Manifest;
 
-use crate::error::Code;
-use crate::inspect::{Rules, digest, judge, loaded};
-use crate::marks::Mark;
+use crate::artifact::inspect::{Rules, digest, judge, loaded};
+use crate::report::error::Code;
+use crate::swap::recovery::Mark;
 
 /// Judges any bytes: that ends, without a panic, in a manifest that names a plugin plainly, or in a code that inspecting has.
 ///
@@ -89,7 +89,7 @@ pub fn marks(bytes: &[u8]) {
 /// If it isn't so.
 #[cfg(feature = "dev")]
 pub fn watcher(bytes: &[u8]) {
-    crate::watch::model::tell(bytes);
+    crate::dev::watch::model::tell(bytes);
 }
 
 fn is_coherent(manifest: &Manifest) {

@@ -13,88 +13,44 @@
 //!   process, see [`probe`].
 //! - A handler that never returns holds its worker; the journey, `status` and signals go on without it.
 
-// The journey.
-pub mod attempt;
-pub mod error;
-pub mod event;
-#[expect(unsafe_code, reason = "takes the probe's mark out of the environment")]
-pub mod probe;
+// From the ground up: a folder names only those above it here. A test holds this order.
+mod mutation;
+
+mod sys;
+
+mod report;
+
+mod artifact;
+mod resources;
+
+mod plugin;
+
+mod live;
+
+mod call;
+mod work;
+
+mod trial;
+
 pub mod swap;
 
-// What plugins say.
-#[expect(unsafe_code, reason = "the functions by which plugins log")]
-pub mod logs;
-
-// From file to code.
-mod candidate;
-#[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
-mod census;
-mod deadline;
-#[expect(unsafe_code, reason = "the only caller of what a plugin exports")]
-mod entry;
-mod frames;
-mod inspect;
-mod layout;
-#[expect(unsafe_code, reason = "the only caller of dlopen")]
-mod library;
-mod reading;
-mod stage;
-mod way;
-
-// What serves.
-mod answer;
-mod background;
-mod body;
-pub mod budget;
-mod call;
-mod config;
-mod delivery;
-mod generation;
-mod jobs;
-mod lease;
-pub mod marks;
-mod messages;
-mod offers;
-pub mod probation;
-mod route;
-#[expect(unsafe_code, reason = "the functions that plugins call")]
-mod services;
-mod slot;
-mod snapshot;
-#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only a host that speaks HTTP has connections"))]
-mod sockets;
-mod standing;
-mod state;
-mod sync;
-mod tasks;
-
-// From sources to files.
-#[cfg(feature = "dev")]
-pub mod build;
-#[cfg(feature = "dev")]
-pub mod command;
-#[cfg(feature = "dev")]
-mod debt;
-#[cfg(feature = "dev")]
-pub mod dev;
-#[cfg(feature = "dev")]
-pub mod run;
-#[cfg(feature = "dev")]
-pub mod watch;
-
-// From the world to what serves.
+// The edges.
 #[cfg(feature = "cli")]
 pub mod cli;
-#[cfg(feature = "cli")]
-#[expect(unsafe_code, reason = "the only caller of _exit")]
-mod exit;
+#[cfg(feature = "dev")]
+pub mod dev;
 #[cfg(feature = "http")]
 pub mod http;
-
-// Nobody's but a test's.
-mod seed;
 
 // Nobody's but a fuzzer's.
 #[cfg(any(test, midair_fuzz))]
 #[doc(hidden)]
 pub mod fuzz;
+
+#[cfg(feature = "dev")]
+pub use self::dev::{build, command, run_loop as run, watch};
+pub use self::live::probation;
+pub use self::report::{attempt, error, event};
+pub use self::resources::logs;
+pub use self::swap::{budget, recovery as marks};
+pub use self::trial::probe;

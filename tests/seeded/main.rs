@@ -133,7 +133,7 @@ fn complaint(said: &str) -> String {
 
 /// The bugs that the host knows, by its own source.
 fn known() -> BTreeSet<String> {
-    let source = repository::read("host/src/seed.rs");
+    let source = repository::read("host/src/mutation.rs");
     let names = source.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split_once("\", Bug::"));
     names.map(|(name, _)| name.to_owned()).collect()
 }

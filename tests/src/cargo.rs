@@ -64,7 +64,7 @@ fn binary(args: &[&str]) -> PathBuf {
     })
 }
 
-/// What has the deliberate bugs of `host/src/seed.rs` built in.
+/// What has the deliberate bugs of `host/src/mutation.rs` built in.
 pub struct Seeded {
     /// The binary.
     pub midair: PathBuf,

@@ -21,8 +21,8 @@ use clap::Parser;
 
 use self::args::{Action, Cli};
 use self::lines::Adjustable;
-use crate::error::{Code, Error, Result};
-use crate::exit;
+use crate::report::error::{Code, Error, Result};
+use crate::sys::exit;
 
 /// Does what the command line asks for, and ends the process: 0 when it went well, 1 when it couldn't start, 2 for wrong usage.
 ///

@@ -20,15 +20,15 @@ use super::data::{self, Data};
 use super::lines::{self, Adjustable};
 use super::outlet::{Form, Outlet};
 use super::signals::Signals;
-use crate::build::{self, Project};
-use crate::command::{Commands, Control};
-use crate::error::{Code, Error, Result, Tier};
-use crate::event::{Event, Left};
-use crate::exit::Fuse;
+use crate::dev::build::{self, Project};
+use crate::dev::command::{Commands, Control};
 use crate::http::admin::{self, Admin};
 use crate::http::serve::{Limits, Running, Server};
-use crate::probe::Probe;
+use crate::report::error::{Code, Error, Result, Tier};
+use crate::report::event::{Event, Left};
 use crate::swap::{self, Artifact, Host};
+use crate::sys::exit::Fuse;
+use crate::trial::probe::Probe;
 
 /// What each last step may take that isn't the requests' own time: the build that is killed, the last answers and lines.
 const GRACE: Duration = Duration::from_secs(2);
@@ -71,7 +71,7 @@ pub(super) fn run(args: Run, filter: Adjustable) -> Result<()> {
         let options = swap::Options { trust, allow_libraries, ..swap::Options::new("") };
         let mode = Mode { generation_header, options, filter };
         let plugins = artifacts.len();
-        host(&serve, folder, mode, plugins, outlet, |host, commands| crate::run::run(host, artifacts, commands))
+        host(&serve, folder, mode, plugins, outlet, |host, commands| crate::dev::run_loop::run(host, artifacts, commands))
     })
 }
 
@@ -283,7 +283,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::error::Stage;
+    use crate::report::error::Stage;
 
     #[test]
     fn an_artifact_that_is_not_there_is_named() {

@@ -26,10 +26,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{Gate, Refusal};
 use super::state;
-use crate::attempt::Outcome;
-use crate::error::{Code, Error, Result};
-use crate::event::{Bus, Event};
-use crate::logs::Unchanged;
+use crate::report::attempt::Outcome;
+use crate::report::error::{Code, Error, Result};
+use crate::report::event::{Bus, Event};
+use crate::resources::logs::Unchanged;
 use crate::swap::{Host, Which};
 
 /// Events that a slow reader of `/events` may fall behind before it is let go. More than the bus remembers, so that a new one gets those.
@@ -310,7 +310,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    use crate::event::Left;
+    use crate::report::event::Left;
     use crate::swap;
 
     struct Lab {

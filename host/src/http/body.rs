@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
-use crate::body::{Broken, Streamed};
+use crate::call::body::{Broken, Streamed};
 
 /// A request that counts as in flight until this is dropped.
 pub(super) struct InFlight(Arc<AtomicUsize>);

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use crate::error::{Code, Error, Result};
+use crate::report::error::{Code, Error, Result};
 
 /// The rules of one listener.
 pub(super) struct Gate {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::Call;
+use crate::call::invocation::Call;
 
 /// Waits for the work of `call`, until the limit.
 ///

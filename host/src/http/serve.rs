@@ -21,16 +21,16 @@ use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 
 use super::socket::{Carrier, SocketLimits};
-use crate::answer::{Answered, Asked, admit, own, without_body};
-use crate::body::Body;
-use crate::census;
-use crate::error::{Code, Error, Result};
-use crate::event::{Event, Left};
+use crate::call::body::Body;
+use crate::call::respond::{Answered, Asked, admit, own, without_body};
 use crate::http::body::{InFlight, Outgoing};
 use crate::http::file::{self, Conditions};
 use crate::http::limit::within;
 use crate::http::upload::{self, Terms};
+use crate::report::error::{Code, Error, Result};
+use crate::report::event::{Event, Left};
 use crate::swap::Host;
+use crate::sys::native_resources;
 
 /// What a client may ask for and how long it may take.
 #[derive(Clone, Debug)]
@@ -130,7 +130,8 @@ impl Server {
         }
         let failed =
             |error: std::io::Error| Error::fatal(Code::Io, "the request workers", "they can't be started").caused_by(error);
-        let runtime = builder.thread_name("midair-worker").on_thread_park(census::visit).enable_all().build().map_err(failed)?;
+        let runtime =
+            builder.thread_name("midair-worker").on_thread_park(native_resources::visit).enable_all().build().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
         let (alive, ended) = channel();
         let in_flight = Arc::new(AtomicUsize::new(0));

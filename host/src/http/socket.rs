@@ -28,17 +28,17 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::limit::within;
 use super::talk::talk;
-use crate::answer::{Admitted, Answered, Asked, own};
-use crate::body::Body;
-use crate::call::{Answer, Call, decode};
-use crate::entry::{Calls, HandlerInfo, Part};
-use crate::lease::Lease;
-use crate::route::{Found, UPGRADE};
-use crate::seed::{self, Bug};
+use crate::call::body::Body;
+use crate::call::invocation::{Answer, Call, decode};
+use crate::call::respond::{Admitted, Answered, Asked, own};
+use crate::live::lease::Lease;
+use crate::live::route::{Found, UPGRADE};
 #[cfg(midair_seeded)]
-use crate::slot::Slot;
-use crate::snapshot::{Snapshot, Target};
-use crate::sockets::{Bounds, Cause, Connection, End, Entry};
+use crate::live::slot::Slot;
+use crate::live::snapshot::{Snapshot, Target};
+use crate::mutation::{self, Bug};
+use crate::plugin::exports::{Calls, HandlerInfo, Part};
+use crate::resources::sockets::{Bounds, Cause, Connection, End, Entry};
 use crate::swap::Host;
 
 /// What a WebSocket may do, and how long it may take.
@@ -258,7 +258,8 @@ impl Carrier {
         let lease = self.host.slot().admit();
         let serves = lease.snapshot().generation(&connection.plugin).cloned();
         let before = std::mem::replace(&mut route.epoch, lease.snapshot().epoch());
-        let is_gone = before > 0 && seed::is(Bug::SocketsEndWithSwap) || Self::find(lease, connection, head, Part::Open).is_none();
+        let is_gone =
+            before > 0 && mutation::is(Bug::SocketsEndWithSwap) || Self::find(lease, connection, head, Part::Open).is_none();
         let has_it = |code: &HandlerInfo| code.calls == Calls::Socket(Part::Open) && code.path == connection.route;
         let may_come = || serves.and_then(|serves| serves.before()).is_some_and(|before| before.handlers().iter().any(has_it));
         route.is_awaited = is_gone && may_come();
@@ -296,7 +297,7 @@ impl Carrier {
     /// The handler for a part of this connection's events in what is admitted to, and the path's parameters.
     fn find(lease: Lease<Snapshot>, connection: &Connection, head: &Head, part: Part) -> Option<Reached> {
         #[cfg(midair_seeded)]
-        let lease = if seed::is(Bug::SocketStaysOnCode) { head.opened.admit() } else { lease };
+        let lease = if mutation::is(Bug::SocketStaysOnCode) { head.opened.admit() } else { lease };
         let snapshot = lease.snapshot();
         let Found::Handler(Target { generation, handler }, params) = snapshot.find(UPGRADE, &head.path) else { return None };
         let code = snapshot.generations().get(generation).filter(|code| code.plugin() == connection.plugin)?;

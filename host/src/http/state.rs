@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::admin::{Room, refuse};
-use crate::error::Error;
+use crate::report::error::Error;
 
 /// Lines that are brought at once may have so many bytes.
 const LARGEST: usize = 256 << 20;

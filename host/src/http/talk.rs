@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as Broken, Message, Utf8Bytes};
 
 use super::socket::SocketLimits;
-use crate::sockets::{Cause, Connection, End, Next, Payload};
+use crate::resources::sockets::{Cause, Connection, End, Next, Payload};
 
 /// How long a client has to say that it heard of the end.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -154,7 +154,7 @@ mod tests {
     use tokio::io::DuplexStream;
 
     use super::*;
-    use crate::sockets::{Bounds, Entry, Sockets};
+    use crate::resources::sockets::{Bounds, Entry, Sockets};
 
     fn limits() -> SocketLimits {
         SocketLimits { message: 100, ..SocketLimits::default() }

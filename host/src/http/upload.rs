@@ -13,7 +13,7 @@ use midair_plugin::stream::{Pieces, pieces};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
-use crate::answer::{Answered, own};
+use crate::call::respond::{Answered, own};
 
 /// How much of a body over its limit, or of one that nobody asked for, is read and thrown away, so that a client that sends before it listens
 /// gets its answer.

@@ -7,7 +7,7 @@ use midair_plugin::message;
 use serde::Serialize;
 
 use super::Host;
-use crate::offers::Caller;
+use crate::resources::host_services::Caller;
 
 impl Host {
     /// Emits a message to every plugin that takes `topic`, as [`Ctx::emit`](midair_plugin::Ctx::emit) does. Done once each has it in its queue;

@@ -7,12 +7,14 @@
 //! Both change the standing under one lock, and store into the slot while they hold it: so there is an order of publishes and rollbacks,
 //! and each builds on what was live at that moment. No file is written and no plugin is called under that lock.
 
+pub mod budget;
 mod exchange;
-mod journey;
+mod pipeline;
+pub mod recovery;
 mod status;
+mod supervisor;
 #[cfg(feature = "http")]
 mod tables;
-mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,46 +28,46 @@ use http::{Request, Response};
 pub use midair_plugin::store::Limits;
 use parking_lot::Mutex;
 
-use self::journey::{Job, Journey};
+use self::pipeline::{Job, Journey};
 pub use self::status::{
     BlockerStatus, GenerationStatus, Generations, LeaseStatus, Libraries, PluginStatus, SocketStatus, Status, TaskStatus,
 };
 #[cfg(feature = "http")]
 pub use self::tables::{Page, TableStatus};
-use crate::answer;
-use crate::attempt::{Attempt, Journal, Outcome, Record};
-use crate::background;
-use crate::candidate::Maker;
-pub use crate::census::Counts;
-use crate::census::Roll;
-use crate::deadline::{Overrun, within};
-use crate::delivery;
-use crate::error::{Code, Error, Result, Stage};
-use crate::event::{Bus, Event, Left};
-use crate::frames::Namer;
-use crate::generation::{Ended, Generation, Services};
-use crate::inspect::{code, loaded};
-use crate::jobs::Jobs;
-pub use crate::jobs::{JobStatus, Overlap};
-use crate::lease::Leases;
-use crate::logs::Logs;
-use crate::marks::Marks;
-use crate::messages::Messages;
-pub use crate::messages::{SubscriberStatus, TopicStatus};
-pub use crate::offers::Caller;
-use crate::offers::Offers;
-use crate::probation::Rules;
-use crate::probe::{self, Probe};
-use crate::services;
-use crate::slot::Slot;
-use crate::snapshot::{Setup, Snapshot};
-use crate::sockets::Sockets;
-pub use crate::stage::Trust;
-use crate::stage::{self, Format, Staging};
-use crate::standing::Standing;
-pub use crate::standing::Which;
-use crate::state::{State, expiry};
-use crate::tasks::Tasks;
+use crate::artifact::inspect::{code, loaded};
+pub use crate::artifact::stage::Trust;
+use crate::artifact::stage::{self, Format, Staging};
+use crate::call::respond;
+use crate::live::generation::{Ended, Generation, Services};
+use crate::live::lease::Leases;
+use crate::live::probation::Rules;
+use crate::live::rollout::Standing;
+pub use crate::live::rollout::Which;
+use crate::live::slot::Slot;
+use crate::live::snapshot::{Setup, Snapshot};
+use crate::plugin::symbolize::Namer;
+use crate::report::attempt::{Attempt, Journal, Outcome, Record};
+use crate::report::error::{Code, Error, Result, Stage};
+use crate::report::event::{Bus, Event, Left};
+pub use crate::resources::host_services::Caller;
+use crate::resources::host_services::Offers;
+use crate::resources::logs::Logs;
+use crate::resources::sockets::Sockets;
+use crate::resources::state::{State, expiry};
+use crate::resources::tasks::Tasks;
+use crate::resources::topics::Messages;
+pub use crate::resources::topics::{SubscriberStatus, TopicStatus};
+use crate::swap::recovery::Marks;
+pub use crate::sys::native_resources::Counts;
+use crate::sys::native_resources::Roll;
+use crate::sys::timeout::{Overrun, within};
+use crate::trial::candidate::Maker;
+use crate::trial::probe::{self, Probe};
+use crate::work::background;
+use crate::work::dispatch;
+use crate::work::hostcalls;
+use crate::work::jobs::Jobs;
+pub use crate::work::jobs::{JobStatus, Overlap};
 
 /// How a host is set up.
 #[derive(Clone, Debug)]
@@ -241,7 +243,7 @@ impl Host {
             sockets: Sockets::new(),
             front: OnceLock::new(),
             frames: Namer::start(bus.clone())?,
-            functions: services::functions(),
+            functions: hostcalls::functions(),
         });
         let nothing = Snapshot::compose(0, Vec::new()).map_err(|clash| Error::fatal(Code::Routes, "", clash.to_string()))?;
         let slot = Arc::new(Slot::new(Arc::new(nothing)));
@@ -283,7 +285,7 @@ impl Host {
         let swept = Arc::downgrade(&shared.services);
         start("midair-sweeper", move || expiry::run(&swept, |services| &services.store))?;
         let watched = Arc::clone(&shared);
-        start("midair-probation", move || watch::watch(&watched, &rings))?;
+        start("midair-probation", move || supervisor::watch(&watched, &rings))?;
         Ok(Self { shared, jobs, _stop: stop })
     }
 
@@ -305,7 +307,7 @@ impl Host {
     /// memory and keep its code until they are dropped. A streamed body is gathered, so one that never ends is never answered; one that
     /// breaks off is answered 500. A file is read on this thread, whole.
     pub async fn ask(&self, request: Request<Bytes>) -> Response<Bytes> {
-        answer::gathered(answer::answer(self.slot(), request).await).await
+        respond::gathered(respond::answer(self.slot(), request).await).await
     }
 
     /// What new requests reach.
@@ -462,7 +464,7 @@ impl Host {
     ///
     /// Waits for no journey: a candidate that is being prepared meanwhile is published on top of what this leaves. No plugin code runs.
     pub fn roll_back(&self, which: &Which) -> Record {
-        watch::by_hand(&self.shared, which, Instant::now())
+        supervisor::by_hand(&self.shared, which, Instant::now())
     }
 }
 
@@ -470,14 +472,14 @@ impl Shared {
     /// A generation is about to serve: what its code emits, or is emitted for it, from the moment of the store on finds a queue. What it takes
     /// no more is still taken by the code before. No plugin code runs.
     fn will_serve(&self, generation: &Generation) {
-        self.services.messages.open(generation.plugin(), &delivery::wanted(generation));
+        self.services.messages.open(generation.plugin(), &dispatch::wanted(generation));
     }
 
     /// A generation serves from now on: so do its jobs, and what it takes of messages. What only the code before has goes on waiting if that
     /// may come back. No plugin code runs.
     fn serves(&self, generation: &Arc<Generation>) {
         self.jobs.declare(generation);
-        self.services.messages.subscribe(generation.plugin(), &delivery::wanted(generation));
+        self.services.messages.subscribe(generation.plugin(), &dispatch::wanted(generation));
         self.keep_for(generation.plugin(), generation.before().as_deref());
     }
 
@@ -491,7 +493,7 @@ impl Shared {
     /// What waits for code of a plugin that doesn't serve goes, but for what this code has.
     fn keep_for(&self, plugin: &str, code: Option<&Generation>) {
         self.jobs.drop_all(plugin, code);
-        self.services.messages.drop_all(plugin, &code.map(delivery::wanted).unwrap_or_default());
+        self.services.messages.drop_all(plugin, &code.map(dispatch::wanted).unwrap_or_default());
     }
 
     /// Begins what it declares, once it serves.

@@ -9,17 +9,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::Serialize;
 
 use super::{Host, JobStatus, Shared, TopicStatus};
-use crate::attempt::Record;
-use crate::budget::{Allowed, Budget, Used};
-use crate::census::Counts;
-use crate::config::Config;
-use crate::generation::Generation;
-use crate::lease::Facts;
-use crate::marks::Held;
-use crate::probe::Probe;
-use crate::sockets::{Cause, Tally};
-use crate::standing::Phase;
-use crate::tasks::{About, Running};
+use crate::live::config::Config;
+use crate::live::generation::Generation;
+use crate::live::lease::Facts;
+use crate::live::rollout::Phase;
+use crate::report::attempt::Record;
+use crate::resources::sockets::{Cause, Tally};
+use crate::resources::tasks::{About, Running};
+use crate::swap::budget::{Allowed, Budget, Used};
+use crate::swap::recovery::Held;
+use crate::sys::native_resources::Counts;
+use crate::trial::probe::Probe;
 
 /// What `GET /status` answers.
 #[derive(Clone, Debug, Serialize)]

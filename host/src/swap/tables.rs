@@ -7,10 +7,10 @@ use midair_plugin::store::{Kind, Lasts, Op, clock};
 use serde::Serialize;
 
 use super::Host;
-use crate::error::{Code, Error, Result, Stage};
-use crate::generation::Generation;
-use crate::reading;
-use crate::state::export::{Line, to_bytes, to_json};
+use crate::live::generation::Generation;
+use crate::report::error::{Code, Error, Result, Stage};
+use crate::resources::state::export::{Line, to_bytes, to_json};
+use crate::trial::table_scan;
 
 /// A table that holds something.
 #[derive(Clone, Debug, Serialize)]
@@ -119,7 +119,7 @@ impl Host {
             };
             if let Some((generation, place)) = self.declared(plugin, table).map_err(unread)? {
                 let all = values.iter().map(|(line, bytes)| (line.schema, bytes.clone())).collect();
-                let misfit = reading::first_misfit(&generation, place, all, self.shared.options.deadline);
+                let misfit = table_scan::first_misfit(&generation, place, all, self.shared.options.deadline);
                 misfit.map_or(Ok(()), |(number, why)| Err(unread(format!("line {}: {why}", first + number))))?;
             }
         }

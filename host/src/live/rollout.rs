@@ -1,0 +1,744 @@
+//! Which generations serve, on trial or committed, and which is the way back?
+//!
+//! The standing changes in whole steps: a publish, a commit, a rollback. Each step that needs a snapshot composes it before anything is
+//! changed, so a step that can't be taken leaves all as it was. With each publish the ways back of everything on trial are composed and
+//! checked too, alone and in pairs (routes clash in pairs): so a rollback out of a trial finds its snapshot ready and can't fail.
+//!
+//! Nothing here stores into the slot, writes a file, or runs plugin code; whoever asks holds the one lock around this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::live::generation::Generation;
+use crate::live::probation::Rules;
+use crate::live::route::Clash;
+use crate::live::snapshot::{Member, Setup, Snapshot};
+use crate::mutation::{self, Bug};
+
+/// All plugins' standing.
+pub(crate) struct Standing {
+    epoch: u64,
+    places: BTreeMap<String, Place>,
+    trials: Vec<Trial>,
+    /// The plugins of the last publish.
+    last: Vec<String>,
+    /// How many committed generations of a plugin are kept besides the last one, to go back to by hand.
+    keep: usize,
+}
+
+/// One plugin's.
+#[derive(Clone)]
+struct Place {
+    live: Member,
+    /// The last committed one: the live one itself, or what a breach goes back to.
+    /// With the config that it served with last.
+    committed: Option<Setup>,
+    /// Those committed before, the newest first.
+    earlier: Vec<Setup>,
+}
+
+/// What was published by one attempt and isn't committed yet.
+struct Trial {
+    id: u64,
+    plugins: BTreeSet<String>,
+    since: Instant,
+    /// Whether these bytes were committed by an earlier run: then only time is asked for.
+    settles: bool,
+    /// The snapshot to go back to, where there is something to go back to.
+    back: Option<Arc<Snapshot>>,
+}
+
+/// Why candidates can't be published.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Routes clash with what serves.
+    Clash(Clash),
+    /// Routes clash with what these plugins may have to go back to.
+    WayBack(Vec<String>, Clash),
+}
+
+/// What to go back from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All plugins of the last publish.
+    Last,
+    /// This plugin: to the last committed generation, or the one before it.
+    Plugin(String),
+    /// This plugin, to the generation of this number.
+    To(String, u64),
+}
+
+/// Why there is no way back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoWay {
+    /// No such plugin serves.
+    Unknown(String),
+    /// It is the first, or all before it are gone; these are kept.
+    Nothing(String, Vec<u64>),
+    /// That generation isn't kept; these are.
+    Gone(String, u64, Vec<u64>),
+    /// That generation serves.
+    Serves(String, u64),
+    /// Nothing was published.
+    Never,
+    /// Its routes clash with what serves now.
+    Clash(String),
+}
+
+/// A rollback that was decided.
+pub(crate) struct Back {
+    /// What to store.
+    pub snapshot: Arc<Snapshot>,
+    /// What goes, and what comes instead.
+    pub pairs: Vec<(Arc<Generation>, Arc<Generation>)>,
+}
+
+/// How a plugin's generation stands, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Serves and is watched.
+    Trial,
+    /// Serves and is committed.
+    Committed,
+    /// Is kept to go back to.
+    Kept,
+}
+
+impl Standing {
+    /// Nothing serves yet; `keep` committed generations of a plugin are kept besides the last one.
+    #[must_use]
+    pub(crate) fn new(keep: usize) -> Self {
+        Self { epoch: 0, places: BTreeMap::new(), trials: Vec::new(), last: Vec::new(), keep }
+    }
+
+    /// Decides a publish: the snapshot to store. The candidates go on trial, or are committed at once where a breach leads to nothing. What
+    /// is in `configs` serves already and goes on with another config: that is no trial, and nothing to go back from.
+    ///
+    /// # Errors
+    ///
+    /// The routes that clash; the standing is as before.
+    pub(crate) fn publish(
+        &mut self,
+        id: u64,
+        candidates: &[Setup],
+        configs: &[Setup],
+        settles: bool,
+        rules: &Rules,
+        now: Instant,
+    ) -> Result<Arc<Snapshot>, Refusal> {
+        let names: BTreeSet<String> = candidates.iter().map(|candidate| candidate.generation.plugin().to_owned()).collect();
+        let mut places = self.places.clone();
+        for candidate in candidates {
+            let (live, name) = (Member::anew(candidate.clone()), candidate.generation.plugin());
+            match places.get_mut(name) {
+                Some(place) => place.live = live,
+                None => drop(places.insert(name.to_owned(), Place { live, committed: None, earlier: Vec::new() })),
+            }
+        }
+        for setup in configs {
+            places.get_mut(setup.generation.plugin()).into_iter().for_each(|place| place.configure(setup));
+        }
+        if !rules.acts || settles {
+            names.iter().for_each(|name| places.get_mut(name).into_iter().for_each(|place| place.commit(self.keep)));
+        }
+        let mut trials: Vec<Trial> = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
+        if rules.acts && !names.is_empty() {
+            trials.push(Trial { id, plugins: names.clone(), since: now, settles, back: None });
+        }
+        let last = if names.is_empty() { self.last.clone() } else { names.iter().cloned().collect() };
+        let next = Standing { epoch: self.epoch + 1, places, trials, last, keep: self.keep };
+        let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(Refusal::Clash)?);
+        let next = next.with_ways_back()?;
+        for name in &names {
+            // What a newer publish overtakes is judged no more.
+            self.places.get(name).into_iter().for_each(|place| place.live.generation.counts().end_trial());
+        }
+        *self = next;
+        Ok(snapshot)
+    }
+
+    /// The snapshot of what serves, with these plugins gone back to what was committed last.
+    fn compose(&self, epoch: u64, back: &BTreeSet<&str>) -> Result<Snapshot, Clash> {
+        let members = self.places.iter().map(|(name, place)| match &place.committed {
+            Some(committed) if back.contains(name.as_str()) => Member::anew(committed.clone()),
+            _ => place.live.clone(),
+        });
+        Snapshot::compose(epoch, members)
+    }
+
+    /// Prepares the way back of everything on trial.
+    fn with_ways_back(mut self) -> Result<Self, Refusal> {
+        let names: Vec<BTreeSet<String>> = self.trials.iter().map(|trial| self.with_way_back(trial)).collect();
+        let mut backs = Vec::new();
+        for (at, one) in names.iter().enumerate() {
+            let refused = |clash| Refusal::WayBack(one.iter().cloned().collect(), clash);
+            let alone: BTreeSet<&str> = one.iter().map(String::as_str).collect();
+            backs.push(if one.is_empty() { None } else { Some(Arc::new(self.compose(self.epoch + 1, &alone).map_err(refused)?)) });
+            for other in &names[at + 1..] {
+                let both = alone.iter().copied().chain(other.iter().map(String::as_str)).collect();
+                self.compose(self.epoch + 1, &both).map_err(refused)?;
+            }
+        }
+        self.trials.iter_mut().zip(backs).for_each(|(trial, back)| trial.back = back);
+        Ok(self)
+    }
+
+    /// The plugins of a trial that have something to go back to.
+    fn with_way_back(&self, trial: &Trial) -> BTreeSet<String> {
+        let has = |name: &&String| self.places.get(*name).is_some_and(|place| place.on_trial() && place.committed.is_some());
+        if mutation::is(Bug::RollbackTakesOthers) {
+            return self.places.keys().filter(has).cloned().collect();
+        }
+        trial.plugins.iter().filter(has).cloned().collect()
+    }
+
+    /// The trial in which the generation with this key serves.
+    #[must_use]
+    pub(crate) fn trial_of(&self, key: u64) -> Option<u64> {
+        let serves = |name: &String| self.places.get(name).is_some_and(|place| place.live.generation.key() == key);
+        self.trials.iter().find(|trial| trial.plugins.iter().any(serves)).map(|trial| trial.id)
+    }
+
+    /// Decides to go back out of a trial. `None` if there is nothing to go back to; the trial is over then, and what serves goes on.
+    ///
+    /// After the store, [`renew`](Self::renew) prepares the ways back of the other trials anew.
+    pub(crate) fn breach(&mut self, id: u64) -> Option<Back> {
+        let at = self.trials.iter().position(|trial| trial.id == id)?;
+        let trial = self.trials.remove(at);
+        let names = self.with_way_back(&trial);
+        // What has nothing to go back to stays on trial.
+        self.trials.extend(trial.without(&names).filter(|_| !names.is_empty()));
+        let snapshot = trial.back?;
+        let pairs = names.iter().filter_map(|name| {
+            let place = self.places.get_mut(name)?;
+            let to = place.committed.clone()?;
+            let term = snapshot.member(name)?;
+            let from = std::mem::replace(&mut place.live, term).generation;
+            from.counts().end_trial();
+            Some((from, to.generation))
+        });
+        let pairs = pairs.collect();
+        self.epoch = snapshot.epoch();
+        Some(Back { snapshot, pairs })
+    }
+
+    /// Prepares the ways back of everything that is still on trial, after a rollback.
+    ///
+    /// They were checked in pairs when they were published, so they can't clash; one that did all the same would have none.
+    pub(crate) fn renew(&mut self) {
+        for at in 0..self.trials.len() {
+            let names = self.with_way_back(&self.trials[at]);
+            let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+            let back = if names.is_empty() { None } else { self.compose(self.epoch + 1, &names).ok().map(Arc::new) };
+            self.trials[at].back = back;
+        }
+    }
+
+    /// Decides to go back by hand.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no such way; the standing is as before.
+    pub(crate) fn back(&mut self, which: &Which) -> Result<Back, NoWay> {
+        let targets: Vec<(String, Setup)> = match which {
+            Which::Last if self.last.is_empty() => return Err(NoWay::Never),
+            Which::Last => {
+                let found: Vec<_> = self.last.iter().map(|name| Ok((name.clone(), self.place(name)?.before(name)?))).collect();
+                // A plugin that is new has nothing to go back to and stays, unless it is alone.
+                match found.iter().any(Result::is_ok) {
+                    true => found.into_iter().flatten().collect(),
+                    false => found.into_iter().collect::<Result<_, _>>()?,
+                }
+            }
+            Which::Plugin(name) => vec![(name.clone(), self.place(name)?.before(name)?)],
+            Which::To(name, number) => vec![(name.clone(), self.place(name)?.numbered(name, *number)?)],
+        };
+        let names: BTreeSet<String> = targets.iter().map(|(name, _)| name.clone()).collect();
+        let (mut places, mut pairs) = (self.places.clone(), Vec::new());
+        for (name, target) in targets {
+            let Some(place) = places.get_mut(&name) else { continue };
+            pairs.push((Arc::clone(&place.live.generation), Arc::clone(&target.generation)));
+            place.go_back(target, self.keep);
+        }
+        let trials = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
+        let next = Standing { epoch: self.epoch + 1, places, trials, last: self.last.clone(), keep: self.keep };
+        let clash = |clash: Clash| NoWay::Clash(clash.to_string());
+        let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(clash)?);
+        let next = next.with_ways_back().map_err(|refusal| NoWay::Clash(refusal.to_string()))?;
+        pairs.iter().for_each(|(from, _)| from.counts().end_trial());
+        *self = next;
+        Ok(Back { snapshot, pairs })
+    }
+
+    fn place(&self, name: &str) -> Result<&Place, NoWay> {
+        self.places.get(name).ok_or_else(|| NoWay::Unknown(name.to_owned()))
+    }
+
+    /// Commits what was watched long enough and answered enough; the generations, by trial.
+    pub(crate) fn commit(&mut self, rules: &Rules, now: Instant) -> Vec<Vec<Arc<Generation>>> {
+        let (due, rest) = std::mem::take(&mut self.trials).into_iter().partition(|trial| self.is_due(trial, rules, now));
+        self.trials = rest;
+        let due: Vec<Trial> = due;
+        due.iter().map(|trial| trial.plugins.iter().filter_map(|name| self.commit_one(name)).collect()).collect()
+    }
+
+    fn commit_one(&mut self, name: &str) -> Option<Arc<Generation>> {
+        let place = self.places.get_mut(name)?;
+        place.commit(self.keep);
+        place.live.generation.counts().end_trial();
+        Some(Arc::clone(&place.live.generation))
+    }
+
+    fn is_due(&self, trial: &Trial, rules: &Rules, now: Instant) -> bool {
+        let counts = || trial.plugins.iter().filter_map(|name| self.places.get(name)).map(|place| place.live.generation.counts());
+        // One that has failed is on its way back, even if that wasn't heard yet.
+        let enough = trial.settles || counts().all(|counts| counts.judged() >= rules.requests && !counts.is_over());
+        let have_read = trial.plugins.iter().filter_map(|name| self.places.get(name)).all(|place| place.live.generation.has_read());
+        enough && have_read && now.saturating_duration_since(trial.since) >= rules.time
+    }
+
+    /// When a trial may next be over by time, or has been and lacks requests.
+    #[must_use]
+    pub(crate) fn due(&self, rules: &Rules, now: Instant) -> Option<Duration> {
+        let left = |trial: &Trial| rules.time.saturating_sub(now.saturating_duration_since(trial.since));
+        self.trials.iter().map(left).filter(|left| !left.is_zero()).min()
+    }
+
+    /// The plugin's last committed generation.
+    #[must_use]
+    pub(crate) fn committed(&self, name: &str) -> Option<&Arc<Generation>> {
+        self.places.get(name)?.committed.as_ref().map(|committed| &committed.generation)
+    }
+
+    /// The number of the generation that a rollback of this plugin would put back.
+    #[must_use]
+    pub(crate) fn before(&self, name: &str) -> Option<u64> {
+        self.places.get(name)?.before(name).ok().map(|before| before.generation.number())
+    }
+
+    /// Every generation that serves or is kept, with how it stands.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<(Arc<Generation>, Phase)> {
+        let of = |place: &Place| {
+            let live = &place.live.generation;
+            let phase = if place.on_trial() { Phase::Trial } else { Phase::Committed };
+            let kept = place.kept();
+            let mut all = vec![(Arc::clone(live), phase)];
+            all.extend(kept.map(|kept| (Arc::clone(kept), Phase::Kept)));
+            all
+        };
+        self.places.values().flat_map(of).collect()
+    }
+}
+
+impl Trial {
+    /// The trial of the others; `None` if none is left.
+    fn without(&self, names: &BTreeSet<String>) -> Option<Self> {
+        let plugins: BTreeSet<String> = self.plugins.difference(names).cloned().collect();
+        let Trial { id, since, settles, .. } = *self;
+        (!plugins.is_empty()).then_some(Trial { id, plugins, since, settles, back: None })
+    }
+}
+
+impl Place {
+    fn on_trial(&self) -> bool {
+        self.committed.as_ref().is_none_or(|committed| committed.generation.key() != self.live.generation.key())
+    }
+
+    /// What is kept to go back to.
+    fn kept(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        let all = self.committed.iter().chain(&self.earlier).map(|kept| &kept.generation);
+        all.filter(|kept| kept.key() != self.live.generation.key())
+    }
+
+    /// The same code goes on with another config; one that another generation read is nobody's any more.
+    fn configure(&mut self, Setup { generation, config }: &Setup) {
+        if self.live.generation.key() != generation.key() {
+            return;
+        }
+        self.live.config = Arc::clone(config);
+        if !self.on_trial() && !mutation::is(Bug::RollbackForgetsConfig) {
+            self.committed = Some(self.live.setup());
+        }
+    }
+
+    fn commit(&mut self, keep: usize) {
+        let live = self.live.setup();
+        if self.on_trial() {
+            self.earlier.splice(0..0, self.committed.replace(live));
+            self.earlier.truncate(keep);
+        }
+    }
+
+    /// The generation to go back to when none is named.
+    fn before(&self, name: &str) -> Result<Setup, NoWay> {
+        let live = &self.live.generation;
+        let before = |kept: &&Setup| kept.generation.number() < live.number();
+        let committed = self.committed.iter().filter(|_| self.on_trial());
+        committed
+            .chain(&self.earlier)
+            .filter(before)
+            .max_by_key(|kept| kept.generation.number())
+            .cloned()
+            .ok_or_else(|| NoWay::Nothing(name.to_owned(), self.kept().map(|kept| kept.number()).collect()))
+    }
+
+    fn numbered(&self, name: &str, number: u64) -> Result<Setup, NoWay> {
+        if self.live.generation.number() == number {
+            return Err(NoWay::Serves(name.to_owned(), number));
+        }
+        let gone = || NoWay::Gone(name.to_owned(), number, self.kept().map(|kept| kept.number()).collect());
+        let mut all = self.committed.iter().chain(&self.earlier);
+        all.find(|kept| kept.generation.number() == number).cloned().ok_or_else(gone)
+    }
+
+    /// What was committed stays kept, so that one may also go forward again by its number.
+    fn go_back(&mut self, target: Setup, keep: usize) {
+        let was = self.committed.replace(target.clone());
+        self.earlier.splice(0..0, was);
+        self.earlier.retain(|kept| kept.generation.key() != target.generation.key());
+        self.earlier.truncate(keep);
+        self.live = Member::anew(target);
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Clash(clash) => clash.fmt(f),
+            Self::WayBack(plugins, clash) => write!(f, "if {} had to go back, {clash}", plugins.join(" and ")),
+        }
+    }
+}
+
+fn numbered(plugin: &str, numbers: &[u64]) -> String {
+    numbers.iter().map(|number| format!("{plugin}={number}")).collect::<Vec<_>>().join(", ")
+}
+
+impl std::fmt::Display for NoWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown(plugin) => write!(f, "no plugin {plugin} serves"),
+            Self::Nothing(plugin, kept) if kept.is_empty() => {
+                write!(f, "{plugin} has nothing to go back to: no earlier generation is kept")
+            }
+            Self::Nothing(plugin, kept) => {
+                write!(f, "no generation before the one of {plugin} that serves is kept; {} can be gone to", numbered(plugin, kept))
+            }
+            Self::Gone(plugin, number, kept) if kept.is_empty() => {
+                write!(f, "{plugin}={number} isn't kept, nor is any other generation of {plugin}")
+            }
+            Self::Gone(plugin, number, kept) => {
+                write!(f, "{plugin}={number} isn't kept; {} can be gone back to", numbered(plugin, kept))
+            }
+            Self::Serves(plugin, number) => write!(f, "{plugin}={number} serves already"),
+            Self::Never => f.write_str("nothing was published yet"),
+            Self::Clash(clash) => f.write_str(clash),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use midair_plugin::store::Limits;
+
+    use super::*;
+    use crate::live::config::Config;
+    use crate::live::generation::{Ended, Identity, Services};
+    use crate::live::lease::Leases;
+    use crate::report::event::Bus;
+    use crate::resources::host_services::Offers;
+    use crate::resources::logs::Logs;
+    use crate::resources::sockets::Sockets;
+    use crate::resources::state::State;
+    use crate::resources::tasks::Tasks;
+    use crate::resources::topics::Messages;
+
+    /// A host's services, and what its reaper would hear.
+    pub(super) fn services() -> (Arc<Services>, Receiver<Ended>) {
+        let ((reaper, ended), (alarms, _)) = (channel(), channel());
+        let (store, bus, leases, functions) =
+            (State::in_memory(Limits::default()), Bus::default(), Leases::new(), crate::work::hostcalls::functions());
+        let frames = crate::plugin::symbolize::Namer::without_names(bus.clone());
+        let (tasks, front, offers) = (Tasks::new(), OnceLock::new(), Offers::default());
+        let (messages, sockets) = (Messages::new(Arc::clone(&tasks), bus.clone()), Sockets::new());
+        (
+            Arc::new(Services {
+                store,
+                logs: Logs::of_probe(bus.clone()),
+                bus,
+                leases,
+                dev: false,
+                probe: false,
+                frames,
+                functions,
+                alarms,
+                reaper,
+                tasks,
+                messages,
+                offers,
+                sockets,
+                front,
+            }),
+            ended,
+        )
+    }
+
+    pub(super) fn generation(plugin: &str, number: u64, services: &Arc<Services>) -> Arc<Generation> {
+        let (digest, code) = (format!("{plugin}{number}"), String::new());
+        let identity = Identity { plugin: plugin.to_owned(), number, digest, code, file: "".into() };
+        Generation::without_code(identity, Arc::clone(services))
+    }
+
+    pub(super) fn setup(generation: &Arc<Generation>) -> Setup {
+        Setup { generation: Arc::clone(generation), config: Config::none() }
+    }
+
+    /// Of a snapshot: `a=1 b=2`.
+    pub(super) fn shown(snapshot: &Snapshot) -> String {
+        snapshot.generations().iter().map(|generation| generation.to_string()).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(super) fn ended(ended: &Receiver<Ended>) -> Vec<String> {
+        let told = ended.try_iter().filter_map(|ended| match ended {
+            Ended::Term { plugin, number } => Some(format!("{plugin}={number}")),
+            Ended::Config { .. } | Ended::Use { .. } => None,
+        });
+        told.collect()
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn what_is_on_trial_is_committed_when_both_time_and_requests_are_there() {
+        let (services, _heard) = services();
+        let (rules, start) = (Rules { requests: 3, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(4);
+        let first = generation("a", 1, &services);
+        first.counts().try_against(rules, None, true);
+        standing.publish(1, &[setup(&first)], &[], false, &rules, start).expect("no routes, no clash");
+        assert_eq!(standing.due(&rules, start), Some(rules.time));
+        let answer = |count| {
+            for _ in 0..count {
+                first.counts().answered(false, None, true);
+            }
+        };
+        let committed = |standing: &mut Standing, after: Duration| standing.commit(&rules, start + after).concat().len();
+        answer(2);
+        assert_eq!(committed(&mut standing, rules.time * 2), 0, "too few requests");
+        answer(1);
+        assert_eq!(committed(&mut standing, rules.time - Duration::from_nanos(1)), 0, "too early");
+        assert_eq!(committed(&mut standing, rules.time), 1);
+        assert_eq!((committed(&mut standing, rules.time * 2), standing.due(&rules, start)), (0, None), "once");
+        let failed = generation("a", 2, &services);
+        failed.counts().try_against(rules, None, true);
+        standing.publish(2, &[setup(&failed)], &[], false, &rules, start).expect("no routes, no clash");
+        (0..5).for_each(|_| drop(failed.counts().answered(true, None, true).map(|verdict| format!("{verdict:?}"))));
+        assert_eq!(committed(&mut standing, rules.time), 0, "it failed, whoever has heard of it");
+        assert_eq!(standing.due(&Rules { time: Duration::MAX, ..rules }, start), Some(Duration::MAX), "no time is too long");
+        // What an earlier run committed needs its time alone.
+        let mut standing = Standing::new(4);
+        standing.publish(1, &[setup(&generation("a", 1, &services))], &[], true, &rules, start).expect("no routes, no clash");
+        assert_eq!(committed(&mut standing, rules.time / 2), 0);
+        assert_eq!(committed(&mut standing, rules.time), 1);
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn by_hand_one_goes_back_step_by_step_and_forward_by_number() {
+        let (services, _heard) = services();
+        let (rules, now) = (Rules { acts: false, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(2);
+        assert_eq!(standing.back(&Which::Last).err(), Some(NoWay::Never));
+        for number in 1..=5 {
+            standing
+                .publish(number, &[setup(&generation("a", number, &services))], &[], false, &rules, now)
+                .expect("no routes, no clash");
+        }
+        let back = |standing: &mut Standing, which: &Which| standing.back(which).map(|back| shown(&back.snapshot));
+        let a = || "a".to_owned();
+        assert_eq!(back(&mut standing, &Which::Last), Ok("a=4".to_owned()));
+        assert_eq!(back(&mut standing, &Which::Plugin(a())), Ok("a=3".to_owned()));
+        assert_eq!(back(&mut standing, &Which::Plugin(a())), Err(NoWay::Nothing(a(), vec![4, 5])), "two are kept");
+        assert_eq!(back(&mut standing, &Which::To(a(), 1)), Err(NoWay::Gone(a(), 1, vec![4, 5])));
+        assert_eq!(back(&mut standing, &Which::To(a(), 3)), Err(NoWay::Serves(a(), 3)));
+        assert_eq!(back(&mut standing, &Which::To(a(), 5)), Ok("a=5".to_owned()));
+        assert_eq!(back(&mut standing, &Which::Plugin("b".to_owned())), Err(NoWay::Unknown("b".to_owned())));
+    }
+
+    /// Publishes another config for what serves, and gives it.
+    #[cfg(not(midair_loom))]
+    fn configure(standing: &mut Standing, generation: &Arc<Generation>) -> (Arc<Config>, Arc<Snapshot>) {
+        let config = Config::none();
+        let setup = Setup { generation: Arc::clone(generation), config: Arc::clone(&config) };
+        let next = standing.publish(0, &[], &[setup], false, &Rules::PRODUCTION, Instant::now()).expect("no routes, no clash");
+        (config, next)
+    }
+
+    #[cfg(not(midair_loom))]
+    fn has(snapshot: &Snapshot, plugin: &str, config: &Arc<Config>) -> bool {
+        snapshot.member(plugin).is_some_and(|member| Arc::ptr_eq(&member.config, config))
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn an_edit_of_the_config_is_no_trial_and_what_is_gone_back_to_keeps_its_own() {
+        let (services, heard) = services();
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(4);
+        let [a1, a2, b1] = [("a", 1), ("a", 2), ("b", 1)].map(|(plugin, number)| generation(plugin, number, &services));
+        standing.publish(1, &[setup(&a1), setup(&b1)], &[], false, &rules, now).expect("no routes, no clash").begin();
+        assert_eq!(standing.commit(&rules, now).concat().len(), 2);
+        let (first, next) = configure(&mut standing, &a1);
+        assert_eq!((shown(&next), next.epoch(), has(&next, "a", &first)), ("a=1 b=1".to_owned(), 2, true));
+        assert!(standing.commit(&rules, now).is_empty() && standing.trial_of(a1.key()).is_none(), "nothing is on trial");
+        drop(next);
+        assert_eq!(ended(&heard), Vec::<String>::new(), "the term goes on");
+        // New code on trial; then the configs of both plugins are edited.
+        standing.publish(2, &[setup(&a2)], &[], false, &rules, now).expect("no routes, no clash");
+        let (of_code, _) = configure(&mut standing, &a2);
+        let (of_other, next) = configure(&mut standing, &b1);
+        assert!(has(&next, "a", &of_code) && has(&next, "b", &of_other));
+        let (_, stale) = configure(&mut standing, &a1);
+        assert!(has(&stale, "a", &of_code), "what another generation read is nobody's");
+        let back = standing.breach(2).expect("a way back");
+        assert_eq!(shown(&back.snapshot), "a=1 b=1");
+        assert!(has(&back.snapshot, "a", &first), "it serves with the config that it served with");
+        assert!(has(&back.snapshot, "b", &of_other), "the other one keeps what was edited since");
+        // By hand, and forward again.
+        standing.publish(3, &[setup(&a2)], &[], true, &rules, now).expect("no routes, no clash");
+        let (second, _) = configure(&mut standing, &a2);
+        let back = standing.back(&Which::Plugin("a".to_owned())).expect("a way back");
+        assert!(has(&back.snapshot, "a", &first));
+        let forth = standing.back(&Which::To("a".to_owned(), 2)).expect("a way forward");
+        assert!(has(&forth.snapshot, "a", &second));
+        assert_eq!(
+            standing.back(&Which::Last).map(|back| shown(&back.snapshot)),
+            Ok("a=1 b=1".to_owned()),
+            "an edit is no publish"
+        );
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn fault_41_a_breach_takes_its_own_trial_back_and_no_other() {
+        let (services, heard) = services();
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+        let mut standing = Standing::new(4);
+        let publish = |standing: &mut Standing, id, candidates: &[Arc<Generation>]| {
+            let candidates: Vec<Setup> = candidates.iter().map(setup).collect();
+            let next = standing.publish(id, &candidates, &[], false, &rules, now).expect("no routes, no clash");
+            next.begin();
+            next
+        };
+        publish(&mut standing, 1, &[generation("a", 1, &services), generation("b", 1, &services)]);
+        assert_eq!(standing.commit(&rules, now).concat().len(), 2);
+        publish(&mut standing, 2, &[generation("a", 2, &services)]);
+        let both = publish(&mut standing, 3, &[generation("b", 2, &services)]);
+        assert_eq!(shown(&both), "a=2 b=2");
+        let back = standing.breach(2).expect("a way back");
+        back.snapshot.begin();
+        standing.renew();
+        assert_eq!((shown(&back.snapshot), back.snapshot.epoch()), ("a=1 b=2".to_owned(), 4));
+        assert_eq!((standing.trial_of(both.generations()[0].key()), standing.breach(2).is_none()), (None, true));
+        drop((both, back));
+        // b is on trial still, and its own way back knows that a went back.
+        let back = standing.breach(3).expect("a way back");
+        assert_eq!(shown(&back.snapshot), "a=1 b=1");
+        drop(standing);
+        // Of what serves no more, each term has ended once; a way back that wasn't taken never began.
+        let mut told = ended(&heard);
+        told.sort();
+        assert_eq!(told, ["a=1", "a=2", "b=1", "b=2"]);
+    }
+}
+
+#[cfg(all(test, midair_loom))]
+mod model {
+    use loom::sync::Mutex;
+    use loom::thread;
+
+    use super::tests::{ended, generation, services, setup, shown};
+    use super::*;
+    use crate::live::lease::{Lease, Leases, Named};
+    use crate::live::slot::Slot;
+
+    /// What was said to be drained so far, by whoever looks.
+    struct Told {
+        heard: std::sync::mpsc::Receiver<crate::live::generation::Ended>,
+        all: Vec<String>,
+    }
+
+    fn times(told: &Mutex<Told>, generation: &str) -> usize {
+        let mut told = told.lock().expect("a model breaks where it panics");
+        let new = ended(&told.heard);
+        told.all.extend(new);
+        told.all.iter().filter(|ended| *ended == generation).count()
+    }
+
+    /// What a lease on each epoch sees, and how often the term of that generation may have ended by then: in epoch 3 generation 1 serves
+    /// its second term.
+    fn is_one_snapshot(lease: &Lease<Snapshot>, told: &Mutex<Told>) {
+        let (epoch, serves) = (lease.snapshot().epoch(), shown(lease.snapshot()));
+        let most = match (epoch, serves.as_str()) {
+            (1, "a=1 b=1") | (2, "a=2 b=1") => 0,
+            (3, "a=1 b=1") => 1,
+            other => panic!("no such moment: {other:?}"),
+        };
+        let ended = [times(told, &serves[..3]), times(told, "b=1")];
+        assert!(ended[0] <= most && ended[1] == 0, "{serves} drained {ended:?} while epoch {epoch} is held");
+    }
+
+    fn call(slot: &Slot, leases: &Arc<Leases>, told: &Mutex<Told>) {
+        let lease = slot.admit();
+        is_one_snapshot(&lease, told);
+        let named = Named { generation: 1, epoch: lease.snapshot().epoch(), handler: 0 };
+        let lease = lease.pin(leases, named);
+        let nested = lease.nest(leases, named);
+        assert_eq!(lease.snapshot().epoch(), nested.snapshot().epoch());
+        drop(lease);
+        is_one_snapshot(&nested, told);
+    }
+
+    /// A publish of one of two plugins and the rollback of it, while calls are admitted: each call holds one snapshot to its end, no generation is said to be
+    /// drained while a call is held that was admitted to that term of it, and each term ends once.
+    #[test]
+    fn a_call_keeps_the_terms_that_it_was_admitted_to_through_publish_and_rollback() {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(|| {
+            let (services, heard) = services();
+            let told = Arc::new(Mutex::new(Told { heard, all: Vec::new() }));
+            let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+            let mut standing = Standing::new(4);
+            let both = [setup(&generation("a", 1, &services)), setup(&generation("b", 1, &services))];
+            let first = standing.publish(1, &both, &[], false, &rules, now).expect("no routes");
+            first.begin();
+            let slot = Arc::new(Slot::new(first));
+            standing.commit(&rules, now);
+            let calls: Vec<_> = (0..2)
+                .map(|_| {
+                    let (slot, leases, told) = (Arc::clone(&slot), Arc::clone(&services.leases), Arc::clone(&told));
+                    thread::spawn(move || call(&slot, &leases, &told))
+                })
+                .collect();
+            // As the journey does, and the probation's thread.
+            let next = standing.publish(2, &[setup(&generation("a", 2, &services))], &[], false, &rules, now).expect("no routes");
+            next.begin();
+            drop(slot.publish(next));
+            let back = standing.breach(2).expect("a way back");
+            back.snapshot.begin();
+            drop(slot.publish(Arc::clone(&back.snapshot)));
+            drop(back);
+            standing.renew();
+            calls.into_iter().for_each(|call| call.join().expect("a call"));
+            let all = || ["a=1", "a=2", "b=1"].map(|generation| times(&told, generation));
+            assert_eq!(all(), [1, 1, 0], "what was replaced is drained, once, and what wasn't is not");
+            drop((slot, standing));
+            assert_eq!(all(), [2, 1, 1]);
+        });
+    }
+}

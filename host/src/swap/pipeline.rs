@@ -1,0 +1,498 @@
+//! How is an attempt taken from its artifacts to its record?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Instant;
+
+use midair_plugin::manifest::Manifest;
+
+use super::supervisor::{committed, read};
+use super::{Artifact, Shared};
+use crate::report::attempt::{Attempt, Outcome, Part, Record};
+use crate::work::background;
+
+use crate::artifact::inspect::{self, Inspected, inspect};
+use crate::artifact::stage::Staged;
+use crate::live::config::{Config, File};
+use crate::live::generation::{Alarm, Generation, Identity, go_live};
+use crate::live::probation::Verdict;
+use crate::live::rollout::Refusal;
+use crate::live::snapshot::{Member, Setup, Snapshot};
+use crate::mutation::{self, Bug};
+use crate::report::error::{Code, Error, Result, Stage};
+use crate::report::event::Event;
+use crate::swap::recovery::Held;
+use crate::trial::candidate::{self, Maker};
+use crate::trial::probe::{self, Probe, Standby};
+use crate::trial::table_scan::First;
+
+/// An attempt that waits for its turn.
+pub(super) struct Job {
+    pub(super) attempt: Attempt,
+    pub(super) artifacts: Vec<Artifact>,
+    /// Whether these are the bytes that an earlier run committed.
+    pub(super) settles: bool,
+    pub(super) done: Sender<Record>,
+}
+
+/// The thread that takes attempts through. It never runs plugin code itself.
+pub(super) struct Journey {
+    shared: Arc<Shared>,
+    /// The last number given, by plugin.
+    numbers: BTreeMap<String, u64>,
+    maker: Maker,
+    /// What was said about artifacts: each once a run.
+    remarked: BTreeSet<String>,
+    /// The config file as it was read last: if it vanishes, that stays.
+    config: File,
+}
+
+/// An artifact that was judged.
+struct Judged {
+    artifact: Artifact,
+    staged: Staged,
+    manifest: Manifest,
+}
+
+/// A candidate with its config, the file that its code came from, and where the operator put it.
+struct Candidate {
+    setup: Setup,
+    staged: Staged,
+    artifact: Artifact,
+}
+
+/// What came of the steps before publish.
+#[derive(Default)]
+struct Prepared {
+    candidates: Vec<Candidate>,
+    /// What serves already, with the config that it is to go on with.
+    configs: Vec<Setup>,
+    unchanged: Vec<Part>,
+    /// Passed over, as they were rolled back.
+    held: Vec<(String, Held)>,
+}
+
+impl Journey {
+    pub(super) fn new(shared: Arc<Shared>, maker: Maker) -> Self {
+        let config = File::missing(shared.options.config.as_deref());
+        Self { shared, numbers: BTreeMap::new(), maker, remarked: BTreeSet::new(), config }
+    }
+
+    pub(super) fn run(mut self, orders: &Receiver<Job>) {
+        while let Ok(first) = orders.recv() {
+            let mut jobs: Vec<Job> = std::iter::once(first).chain(orders.try_iter()).collect();
+            while !jobs.is_empty() {
+                let Job { attempt, artifacts, settles, done } = jobs.remove(0);
+                let covers =
+                    |later: &Attempt| later.is_forced() >= attempt.is_forced() && later.configures() >= attempt.configures();
+                let again = |later: &Job| covers(&later.attempt) && same(&later.artifacts, &artifacts);
+                let record = if jobs.iter().any(again) {
+                    attempt.supersede(&self.shared.journal, &self.shared.services.bus)
+                } else {
+                    self.attempt_or_break(attempt, &artifacts, settles)
+                };
+                // Whoever asked may be gone; the journal has the record.
+                let _ = done.send(record);
+                jobs.extend(orders.try_iter());
+            }
+        }
+    }
+
+    /// A fault of the host's own in a journey ends that attempt and no more.
+    fn attempt_or_break(&mut self, attempt: Attempt, artifacts: &[Artifact], settles: bool) -> Record {
+        let spare = attempt.spare();
+        let record = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt, artifacts, settles))).unwrap_or_else(|_| {
+            let error = Error::rejected(Code::Internal, Stage::Load, "", "the journey broke; standard error has the panic");
+            self.shared.reject(spare, &error.help("this is a fault in midair: please report it"))
+        });
+        self.shared.known.lock().retain(|_, generation| generation.strong_count() > 0);
+        record
+    }
+
+    fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact], settles: bool) -> Record {
+        let mut prepared = Prepared::default();
+        let told =
+            self.prepare(&mut attempt, artifacts, settles, &mut prepared).and_then(|()| self.mark(&prepared.candidates, settles));
+        match told {
+            Ok(()) => self.publish(attempt, prepared, settles),
+            Err(error) => self.refuse(attempt, &prepared.candidates, &error),
+        }
+    }
+
+    fn refuse(&self, attempt: Attempt, candidates: &[Candidate], error: &Error) -> Record {
+        candidates.iter().for_each(|candidate| candidate.setup.generation.revoke());
+        self.shared.reject(attempt, error)
+    }
+
+    /// Every step before publish that looks at an artifact. `prepared` has what was made so far, whatever is returned.
+    fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], settles: bool, prepared: &mut Prepared) -> Result<()> {
+        attempt.time(Stage::Inspect, || self.read_config())?;
+        let now = self.shared.slot.now();
+        // A process takes its time to start, as the disk does.
+        let mut standby = (self.shared.options.probe == Probe::On && !artifacts.is_empty()).then(probe::stand_by).flatten();
+        let (mut changed, mut names) = (Vec::new(), BTreeSet::new());
+        for artifact in artifacts {
+            let judged = self.judge(attempt, artifact)?;
+            if settles {
+                self.is_what_was_committed(&judged)?;
+            }
+            let (name, digest) = (&judged.manifest.name, judged.staged.digest());
+            if !names.insert(name.clone()) {
+                let reason = format!("two artifacts hold the plugin {name}");
+                return Err(Error::rejected(Code::Usage, Stage::Inspect, artifact.path.display().to_string(), reason));
+            }
+            if attempt.is_forced() {
+                changed.push(judged);
+            } else if let Some(live) =
+                now.generation(name).filter(|live| live.runs(digest, judged.staged.code()) || mutation::is(Bug::AlwaysUnchanged))
+            {
+                prepared.unchanged.push(part_of(live));
+            } else if let Some(held) = self.shared.marks.of(name).held(digest) {
+                prepared.held.push((name.clone(), held.clone()));
+            } else {
+                changed.push(judged);
+            }
+        }
+        if let ([(name, held), ..], true, true) = (&prepared.held[..], changed.is_empty(), prepared.unchanged.is_empty()) {
+            return Err(Error::rejected(Code::Held, Stage::Stage, name.as_str(), format!("these bytes are held: {}", held.reason))
+                .help("put other bytes in their place, or have these taken again with `midair reload --force`"));
+        }
+        self.fits(&changed)?;
+        for judged in &changed {
+            self.probe(attempt, judged, standby.take())?;
+        }
+        for judged in changed {
+            self.candidate(attempt, judged, prepared)?;
+        }
+        if attempt.configures() {
+            attempt.time(Stage::Check, || self.configure(&now, artifacts.is_empty(), prepared))?;
+        }
+        if settles {
+            // It served with these values before: after a rollback some may be of a form that it doesn't know. They are told once it serves.
+            return Ok(());
+        }
+        attempt.time(Stage::Try, || {
+            let tried = |candidate: &Candidate| candidate::try_tables(&candidate.setup.generation, self.shared.options.deadline);
+            prepared.candidates.iter().try_for_each(tried)
+        })
+    }
+
+    /// Reads the config file as it is by now.
+    fn read_config(&mut self) -> Result<()> {
+        if let Some(path) = &self.shared.options.config
+            && let Some(read) = File::read(path)?
+        {
+            self.config = read;
+        }
+        Ok(())
+    }
+
+    /// Has what serves read its section, where that says something new. If no artifacts came, those with nothing new are unchanged.
+    fn configure(&mut self, now: &Snapshot, alone: bool, prepared: &mut Prepared) -> Result<()> {
+        for (generation, before) in now.generations().iter().zip(now.configs()) {
+            let plugin = generation.plugin();
+            if prepared.candidates.iter().any(|candidate| candidate.setup.generation.plugin() == plugin) {
+                continue;
+            }
+            let section = self.config.section(plugin);
+            let config = if before.says(&section) {
+                Config::none()
+            } else {
+                candidate::configure(generation, &section, self.shared.options.deadline)?
+            };
+            if config.is_declared() {
+                prepared.unchanged.retain(|part| part.plugin != plugin);
+                prepared.configs.push(Setup { generation: Arc::clone(generation), config });
+            } else if alone {
+                prepared.unchanged.push(part_of(generation));
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of sections that nobody reads, each once. As long as a plugin is missing, its section may be one of those.
+    fn remark_on_config(&mut self, live: &Snapshot) {
+        if live.generations().len() < *self.shared.expected.lock() {
+            return;
+        }
+        let plugins: Vec<&str> = live.generations().iter().map(|generation| generation.plugin()).collect();
+        let mut remarks = self.config.strangers(&plugins);
+        for (generation, config) in live.generations().iter().zip(live.configs()) {
+            if self.config.has(generation.plugin()) && !config.is_declared() {
+                remarks.push(self.config.section(generation.plugin()).unread());
+            }
+        }
+        for message in remarks {
+            if self.remarked.insert(message.clone()) {
+                self.shared.services.bus.say(Event::Warning { message });
+            }
+        }
+    }
+
+    fn judge(&mut self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
+        let (id, shared) = (attempt.id(), Arc::clone(&self.shared));
+        let options = &shared.options;
+        let staged = attempt.time(Stage::Stage, || shared.staging.copy(&artifact.path, id))?;
+        let rules = inspect::Rules { run_paths: options.run_paths, libraries: options.allow_libraries.as_deref() };
+        let Inspected { manifest, remarks } = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path, rules))?;
+        for message in remarks {
+            if self.remarked.insert(message.clone()) {
+                shared.services.bus.say(Event::Warning { message });
+            }
+        }
+        if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
+            let reason = format!("it holds the plugin {}, not {}", manifest.name, artifact.plugin);
+            return Err(Error::rejected(Code::Abi, Stage::Inspect, artifact.path.display().to_string(), reason));
+        }
+        Ok(Judged { artifact: artifact.clone(), staged, manifest })
+    }
+
+    /// Whether there is room for these, before anything of them is opened anywhere.
+    fn fits(&self, changed: &[Judged]) -> Result<()> {
+        let names: Vec<&str> = changed.iter().map(|judged| judged.manifest.name.as_str()).collect();
+        if names.is_empty() || mutation::is(Bug::BudgetIgnored) {
+            return Ok(());
+        }
+        let Some(over) = self.shared.budget().over(names.len() as u64) else { return Ok(()) };
+        let reason = format!("there is no room for one more generation: {over}");
+        Err(Error::rejected(Code::Budget, Stage::Load, names.join(", "), reason)
+            .help(over.help(self.shared.oldest_blocker().as_deref())))
+    }
+
+    /// Tries new bytes in a child process, before anything of them is opened here.
+    fn probe(&self, attempt: &mut Attempt, judged: &Judged, standby: Option<Standby>) -> Result<()> {
+        let options = &self.shared.options;
+        if options.probe == Probe::Off {
+            return Ok(());
+        }
+        let order = probe::Order {
+            path: judged.staged.path().to_owned(),
+            plugin: judged.manifest.name.clone(),
+            number: self.next_number(&judged.manifest.name),
+            digest: judged.staged.digest().to_owned(),
+            dev: options.dev,
+            deadline: options.deadline,
+            config: self.config.section(&judged.manifest.name),
+        };
+        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.logs));
+        if mutation::is(Bug::ProbeIgnored) { Ok(()) } else { tried }
+    }
+
+    fn next_number(&self, plugin: &str) -> u64 {
+        self.numbers.get(plugin).map_or(1, |last| last + 1)
+    }
+
+    /// A disk may forget, and a folder be meddled with.
+    fn is_what_was_committed(&self, judged: &Judged) -> Result<()> {
+        let (plugin, digest) = (&judged.manifest.name, judged.staged.digest());
+        if self.shared.marks.of(plugin).committed.as_deref() == Some(digest) {
+            return Ok(());
+        }
+        let path = judged.artifact.path.display().to_string();
+        let reason = format!("these aren't the bytes of {plugin} that were committed, but {}", &digest[..16]);
+        Err(Error::rejected(Code::Hash, Stage::Stage, path, reason).help("what lies at the artifact's own path is tried instead"))
+    }
+
+    fn candidate(&mut self, attempt: &mut Attempt, judged: Judged, prepared: &mut Prepared) -> Result<()> {
+        let Judged { artifact, staged, manifest } = judged;
+        let number = self.next_number(&manifest.name);
+        let (digest, code, file) = (staged.digest().to_owned(), staged.code().to_owned(), staged.path().to_owned());
+        let file = if mutation::is(Bug::OpensThePath) { artifact.path.clone() } else { file };
+        let identity = Identity { plugin: manifest.name, number, digest, code, file };
+        let made = self.maker.make(attempt, identity);
+        self.shared.opened.lock().clone_from(self.maker.opened());
+        let generation = made?;
+        let section = self.config.section(generation.plugin());
+        let config = attempt
+            .time(Stage::Check, || candidate::configure(&generation, &section, self.shared.options.deadline))
+            .inspect_err(|_| generation.revoke())?;
+        let setup = Setup { generation: Arc::clone(&generation), config };
+        prepared.candidates.push(Candidate { setup: setup.clone(), staged, artifact });
+        self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
+        if let Some(code) = generation.code() {
+            self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
+        }
+        if mutation::is(Bug::StoreBeforeInit) {
+            let _ = self.store(attempt.id(), std::slice::from_ref(&setup), &[], false);
+        }
+        attempt.time(Stage::Init, || candidate::init(&setup, self.shared.options.deadline))
+    }
+
+    /// Writes down what goes on trial, for a next run in case this one dies of it.
+    fn mark(&self, candidates: &[Candidate], settles: bool) -> Result<()> {
+        if !self.shared.options.recovers || mutation::is(Bug::TrialUnmarked) {
+            return Ok(());
+        }
+        candidates.iter().try_for_each(|Candidate { setup: Setup { generation, .. }, artifact, .. }| {
+            self.shared.marks.change(generation.plugin(), |mark| {
+                mark.pending = Some(generation.digest().to_owned());
+                if !settles {
+                    mark.source.clone_from(&artifact.path);
+                }
+            })
+        })
+    }
+
+    /// Takes back what [`mark`](Self::mark) wrote: these aren't on trial after all.
+    fn unmark(&self, candidates: &[Candidate]) {
+        let now = self.shared.slot.now();
+        for Candidate { setup: Setup { generation, .. }, .. } in candidates {
+            let serves = now.generation(generation.plugin()).map(|live| live.digest().to_owned());
+            // If it can't be written, a death now would be blamed on bytes that were refused anyway.
+            let _ = self
+                .shared
+                .marks
+                .change(generation.plugin(), |mark| mark.pending = serves.filter(|it| mark.committed.as_ref() != Some(it)));
+        }
+    }
+
+    /// The one store. All that can be refused here is a clash of routes, and that before anything is changed.
+    fn publish(&mut self, mut attempt: Attempt, prepared: Prepared, settles: bool) -> Record {
+        let shared = Arc::clone(&self.shared);
+        let Prepared { candidates, configs, unchanged, held } = prepared;
+        let (bus, id, trigger) = (&shared.services.bus, attempt.id(), attempt.trigger().to_owned());
+        let say_others = || {
+            for Part { plugin, digest, generation } in unchanged.clone() {
+                bus.say(Event::Unchanged { attempt: id, plugin, generation, digest, trigger: trigger.clone() });
+            }
+            for (plugin, Held { digest, by, reason }) in held.clone() {
+                bus.say(Event::Held { plugin, digest, by, reason });
+            }
+        };
+        if candidates.is_empty() && configs.is_empty() {
+            let record = attempt.finish(Outcome::Unchanged, unchanged.clone(), &shared.journal);
+            say_others();
+            self.remark_on_config(&shared.slot.now());
+            return record;
+        }
+        let setups: Vec<Setup> = candidates.iter().map(|candidate| candidate.setup.clone()).collect();
+        let generations: Vec<Arc<Generation>> = setups.iter().map(|setup| Arc::clone(&setup.generation)).collect();
+        let before = match attempt.time(Stage::Publish, || self.store(id, &setups, &configs, settles)) {
+            Ok(before) => before,
+            Err(refusal) => {
+                self.unmark(&candidates);
+                return self.refuse(attempt, &candidates, &clash(&generations, &refusal));
+            }
+        };
+        // Read back through the live table: only what really answers is said to be published.
+        let live = shared.slot.now();
+        let seen = generations.iter().filter_map(|candidate| live.generation(candidate.plugin()));
+        let published: Vec<Part> =
+            if mutation::is(Bug::SaysUnseen) { generations.iter().map(part_of).collect() } else { seen.map(part_of).collect() };
+        let goes_on = |setup: &&Setup| {
+            let is_it =
+                |member: Member| member.generation.key() == setup.generation.key() && Arc::ptr_eq(&member.config, &setup.config);
+            live.member(setup.generation.plugin()).is_some_and(is_it)
+        };
+        let configured: Vec<&Setup> = configs.iter().filter(goes_on).collect();
+        let parts = published.iter().cloned().chain(configured.iter().map(|setup| part_of(&setup.generation))).collect();
+        // The record first: who hears of it finds the record.
+        let record = attempt.finish(Outcome::Published, parts, &shared.journal);
+        say_others();
+        for Setup { generation, config } in configured {
+            bus.say(Event::Configured {
+                attempt: id,
+                plugin: generation.plugin().to_owned(),
+                generation: generation.number(),
+                config: config.digest().unwrap_or_default().to_owned(),
+                epoch: live.epoch(),
+                phases_us: record.phases_us.clone(),
+                trigger: trigger.clone(),
+            });
+        }
+        for Part { plugin, digest, generation } in published {
+            let (epoch, phases_us, trigger) = (live.epoch(), record.phases_us.clone(), trigger.clone());
+            bus.say(Event::Published { attempt: id, plugin, generation, digest, epoch, phases_us, trigger });
+        }
+        let in_flight = shared.services.leases.list();
+        for old in generations.iter().filter_map(|candidate| before.generation(candidate.plugin())) {
+            let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
+            bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
+        }
+        self.remark_on_config(&live);
+        for Candidate { setup: Setup { generation, .. }, staged, .. } in candidates {
+            generation.keep(staged);
+            if !settles && !shared.marks.of(generation.plugin()).held.is_empty() {
+                // Other bytes came: what was held may come again.
+                let written = shared.marks.change(generation.plugin(), |mark| mark.held.clear());
+                written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
+            }
+            if !shared.options.rules.acts {
+                committed(&shared, &generation);
+            }
+            let first = if settles { told(&shared, &generation) } else { First::Blamed };
+            read(&shared, &generation, first);
+        }
+        record
+    }
+
+    /// Decides the publish and stores; what served before.
+    fn store(&mut self, id: u64, setups: &[Setup], configs: &[Setup], settles: bool) -> Result<Arc<Snapshot>, Refusal> {
+        let candidates: Vec<&Arc<Generation>> = setups.iter().map(|setup| &setup.generation).collect();
+        let (shared, rules) = (&self.shared, &self.shared.options.rules);
+        let mut standing = shared.standing.lock();
+        let committed: Vec<_> = candidates.iter().map(|candidate| standing.committed(candidate.plugin()).cloned()).collect();
+        let next = standing.publish(id, setups, configs, settles, rules, Instant::now())?;
+        // From here on nothing can fail.
+        for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
+            committed.iter().filter(|_| rules.acts).for_each(|before| candidate.follows(before));
+            let is_asked = candidate.handlers().iter().any(|handler| handler.calls.is_asked());
+            candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()), is_asked);
+        }
+        // Before the doors open: from then on what they emit is emitted at once.
+        candidates.iter().for_each(|candidate| shared.will_serve(candidate));
+        if !mutation::is(Bug::WritesForgotten) {
+            go_live(&shared.services, candidates.iter().copied());
+        }
+        if !mutation::is(Bug::NumbersReused) {
+            self.numbers.extend(candidates.iter().map(|candidate| (candidate.plugin().to_owned(), candidate.number())));
+        }
+        next.begin();
+        let epoch = next.epoch();
+        let before = if mutation::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
+        // Each step for all of them: what one says once it serves, or serves no more, may be for another.
+        let replaced = || candidates.iter().filter_map(|candidate| before.generation(candidate.plugin()));
+        replaced().for_each(|old| old.leaves(epoch));
+        // Before it is decided that they serve: what waited for that may be for themselves.
+        candidates.iter().for_each(|candidate| shared.serves(candidate));
+        replaced().for_each(|old| background::end(old, shared.options.retire));
+        candidates.iter().for_each(|candidate| candidate.enters(epoch));
+        setups.iter().for_each(|setup| shared.begin(setup));
+        for candidate in &candidates {
+            // Somebody has to know when it is due.
+            let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
+            let _ = shared.services.alarms.send(alarm);
+        }
+        Ok(before)
+    }
+}
+
+/// What was committed serves in spite of values that it can't read, as it did before the restart, and it is said.
+fn told(shared: &Shared, generation: &Arc<Generation>) -> First {
+    let (bus, name) = (shared.services.bus.clone(), generation.to_string());
+    First::Told(Box::new(move |misfit| {
+        let message =
+            format!("{name} was committed and serves, though it can't read all values: {misfit}; `midair status` counts them");
+        bus.say(Event::Warning { message });
+    }))
+}
+
+fn clash(candidates: &[Arc<Generation>], refusal: &Refusal) -> Error {
+    let names: Vec<&str> = candidates.iter().map(|candidate| candidate.plugin()).collect();
+    let help = match refusal {
+        Refusal::Clash(_) => "each method and path has one handler; a file that holds another plugin than before adds its routes",
+        Refusal::WayBack(..) => "wait until what is on trial is committed, or roll it back",
+    };
+    Error::rejected(Code::Routes, Stage::Try, names.join(", "), refusal.to_string()).help(help)
+}
+
+fn same(a: &[Artifact], b: &[Artifact]) -> bool {
+    a.len() == b.len() && a.iter().all(|artifact| b.contains(artifact))
+}
+
+pub(super) fn part_of(generation: &Arc<Generation>) -> Part {
+    let (plugin, digest) = (generation.plugin().to_owned(), generation.digest().to_owned());
+    Part { plugin, digest, generation: generation.number() }
+}

@@ -1,0 +1,11 @@
+//! What does this platform do for a host?
+//!
+//! Everything that only Linux has or does this way. It knows nothing of plugins, generations or snapshots.
+
+#[cfg(feature = "cli")]
+#[expect(unsafe_code, reason = "the only caller of _exit")]
+pub(crate) mod exit;
+#[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
+pub(crate) mod native_resources;
+pub(crate) mod sync;
+pub(crate) mod timeout;

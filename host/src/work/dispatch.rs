@@ -1,0 +1,84 @@
+//! How does a message come from one plugin to another?
+//!
+//! From a generation that emits into the queues, and from there to the one that serves when its turn comes. What a candidate emits waits
+//! for its publish.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use midair_plugin::abi::Outcome;
+use midair_plugin::store::Refusal;
+use midair_plugin::task::{self, Keep};
+
+use crate::call::invocation::{Call, parts};
+use crate::live::generation::Generation;
+use crate::live::slot::Slot;
+use crate::plugin::exports::{Calls, HandlerInfo};
+use crate::resources::topics::{Carried, Carry, Carrying, Wanted};
+
+/// Emits what a generation's code does: an answer, or a future of one where it has to wait for room.
+pub(crate) fn emit(generation: &Arc<Generation>, topic: String, message: Bytes, waits: bool) -> Outcome {
+    let services = generation.services();
+    if services.probe {
+        return Outcome::done();
+    }
+    if generation.is_revoked() {
+        return Outcome::refused(&Refusal::Revoked);
+    }
+    let refused = |reason: String| Outcome::told(Outcome::ERROR, 503, reason, &[]);
+    if generation.is_candidate() {
+        return later(generation, topic, message).map_or_else(refused, |()| Outcome::done());
+    }
+    match services.messages.try_emit(&topic, &message) {
+        Ok(()) => Outcome::done(),
+        Err(full) if !waits => refused(full.to_string()),
+        Err(_) => {
+            let (keep, emits) = (Arc::clone(generation) as Keep, Arc::clone(&services.messages).emit(topic, message));
+            let emits = async move {
+                emits.await;
+                Outcome::done()
+            };
+            task::give_unpolled(Box::pin(emits), Some(keep))
+        }
+    }
+}
+
+/// Keeps a candidate's message until it is decided what becomes of it.
+fn later(candidate: &Arc<Generation>, topic: String, message: Bytes) -> Result<(), String> {
+    let services = candidate.services();
+    let (key, messages) = (candidate.key(), &services.messages);
+    if messages.hold(key, topic, message)? {
+        let (decided, messages) = (candidate.decided(), Arc::clone(messages));
+        let candidate = Arc::downgrade(candidate);
+        services.tasks.run(async move {
+            decided.rung().await;
+            let held = messages.release(key);
+            if candidate.upgrade().is_some_and(|candidate| !candidate.is_revoked()) {
+                for (topic, message) in held {
+                    Arc::clone(&messages).emit(topic, message).await;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The topics that a generation takes.
+#[must_use]
+pub(crate) fn wanted(generation: &Generation) -> Vec<Wanted> {
+    let wanted = |handler: &HandlerInfo| {
+        let number = |key| handler.number(key).and_then(|number| usize::try_from(number).ok()).unwrap_or(1).max(1);
+        Wanted { topic: handler.name.clone(), limit: number("queue"), at_once: number("at_once") }
+    };
+    generation.handlers().iter().filter(|handler| handler.calls == Calls::Messages).map(wanted).collect()
+}
+
+impl Carry for Slot {
+    fn carry(&self, plugin: &str, topic: &str, message: Bytes) -> Carrying {
+        let Some(call) = Call::admit_work(self, plugin, Calls::Messages, topic) else {
+            return Box::pin(std::future::ready(Carried::Nowhere));
+        };
+        let works = call.work(format!("a message of {topic}"), parts(Vec::new(), message));
+        Box::pin(async move { if works.await.0 { Carried::Well } else { Carried::Badly } })
+    }
+}
