@@ -11,7 +11,7 @@ use midair_plugin::manifest::Manifest;
 
 use crate::artifact::inspect::{Rules, digest, judge, loaded};
 use crate::report::error::Code;
-use crate::swap::recovery::Mark;
+use crate::swap::recovery::RecoveryRecord;
 
 /// Judges any bytes: that ends, without a panic, in a manifest that names a plugin plainly, or in a code that inspecting has.
 ///
@@ -60,8 +60,9 @@ pub fn manifest(bytes: &[u8]) {
 ///
 /// If it isn't so.
 pub fn marks(bytes: &[u8]) {
-    let Ok(mut mark) = Mark::parse(bytes) else { return };
-    let is_known = |mark: &Mark| mark.text().map(|text| Mark::parse(&text)).is_ok_and(|again| again.as_ref() == Ok(mark));
+    let Ok(mut mark) = RecoveryRecord::parse(bytes) else { return };
+    let is_known =
+        |mark: &RecoveryRecord| mark.text().map(|text| RecoveryRecord::parse(&text)).is_ok_and(|again| again.as_ref() == Ok(mark));
     assert!(is_known(&mark), "{mark:?}");
     mark.source = PathBuf::from(OsStr::from_bytes(bytes));
     assert!(is_known(&mark), "{mark:?}");

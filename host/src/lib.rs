@@ -50,7 +50,8 @@ pub mod fuzz;
 #[cfg(feature = "dev")]
 pub use self::dev::{build, command, run_loop as run, watch};
 pub use self::live::probation;
+pub use self::report::hold::{Held, HoldReason};
 pub use self::report::{attempt, error, event};
 pub use self::resources::logs;
-pub use self::swap::{budget, recovery as marks};
+pub use self::swap::budget;
 pub use self::trial::probe;

@@ -19,6 +19,7 @@
 //! | [`probe_cost`] | what does the trial in a child process add to a swap? |
 //! | [`rollback_time`] | how long does going back take, as its clients see it? |
 //! | [`random`] | what is drawn at random, and is the same in each run? |
+//! | [`sources`] | which files of a crate name which others? |
 //! | [`statistics`] | what do measured times say? |
 //!
 //! # Limitations
@@ -38,6 +39,7 @@ pub mod repository;
 pub mod rollback_time;
 pub mod soak;
 pub mod socket;
+pub mod sources;
 pub mod statistics;
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::report::error::{Error, Stage};
 use crate::report::event::{Event, Kind, Left, Line, Phases};
-use crate::swap::recovery::By;
+use crate::report::hold::HoldReason;
 
 /// How many of a panic's functions are shown, the innermost first; the event has all of them.
 const SHOWN: usize = 6;
@@ -55,7 +55,7 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         }
         Event::RolledBack { plugin, from, to, reason, after_us, by, .. } => {
             let head = format!("{plugin} {to} is back in place of {from}, after {} ms", millis(*after_us));
-            let mark = if *by == By::Hand { paint.good(&head) } else { paint.alert(&head) };
+            let mark = if *by == HoldReason::Hand { paint.good(&head) } else { paint.alert(&head) };
             let help = "the bytes of what was replaced are held until others come; `midair reload --force` takes them again";
             story(&mark, &[reason], Some(help))
         }

@@ -24,8 +24,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
+pub use super::admin_context::Reload;
+use super::admin_context::{Room, refuse};
+use super::admin_tables;
 use super::gate::{Gate, Refusal};
-use super::state;
 use crate::report::attempt::Outcome;
 use crate::report::error::{Code, Error, Result};
 use crate::report::event::{Bus, Event};
@@ -59,15 +61,6 @@ pub struct Running {
     stop: oneshot::Sender<()>,
     ended: plain::Receiver<Infallible>,
     notice: PathBuf,
-}
-
-/// Asks for another look at what is on disk, with `true` also at what was found unchanged; `false` if nobody looks any more.
-pub type Reload = Arc<dyn Fn(bool) -> bool + Send + Sync>;
-
-#[derive(Clone)]
-pub(super) struct Room {
-    pub(super) host: Host,
-    reload: Reload,
 }
 
 impl Admin {
@@ -154,8 +147,8 @@ fn router(room: Room, gate: Gate) -> Router {
         .route("/rollback", post(rollback))
         .route("/reload", post(reload))
         .route("/log", get(log).post(refilter))
-        .route("/state", state::tables())
-        .route("/state/{plugin}/{table}", state::table())
+        .route("/state", admin_tables::tables())
+        .route("/state/{plugin}/{table}", admin_tables::table())
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || {
@@ -167,10 +160,6 @@ fn router(room: Room, gate: Gate) -> Router {
         .method_not_allowed_fallback(async || refuse(StatusCode::METHOD_NOT_ALLOWED, "this page doesn't take that method"))
         .layer(middleware::from_fn_with_state(Arc::new(gate), guard))
         .with_state(room)
-}
-
-pub(super) fn refuse(status: StatusCode, reason: &str) -> Response {
-    (status, Json(json!({ "error": reason }))).into_response()
 }
 
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {

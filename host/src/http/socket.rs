@@ -27,7 +27,8 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::limit::within;
-use super::talk::talk;
+pub use super::ws_io::SocketLimits;
+use super::ws_io::carry;
 use crate::call::body::Body;
 use crate::call::invocation::{Answer, Call, decode};
 use crate::call::respond::{Admitted, Answered, Asked, own};
@@ -40,28 +41,6 @@ use crate::mutation::{self, Bug};
 use crate::plugin::exports::{Calls, HandlerInfo, Part};
 use crate::resources::sockets::{Bounds, Cause, Connection, End, Entry};
 use crate::swap::Host;
-
-/// What a WebSocket may do, and how long it may take.
-#[derive(Clone, Copy, Debug)]
-pub struct SocketLimits {
-    /// The largest message of a client, in bytes; a larger one ends its connection with 1009.
-    pub message: usize,
-    /// How many messages wait for a client at most, and
-    pub queue: usize,
-    /// of how many bytes. A message that alone is larger is taken when nothing else waits.
-    pub queue_bytes: usize,
-    /// How often the host pings.
-    pub ping: Duration,
-    /// For how long a client may be silent; its answers to pings count. Not counted is while the host doesn't listen, since earlier messages
-    /// wait to be handled.
-    pub silence: Duration,
-}
-
-impl Default for SocketLimits {
-    fn default() -> Self {
-        Self { message: 1 << 20, queue: 256, queue_bytes: 4 << 20, ping: Duration::from_secs(30), silence: Duration::from_secs(60) }
-    }
-}
 
 /// What all WebSockets share.
 pub(super) struct Carrier {
@@ -182,7 +161,7 @@ impl Carrier {
         let connection = &**entry.connection();
         let talk = async {
             match upgraded.await {
-                Ok(upgraded) => talk(TokioIo::new(upgraded), connection, &self.limits).await,
+                Ok(upgraded) => carry(TokioIo::new(upgraded), connection, &self.limits).await,
                 Err(_) => connection.end(Cause::Broken, 1006, ""),
             }
             // Also where there was nothing to talk over.

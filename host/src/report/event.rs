@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::report::error::{Code, Stage};
-use crate::swap::recovery::By;
+use crate::report::hold::HoldReason;
 
 /// Microseconds by step, in the order of the journey.
 pub type Phases = BTreeMap<Stage, u64>;
@@ -65,7 +65,7 @@ pub enum Event {
         to: u64,
         digest: String,
         epoch: u64,
-        by: By,
+        by: HoldReason,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<Code>,
         reason: String,
@@ -74,7 +74,7 @@ pub enum Event {
     /// The generation does worse than the one before, and serves on: nothing goes back by itself here.
     Breached { plugin: String, generation: u64, reason: String, help: String },
     /// These bytes were rolled back and are passed over.
-    Held { plugin: String, digest: String, by: By, reason: String },
+    Held { plugin: String, digest: String, by: HoldReason, reason: String },
     /// The last run died while these bytes were on trial, or had just been started again.
     Died { plugin: String, digest: String, deaths: u32, reason: String },
     /// The artifact runs what serves already: the same bytes, or others that differ in nothing that is loaded. `digest` is that of what serves.

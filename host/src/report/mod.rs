@@ -5,3 +5,4 @@
 pub mod attempt;
 pub mod error;
 pub mod event;
+pub(crate) mod hold;

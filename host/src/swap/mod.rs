@@ -10,7 +10,7 @@
 pub mod budget;
 mod exchange;
 mod pipeline;
-pub mod recovery;
+pub(crate) mod recovery;
 mod status;
 mod supervisor;
 #[cfg(feature = "http")]
@@ -57,7 +57,7 @@ use crate::resources::state::{State, expiry};
 use crate::resources::tasks::Tasks;
 use crate::resources::topics::Messages;
 pub use crate::resources::topics::{SubscriberStatus, TopicStatus};
-use crate::swap::recovery::Marks;
+use crate::swap::recovery::Recovery;
 pub use crate::sys::native_resources::Counts;
 use crate::sys::native_resources::Roll;
 use crate::sys::timeout::{Overrun, within};
@@ -195,7 +195,7 @@ struct Shared {
     jobs: Arc<Jobs>,
     /// Changed only together with the slot.
     standing: Mutex<Standing>,
-    marks: Marks,
+    recovery: Recovery,
     journal: Journal,
     staging: Staging,
     expected: Mutex<usize>,
@@ -223,7 +223,7 @@ impl Host {
         let Options { artifact_limit: limit, ref trust, durable, recovers, .. } = options;
         let rules = stage::Rules { limit, trust: trust.clone(), durable: durable || recovers };
         let staging = Staging::open(&options.data, rules, Format { loaded, code }, bus.clone())?;
-        let (marks, damaged) = Marks::open(&options.data)?;
+        let (recovery, damaged) = Recovery::open(&options.data)?;
         let (reaper, remains) = channel();
         let (alarms, rings) = channel();
         damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
@@ -266,7 +266,7 @@ impl Host {
             slot,
             jobs: beats,
             standing: Mutex::new(Standing::new(options.keep)),
-            marks,
+            recovery,
             journal: Journal::default(),
             staging,
             expected: Mutex::new(1),
@@ -350,7 +350,7 @@ impl Host {
             background::tell(generation);
             self.shared.keep_for(generation.plugin(), None);
         }
-        if let Err(error) = self.shared.marks.close() {
+        if let Err(error) = self.shared.recovery.close() {
             self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
         }
     }
@@ -517,10 +517,10 @@ impl Shared {
         }
         let bus = &self.services.bus;
         let ours = |source: &PathBuf| artifacts.iter().any(|artifact| artifact.path == *source);
-        let marks = self.marks.all().into_iter().filter(|(_, mark)| ours(&mark.source));
-        let start = marks.filter_map(|(plugin, mut mark)| {
+        let recovery = self.recovery.all().into_iter().filter(|(_, mark)| ours(&mark.source));
+        let start = recovery.filter_map(|(plugin, mut mark)| {
             if let Some(death) = mark.after_death() {
-                let written = self.marks.change(&plugin, |on_disk| *on_disk = mark.clone());
+                let written = self.recovery.change(&plugin, |on_disk| *on_disk = mark.clone());
                 written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
                 let what = if mark.committed.as_ref() == Some(&death.digest) { "had just been started" } else { "was on trial" };
                 let then = if death.is_held { "it is quarantined" } else { "it is tried once more" };
@@ -536,7 +536,7 @@ impl Shared {
                 bus.say(Event::Warning { message });
                 return None;
             }
-            let path = self.marks.copy_of(&plugin, &digest);
+            let path = self.recovery.copy_of(&plugin, &digest);
             Some(Artifact { plugin, path })
         });
         start.collect()

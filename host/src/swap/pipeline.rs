@@ -23,7 +23,7 @@ use crate::live::snapshot::{Member, Setup, Snapshot};
 use crate::mutation::{self, Bug};
 use crate::report::error::{Code, Error, Result, Stage};
 use crate::report::event::Event;
-use crate::swap::recovery::Held;
+use crate::report::hold::Held;
 use crate::trial::candidate::{self, Maker};
 use crate::trial::probe::{self, Probe, Standby};
 use crate::trial::table_scan::First;
@@ -149,7 +149,7 @@ impl Journey {
                 now.generation(name).filter(|live| live.runs(digest, judged.staged.code()) || mutation::is(Bug::AlwaysUnchanged))
             {
                 prepared.unchanged.push(part_of(live));
-            } else if let Some(held) = self.shared.marks.of(name).held(digest) {
+            } else if let Some(held) = self.shared.recovery.of(name).held(digest) {
                 prepared.held.push((name.clone(), held.clone()));
             } else {
                 changed.push(judged);
@@ -287,7 +287,7 @@ impl Journey {
     /// A disk may forget, and a folder be meddled with.
     fn is_what_was_committed(&self, judged: &Judged) -> Result<()> {
         let (plugin, digest) = (&judged.manifest.name, judged.staged.digest());
-        if self.shared.marks.of(plugin).committed.as_deref() == Some(digest) {
+        if self.shared.recovery.of(plugin).committed.as_deref() == Some(digest) {
             return Ok(());
         }
         let path = judged.artifact.path.display().to_string();
@@ -326,7 +326,7 @@ impl Journey {
             return Ok(());
         }
         candidates.iter().try_for_each(|Candidate { setup: Setup { generation, .. }, artifact, .. }| {
-            self.shared.marks.change(generation.plugin(), |mark| {
+            self.shared.recovery.change(generation.plugin(), |mark| {
                 mark.pending = Some(generation.digest().to_owned());
                 if !settles {
                     mark.source.clone_from(&artifact.path);
@@ -343,7 +343,7 @@ impl Journey {
             // If it can't be written, a death now would be blamed on bytes that were refused anyway.
             let _ = self
                 .shared
-                .marks
+                .recovery
                 .change(generation.plugin(), |mark| mark.pending = serves.filter(|it| mark.committed.as_ref() != Some(it)));
         }
     }
@@ -414,9 +414,9 @@ impl Journey {
         self.remark_on_config(&live);
         for Candidate { setup: Setup { generation, .. }, staged, .. } in candidates {
             generation.keep(staged);
-            if !settles && !shared.marks.of(generation.plugin()).held.is_empty() {
+            if !settles && !shared.recovery.of(generation.plugin()).held.is_empty() {
                 // Other bytes came: what was held may come again.
-                let written = shared.marks.change(generation.plugin(), |mark| mark.held.clear());
+                let written = shared.recovery.change(generation.plugin(), |mark| mark.held.clear());
                 written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
             }
             if !shared.options.rules.acts {

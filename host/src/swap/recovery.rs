@@ -16,39 +16,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::mutation::{self, Bug};
 use crate::report::error::{Code, Error, Result, Stage};
+use crate::report::hold::{Held, HoldReason};
 
 /// After so many deaths in a row even what was committed isn't started again.
 const DEATHS: u32 = 3;
 /// ... if so many of them are its own.
 const OWN_DEATHS: u32 = 2;
 
-/// Why bytes are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum By {
-    /// Somebody asked for a rollback.
-    Hand,
-    /// They did worse than the bytes before.
-    Breach,
-    /// The host died while they were on trial.
-    Crash,
-}
-
-/// Bytes that aren't published again by themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// blake3 of the artifact, in hex.
-    pub digest: String,
-    /// Who or what has it held.
-    pub by: By,
-    /// What happened, in a few words.
-    pub reason: String,
-}
-
 /// What is known of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Mark {
+pub(crate) struct RecoveryRecord {
     /// The artifact's path as the operator gave it: another run may serve others.
     #[serde(default, with = "any_path")]
     pub source: PathBuf,
@@ -110,7 +88,7 @@ pub(crate) struct Death {
     pub is_held: bool,
 }
 
-impl Mark {
+impl RecoveryRecord {
     /// Reads a file's content.
     ///
     /// # Errors
@@ -171,14 +149,14 @@ impl Mark {
             } else {
                 format!("the host died {} times in a row, {} of them with these", self.deaths, self.own_deaths)
             };
-            self.hold(Held { digest: digest.clone(), by: By::Crash, reason });
+            self.hold(Held { digest: digest.clone(), by: HoldReason::Crash, reason });
         }
         Some(Death { digest, deaths: self.deaths, is_held })
     }
 }
 
-/// The marks of all plugins, on disk.
-pub(crate) struct Marks {
+/// The records of all plugins, on disk.
+pub(crate) struct Recovery {
     folder: PathBuf,
     committed: PathBuf,
     all: Mutex<All>,
@@ -186,12 +164,12 @@ pub(crate) struct Marks {
 
 #[derive(Default)]
 struct All {
-    marks: BTreeMap<String, Mark>,
+    records: BTreeMap<String, RecoveryRecord>,
     /// The host ends in good order: nothing that happens now is a trial.
     closed: bool,
 }
 
-impl Marks {
+impl Recovery {
     /// Reads what there is; what was put aside as damaged, in words.
     ///
     /// # Errors
@@ -211,7 +189,7 @@ impl Marks {
             let Some(plugin) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json").map(str::to_owned)) else {
                 continue;
             };
-            match Mark::parse(&fs::read(&path).map_err(failed)?) {
+            match RecoveryRecord::parse(&fs::read(&path).map_err(failed)?) {
                 Ok(mark) => drop(marks.insert(plugin, mark)),
                 Err(reason) => {
                     let aside = path.with_extension("damaged");
@@ -227,20 +205,20 @@ impl Marks {
                 }
             }
         }
-        let all = Mutex::new(All { marks, closed: false });
+        let all = Mutex::new(All { records: marks, closed: false });
         Ok((Self { folder, committed, all }, damaged))
     }
 
     /// What is known of a plugin.
     #[must_use]
-    pub(crate) fn of(&self, plugin: &str) -> Mark {
-        self.all.lock().marks.get(plugin).cloned().unwrap_or_default()
+    pub(crate) fn of(&self, plugin: &str) -> RecoveryRecord {
+        self.all.lock().records.get(plugin).cloned().unwrap_or_default()
     }
 
     /// All that is known.
     #[must_use]
-    pub(crate) fn all(&self) -> BTreeMap<String, Mark> {
-        self.all.lock().marks.clone()
+    pub(crate) fn all(&self) -> BTreeMap<String, RecoveryRecord> {
+        self.all.lock().records.clone()
     }
 
     /// Changes what is known of a plugin, here and on disk. A change that changes nothing writes nothing.
@@ -248,9 +226,9 @@ impl Marks {
     /// # Errors
     ///
     /// `E_IO` if it can't be written; nothing is changed then.
-    pub(crate) fn change(&self, plugin: &str, change: impl FnOnce(&mut Mark)) -> Result<()> {
+    pub(crate) fn change(&self, plugin: &str, change: impl FnOnce(&mut RecoveryRecord)) -> Result<()> {
         let mut all = self.all.lock();
-        let before = all.marks.get(plugin).cloned().unwrap_or_default();
+        let before = all.records.get(plugin).cloned().unwrap_or_default();
         let mut mark = before.clone();
         change(&mut mark);
         if all.closed {
@@ -269,7 +247,7 @@ impl Marks {
             .caused_by(error)
             .help("make room on the disk, or choose another folder with --data DIR")
         })?;
-        all.marks.insert(plugin.to_owned(), mark);
+        all.records.insert(plugin.to_owned(), mark);
         Ok(())
     }
 
@@ -281,7 +259,7 @@ impl Marks {
     pub(crate) fn close(&self) -> Result<()> {
         self.all.lock().closed = true;
         let mut pending = self.all().into_iter().filter(|(_, mark)| mark.pending.is_some() || mark.deaths > 0);
-        pending.try_for_each(|(plugin, _)| self.change(&plugin, Mark::ends_well))
+        pending.try_for_each(|(plugin, _)| self.change(&plugin, RecoveryRecord::ends_well))
     }
 
     /// Where the committed bytes of a plugin lie.
@@ -333,7 +311,7 @@ impl Marks {
 }
 
 /// Replaces a plugin's file by a whole new one that is on the disk before it has its name.
-fn write(folder: &Path, plugin: &str, mark: &Mark) -> io::Result<()> {
+fn write(folder: &Path, plugin: &str, mark: &RecoveryRecord) -> io::Result<()> {
     let (path, draft) = (folder.join(format!("{plugin}.json")), folder.join(format!("{plugin}.new")));
     let mut file = File::create(&draft)?;
     file.write_all(&mark.text()?)?;
@@ -354,28 +332,28 @@ mod tests {
         letter.to_string().repeat(64)
     }
 
-    fn pending(mark: &mut Mark, letter: char) {
+    fn pending(mark: &mut RecoveryRecord, letter: char) {
         mark.pending = Some(digest(letter));
     }
 
     #[test]
     fn fault_21_g11_what_was_on_trial_when_the_host_died_is_quarantined() {
-        let mut mark = Mark { committed: Some(digest('a')), ..Mark::default() };
+        let mut mark = RecoveryRecord { committed: Some(digest('a')), ..RecoveryRecord::default() };
         pending(&mut mark, 'b');
         assert_eq!(mark.after_death(), Some(Death { digest: digest('b'), deaths: 1, is_held: true }));
-        assert_eq!(mark.held(&digest('b')).map(|held| held.by), Some(By::Crash));
+        assert_eq!(mark.held(&digest('b')).map(|held| held.by), Some(HoldReason::Crash));
         assert_eq!((mark.after_death(), mark.held(&digest('a'))), (None, None), "one death counts once");
     }
 
     #[test]
     fn fault_22_three_deaths_in_a_row_hold_what_was_committed_too() {
-        let mut mark = Mark { committed: Some(digest('a')), ..Mark::default() };
+        let mut mark = RecoveryRecord { committed: Some(digest('a')), ..RecoveryRecord::default() };
         for (letter, is_held) in [('b', true), ('a', false), ('a', true)] {
             pending(&mut mark, letter);
             assert_eq!(mark.after_death().map(|death| death.is_held), Some(is_held), "{letter}");
         }
         // Others' deaths don't make up for its own.
-        let mut mark = Mark { committed: Some(digest('a')), ..Mark::default() };
+        let mut mark = RecoveryRecord { committed: Some(digest('a')), ..RecoveryRecord::default() };
         for (letter, is_held) in [('b', true), ('c', true), ('b', true), ('a', false), ('a', true)] {
             pending(&mut mark, letter);
             assert_eq!(mark.after_death().map(|death| death.is_held), Some(is_held), "{letter}");
@@ -383,7 +361,7 @@ mod tests {
         let held = mark.held(&digest('a')).map(|held| held.reason.as_str());
         assert_eq!(held, Some("the host died 5 times in a row, 2 of them with these"));
         // The very first artifact has nothing before it, and gets three tries too.
-        let mut first = Mark::default();
+        let mut first = RecoveryRecord::default();
         for is_held in [false, false, true] {
             pending(&mut first, 'a');
             assert_eq!(first.after_death().map(|death| death.is_held), Some(is_held));
@@ -394,7 +372,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "makes a hard link, which Miri can't")]
     fn g20_what_is_known_survives_and_an_end_in_good_order_blames_nobody() {
         let data = tempfile::tempdir().expect("a folder");
-        let open = || Marks::open(data.path()).expect("marks");
+        let open = || Recovery::open(data.path()).expect("marks");
         let (marks, damaged) = open();
         assert!(damaged.is_empty());
         let staged = data.path().join("staged.so");
@@ -408,7 +386,7 @@ mod tests {
         assert_eq!(fs::read(marks.copy_of("shop", &digest('a'))).expect("a file"), b"code");
         marks.close().expect("written");
         marks.change("shop", |mark| pending(mark, 'c')).expect("written");
-        assert_eq!(open().0.of("shop"), Mark { committed: Some(digest('a')), ..Mark::default() });
+        assert_eq!(open().0.of("shop"), RecoveryRecord { committed: Some(digest('a')), ..RecoveryRecord::default() });
         fs::write(&staged, "newer").expect("a file");
         marks.commit("shop", &digest('c'), &staged).expect("committed");
         assert_eq!(fs::read_dir(data.path().join("committed")).expect("a folder").count(), 1, "the one before is gone");
@@ -421,8 +399,8 @@ mod tests {
         for damage in ["", "{", "[]", "{\"committed\":\"../../etc\"}", "{\"deaths\":-1}", "{\"what\":1}"] {
             fs::create_dir_all(data.path().join("marks")).expect("a folder");
             fs::write(&file, damage).expect("a file");
-            let (marks, damaged) = Marks::open(data.path()).expect("marks");
-            assert_eq!((damaged.len(), marks.of("shop")), (1, Mark::default()), "{damage:?}");
+            let (marks, damaged) = Recovery::open(data.path()).expect("marks");
+            assert_eq!((damaged.len(), marks.of("shop")), (1, RecoveryRecord::default()), "{damage:?}");
             assert!(damaged[0].contains("shop.json makes no sense") && !file.exists(), "{damaged:?}");
         }
         let kept = fs::read_to_string(file.with_extension("damaged")).expect("it is kept");
@@ -435,9 +413,9 @@ mod tests {
         let data = tempfile::tempdir().expect("a folder");
         for name in [&b"/srv/libsh\xffp.so"[..], b"/srv/libshop.so", b""] {
             let source = PathBuf::from(std::ffi::OsStr::from_bytes(name));
-            let (marks, _) = Marks::open(data.path()).expect("marks");
+            let (marks, _) = Recovery::open(data.path()).expect("marks");
             marks.change("shop", |mark| mark.source.clone_from(&source)).expect("written");
-            let (marks, damaged) = Marks::open(data.path()).expect("marks");
+            let (marks, damaged) = Recovery::open(data.path()).expect("marks");
             assert_eq!((marks.of("shop").source, damaged.len()), (source, 0));
         }
     }
@@ -445,7 +423,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_changes_nothing() {
         let data = tempfile::tempdir().expect("a folder");
-        let (marks, _) = Marks::open(data.path()).expect("marks");
+        let (marks, _) = Recovery::open(data.path()).expect("marks");
         marks.change("shop", |mark| pending(mark, 'a')).expect("written");
         fs::remove_dir_all(data.path().join("marks")).expect("the folder goes");
         let error = marks.change("shop", |mark| pending(mark, 'b')).expect_err("there is no folder");

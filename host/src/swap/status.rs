@@ -14,10 +14,10 @@ use crate::live::generation::Generation;
 use crate::live::lease::Facts;
 use crate::live::rollout::Phase;
 use crate::report::attempt::Record;
+use crate::report::hold::Held;
 use crate::resources::sockets::{Cause, Tally};
 use crate::resources::tasks::{About, Running};
 use crate::swap::budget::{Allowed, Budget, Used};
-use crate::swap::recovery::Held;
 use crate::sys::native_resources::Counts;
 use crate::trial::probe::Probe;
 
@@ -305,7 +305,7 @@ impl Host {
                 plugin: name,
             }
         };
-        let held = shared.marks.all().into_iter().filter(|(_, mark)| !mark.held.is_empty());
+        let held = shared.recovery.all().into_iter().filter(|(_, mark)| !mark.held.is_empty());
         Status {
             run: shared.run.clone(),
             pid: std::process::id(),

@@ -17,7 +17,7 @@ use crate::mutation::{self, Bug};
 use crate::report::attempt::Record;
 use crate::report::error::{Code, Error, Stage};
 use crate::report::event::Event;
-use crate::swap::recovery::{By, Held};
+use crate::report::hold::{Held, HoldReason};
 use crate::trial::table_scan::{self, First};
 use crate::work::background;
 
@@ -51,7 +51,7 @@ pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
     let (plugin, digest) = (generation.plugin(), generation.digest());
     shared.stays(generation);
     if shared.options.recovers
-        && let Err(error) = shared.marks.commit(plugin, digest, generation.file())
+        && let Err(error) = shared.recovery.commit(plugin, digest, generation.file())
     {
         shared.services.bus.say(Event::Warning { message: format!("{plugin}={}: {error}", generation.number()) });
     }
@@ -84,7 +84,7 @@ fn breached(shared: &Arc<Shared>, key: u64, breach: &Breach, at: Instant) {
     standing.renew();
     drop(standing);
     let reason = format!("{serving}: {breach}");
-    rolled_back(shared, &back, &before, By::Breach, &reason, after);
+    rolled_back(shared, &back, &before, HoldReason::Breach, &reason, after);
 }
 
 /// Goes back as somebody asked for.
@@ -95,7 +95,7 @@ pub(super) fn by_hand(shared: &Arc<Shared>, which: &Which, asked: Instant) -> Re
             let before = store(shared, &back);
             let after = asked.elapsed();
             drop(standing);
-            rolled_back(shared, &back, &before, By::Hand, "asked for", after)
+            rolled_back(shared, &back, &before, HoldReason::Hand, "asked for", after)
         }
         Err(no_way) => {
             drop(standing);
@@ -141,10 +141,10 @@ fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
 }
 
 /// Writes down and says what came back.
-fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: By, reason: &str, after: Duration) -> Record {
+fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: HoldReason, reason: &str, after: Duration) -> Record {
     for (from, to) in &back.pairs {
         let held = Held { digest: from.digest().to_owned(), by, reason: format!("rolled back: {reason}") };
-        let mut written = shared.marks.change(from.plugin(), |mark| {
+        let mut written = shared.recovery.change(from.plugin(), |mark| {
             // What somebody puts back by its number is no longer held.
             mark.held.retain(|held| held.digest != to.digest());
             if held.digest != to.digest() && !mutation::is(Bug::RolledBackUnheld) {
@@ -152,8 +152,8 @@ fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: By, rea
             }
             mark.pending = None;
         });
-        if shared.options.recovers && by == By::Hand {
-            written = written.and_then(|()| shared.marks.commit(to.plugin(), to.digest(), to.file()));
+        if shared.options.recovers && by == HoldReason::Hand {
+            written = written.and_then(|()| shared.recovery.commit(to.plugin(), to.digest(), to.file()));
         }
         if let Err(error) = written {
             shared.services.bus.say(Event::Warning { message: format!("{from}: {error}") });
@@ -169,8 +169,8 @@ fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: By, rea
             shared.services.bus.say(Event::Warning { message });
         }
     }
-    let code = (by == By::Breach).then_some(Code::Probation);
-    let trigger = if by == By::Breach { "breach" } else { "rollback" };
+    let code = (by == HoldReason::Breach).then_some(Code::Probation);
+    let trigger = if by == HoldReason::Breach { "breach" } else { "rollback" };
     let attempt = shared.journal.begin(trigger);
     let id = attempt.id();
     // Read back through the live table: only what really answers is said to be back.

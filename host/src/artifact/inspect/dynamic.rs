@@ -3,8 +3,10 @@
 //! Its dynamic section, read as the loader reads it: by address, through the segments that are loaded. The loader trusts that section
 //! blindly, and an address in it that leads nowhere ends the process; so such addresses are looked for here.
 
-use object::elf::{self, Dyn64, DynamicTag, ProgramHeader64, Rela64};
+use object::elf::{self, Dyn64, DynamicTag, Rela64};
 use object::{LittleEndian, ReadRef};
+
+use super::headers::Segment;
 
 /// More than any linker writes, in bytes.
 const LONGEST_SECTION: u64 = 64 << 10;
@@ -24,8 +26,6 @@ const KINDS: u32 = if cfg!(target_arch = "aarch64") { 1033 } else { 43 };
 
 /// What each Rust library has in its `.init_array`: the C runtime's `frame_dummy`, and std's, which takes the arguments.
 const USUAL_CONSTRUCTORS: u64 = 2;
-
-type Segment = ProgramHeader64<LittleEndian>;
 
 /// What stands in a dynamic section.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use std::os::unix::fs::FileExt;
 #[cfg(feature = "dev")]
 use std::path::Path;
 
-use object::LittleEndian;
 use object::elf::{self, DataEncoding, FileClass, FileHeader64, Machine, ProgramHeader64};
 use object::read::elf::FileHeader;
+use object::{LittleEndian, ReadRef};
 
 /// A plugin has about ten.
 pub(super) const MOST_SEGMENTS: u16 = 1024;
@@ -49,6 +49,22 @@ pub(crate) fn missing(path: &Path) -> io::Result<u64> {
     // A file that has just been emptied, or has its first bytes, is one that is being written.
     let is_elf = elf::ELFMAG.starts_with(&start[..start.len().min(elf::ELFMAG.len())]);
     Ok(if is_elf { lacking(&start, size) } else { 0 })
+}
+
+/// A program header.
+pub(super) type Segment = ProgramHeader64<LittleEndian>;
+
+/// The program headers of a shared library; none of anything else.
+pub(super) fn segments<'a, R: ReadRef<'a>>(bytes: R) -> Result<&'a [Segment], String> {
+    let header = FileHeader64::<LittleEndian>::parse(bytes).map_err(|error| error.to_string())?;
+    if header.e_type(LittleEndian) != elf::ET_DYN {
+        return Ok(&[]);
+    }
+    let count = header.e_phnum(LittleEndian);
+    if count > MOST_SEGMENTS {
+        return Err(format!("it has {count} segments"));
+    }
+    header.program_headers(LittleEndian, bytes).map_err(|error| error.to_string())
 }
 
 /// How many bytes a library of `size` bytes lacks, by the headers at its `start`.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use object::ReadCache;
 
-use super::segments;
+use super::dynamic;
+use super::headers::segments;
 
 const CACHE: &str = "/etc/ld.so.cache";
 
@@ -54,13 +55,13 @@ fn host_has_run_paths() -> bool {
     dynamic(Path::new("/proc/self/exe")).is_some_and(|host| !host.run_paths.is_empty())
 }
 
-fn dynamic(path: &Path) -> Option<super::dynamic::Dynamic> {
+fn dynamic(path: &Path) -> Option<dynamic::Dynamic> {
     // Other mapped files are none of ours, and may be devices.
     if !path.is_file() {
         return None;
     }
     let bytes = ReadCache::new(File::open(path).ok()?);
-    super::dynamic::read(segments(&bytes).ok()?, &bytes).ok()
+    dynamic::read(segments(&bytes).ok()?, &bytes).ok()
 }
 
 #[cfg(test)]

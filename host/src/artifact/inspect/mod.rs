@@ -20,8 +20,8 @@ use std::path::Path;
 
 use midair_plugin::abi::ABI_VERSION;
 use midair_plugin::manifest::{Manifest, NOTE_OWNER, NOTE_TYPE};
-use object::elf::{self, FileHeader64, NoteType, ProgramHeader64};
-use object::read::elf::{FileHeader, ProgramHeader};
+use object::elf::{self, NoteType};
+use object::read::elf::ProgramHeader;
 use object::{LittleEndian, ReadCache, ReadRef};
 
 use crate::report::error::{Code, Error, Result, Stage};
@@ -33,7 +33,7 @@ pub(crate) use headers::loaded;
 #[cfg(feature = "dev")]
 pub(crate) use headers::missing;
 
-use headers::{MOST_SEGMENTS, START, arch, lacking};
+use headers::{START, Segment, arch, lacking, segments};
 
 /// More than any linker writes into notes, in bytes.
 const LONGEST_NOTES: u64 = 64 << 10;
@@ -114,21 +114,6 @@ pub(crate) fn judge<'a, R: ReadRef<'a>>(bytes: R, subject: &str, rules: Rules<'_
     allowed(&asks, rules).map_err(|(reason, help)| rejected(Code::Deps, reason).help(help))?;
     let remarks = remarks(&manifest.name, &asks);
     Ok(Inspected { manifest, remarks })
-}
-
-type Segment = ProgramHeader64<LittleEndian>;
-
-/// The program headers of a shared library; none of anything else.
-fn segments<'a, R: ReadRef<'a>>(bytes: R) -> Result<&'a [Segment], String> {
-    let header = FileHeader64::<LittleEndian>::parse(bytes).map_err(|error| error.to_string())?;
-    if header.e_type(LittleEndian) != elf::ET_DYN {
-        return Ok(&[]);
-    }
-    let count = header.e_phnum(LittleEndian);
-    if count > MOST_SEGMENTS {
-        return Err(format!("it has {count} segments"));
-    }
-    header.program_headers(LittleEndian, bytes).map_err(|error| error.to_string())
 }
 
 fn manifest_note<'a, R: ReadRef<'a>>(segment: &Segment, bytes: R) -> Option<&'a [u8]> {

@@ -17,7 +17,8 @@ use tracing::metadata::Kind;
 use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, dispatcher};
 
-use super::{FIELD, late};
+use super::late;
+use super::speaker::FIELD;
 
 /// How many callsites are kept, and how long their words may be, in bytes.
 const MOST: usize = 8192;

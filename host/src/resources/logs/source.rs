@@ -14,7 +14,6 @@ use midair_plugin::abi::{Address, RootRef};
 use midair_plugin::wall;
 use tracing::{Event as Told, Span};
 
-use super::Logs;
 use super::late::{Errand, send};
 use super::sites::{self, Said, Site};
 use super::spans::{self, Open, Spans};
@@ -37,7 +36,8 @@ pub(crate) struct Source {
     swaps: Arc<AtomicU64>,
     /// What events say of whose they are, made anew when there was a swap.
     words: ArcSwap<Words>,
-    logs: Weak<Logs>,
+    /// Weak, since a library keeps its source for good.
+    warn: Weak<Warn>,
     probe: Option<Bus>,
     root: Option<RootRef>,
     spans: Spans,
@@ -65,45 +65,35 @@ impl Words {
     }
 }
 
+/// Tells of what was lost.
+pub(super) type Warn = dyn Fn(String) + Send + Sync;
+
 /// What something lies in.
-pub(super) enum Within {
+enum Within {
     /// Whatever this thread is in.
     Current,
     Nothing,
     Span(Arc<Open>),
 }
 
-impl Logs {
-    /// Lets a library whose types were compared log as this generation.
+impl Source {
+    /// One for this generation of a plugin; `swaps` counts publishes and rollbacks, and `warn` hears of what is lost. In a probe all becomes events of a bus.
     #[must_use]
-    pub(crate) fn attach(self: &Arc<Self>, root: RootRef, plugin: &str, generation: u64) -> Arc<Source> {
-        let source = self.source(Some(root), plugin, generation);
-        if let Some(log_to) = root.log_to() {
-            self.sources.lock().push(Arc::downgrade(&source));
-            // As long as the library is mapped its code may come back with this, and it is never unmapped.
-            let data = Arc::into_raw(Arc::clone(&source)).cast::<c_void>();
-            let functions = abi::Logs { data, most, callsite, interest, enabled, event, open, record, follows, turn, current };
-            // SAFETY: the data stays for good, and the functions may be called from any thread.
-            unsafe { log_to(functions) };
-        }
-        source
-    }
-
-    /// A line of a plugin that isn't opened in this process.
-    pub(crate) fn tell(self: &Arc<Self>, plugin: &str, generation: u64, level: u32, message: &str) {
-        let source = self.source(None, plugin, generation);
-        source.say(level, message);
-    }
-
-    fn source(self: &Arc<Self>, root: Option<RootRef>, plugin: &str, generation: u64) -> Arc<Source> {
-        Arc::new_cyclic(|me| Source {
+    pub(super) fn new(
+        root: Option<RootRef>,
+        (plugin, generation): (&str, u64),
+        swaps: &Arc<AtomicU64>,
+        warn: &Arc<Warn>,
+        probe: Option<Bus>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             me: me.clone(),
             plugin: plugin.to_owned(),
             generation,
-            swaps: Arc::clone(&self.swaps),
-            words: ArcSwap::from_pointee(Words::of(plugin, generation, self.swaps.load(Ordering::Relaxed))),
-            logs: Arc::downgrade(self),
-            probe: self.probe.clone(),
+            swaps: Arc::clone(swaps),
+            words: ArcSwap::from_pointee(Words::of(plugin, generation, swaps.load(Ordering::Relaxed))),
+            warn: Arc::downgrade(warn),
+            probe,
             root,
             spans: Spans::default(),
             plain: [const { OnceLock::new() }; 5],
@@ -111,9 +101,19 @@ impl Logs {
             has_broken: AtomicBool::new(false),
         })
     }
-}
 
-impl Source {
+    /// Hands its functions to the library; whether that takes them. They stay for good.
+    #[must_use]
+    pub(super) fn begin(self: &Arc<Self>) -> bool {
+        let Some(log_to) = self.root.and_then(|root| root.log_to()) else { return false };
+        // As long as the library is mapped its code may come back with this, and it is never unmapped.
+        let data = Arc::into_raw(Arc::clone(self)).cast::<c_void>();
+        let functions = abi::Logs { data, most, callsite, interest, enabled, event, open, record, follows, turn, current };
+        // SAFETY: the data stays for good, and the functions may be called from any thread.
+        unsafe { log_to(functions) };
+        true
+    }
+
     /// A line in plain words, at a level from 1 (error) to 5 (trace).
     pub(crate) fn say(&self, level: u32, message: &str) {
         self.guard((), || {
@@ -157,16 +157,16 @@ impl Source {
     }
 
     /// What `call` answers, or `or` if it panics.
-    pub(super) fn guard<T>(&self, or: T, call: impl FnOnce() -> T) -> T {
+    fn guard<T>(&self, or: T, call: impl FnOnce() -> T) -> T {
         wall::guard(call).unwrap_or_else(|panic| {
             if !self.has_broken.swap(true, Ordering::Relaxed)
-                && let Some(logs) = self.logs.upgrade()
+                && let Some(warn) = self.warn.upgrade()
             {
                 let message = format!(
                     "{self}: something that it logged was lost, and more may be: the program's subscriber panicked: {} at {}",
                     panic.message, panic.location
                 );
-                let _ = wall::guard(|| logs.bus.say(Event::Warning { message }));
+                let _ = wall::guard(|| warn(message));
             }
             or
         })
@@ -207,13 +207,16 @@ impl Source {
         let is_ending = native_resources::is_ending();
         let within = self.within(parent, is_ending);
         match is_ending.then(|| self.me.upgrade()).flatten() {
-            Some(source) => send(Errand::Event { source, site, within, values: values.keep() }),
+            Some(source) => {
+                let values = values.keep();
+                send(Errand::Run(Box::new(move || source.guard((), || source.say_here(site, &within, values.lend())))));
+            }
             None => self.say_here(site, &within, values),
         }
     }
 
     /// Hands an event to the subscriber of this thread.
-    pub(super) fn say_here(&self, site: &'static Site, within: &Within, values: Values<'_>) {
+    fn say_here(&self, site: &'static Site, within: &Within, values: Values<'_>) {
         if !site.is_wanted() {
             return;
         }
@@ -295,7 +298,7 @@ impl fmt::Display for Source {
 
 /// # Safety
 ///
-/// `data` came from [`Logs::attach`].
+/// `data` came from [`Source::begin`].
 unsafe fn read<'a>(data: *const c_void) -> &'a Source {
     // SAFETY: passed on to the caller; `attach` leaked a count of it.
     unsafe { &*data.cast::<Source>() }

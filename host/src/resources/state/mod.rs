@@ -3,6 +3,7 @@
 //! One way to the values for all backends. What operations do is said by `midair_plugin::store`; here is where they do it. Reads are answered
 //! at once and wait for no write. No plugin code runs inside.
 
+mod applied;
 #[cfg(feature = "redb")]
 mod disk;
 pub(crate) mod expiry;
@@ -21,10 +22,9 @@ use crate::report::error::Result;
 #[cfg(not(feature = "redb"))]
 use crate::report::error::{Code, Error};
 
+pub(crate) use self::applied::Applied;
 #[cfg(feature = "redb")]
 use self::disk::Disk;
-#[cfg(feature = "redb")]
-use self::later::{Pending, pending};
 pub(crate) use self::write::Write;
 
 /// The state of all plugins.
@@ -34,27 +34,6 @@ enum Backend {
     Memory(Memory),
     #[cfg(feature = "redb")]
     Disk(Disk),
-}
-
-/// What became of some operations.
-pub(crate) enum Applied {
-    /// They are done, or refused.
-    Now(Answer),
-    /// They wait for the disk.
-    #[cfg(feature = "redb")]
-    Later(Pending),
-}
-
-impl Applied {
-    /// The answer, waited for on this thread.
-    #[cfg(any(test, feature = "http"))]
-    pub(crate) fn wait(self) -> Answer {
-        match self {
-            Applied::Now(answer) => answer,
-            #[cfg(feature = "redb")]
-            Applied::Later(pending) => pending.wait(),
-        }
-    }
 }
 
 /// How long a publish waits for the disk to have what `init` wrote. It is written in any case, and before what is written later.

@@ -5,6 +5,8 @@
 //! a bound. The threads start with the first work. Whoever hands in a future puts into it what its code needs to stay; it is dropped on
 //! these threads, whether it ended or was cancelled. `crew` has the threads; `reach` sees to the end of calls that the host makes by itself.
 
+mod about;
+mod bell;
 mod crew;
 mod reach;
 #[cfg(all(test, not(midair_loom)))]
@@ -12,42 +14,19 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_task::Task;
-use event_listener::Event;
 use parking_lot::Mutex;
 
+pub(crate) use self::about::About;
+pub(crate) use self::bell::Bell;
 use self::crew::{LONG, Ready, Relief};
 pub(crate) use self::reach::Ran;
-use self::reach::{Reach, Reached};
-
-/// Whose work it is and what it is called.
-#[derive(Clone, Debug)]
-pub(crate) struct About {
-    /// Its generation, by key.
-    pub generation: u64,
-    /// The plugin.
-    pub plugin: String,
-    /// The generation's number.
-    pub number: u64,
-    /// Its name, or where it was spawned.
-    pub name: String,
-    /// Whether it may be dropped when its generation was replaced.
-    pub until_retire: bool,
-    /// Whether it asked to be told when its generation is to end, if it belongs to no request.
-    pub heeds: Option<Arc<AtomicBool>>,
-}
-
-impl About {
-    /// Whether the end of the host waits for it: not for what may be dropped and doesn't even ask when.
-    fn is_awaited(&self) -> bool {
-        !self.until_retire || self.heeds.as_ref().is_some_and(|heeds| heeds.load(Ordering::Relaxed))
-    }
-}
+use self::reach::{Calls, Reach, Reached};
 
 /// Work that isn't over.
 #[derive(Clone, Debug)]
@@ -80,7 +59,7 @@ pub(crate) struct Tasks {
     started: OnceLock<bool>,
     tell: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
     entries: Mutex<BTreeMap<u64, Entry>>,
-    calls: Mutex<BTreeMap<u64, (About, Arc<Reach>)>>,
+    calls: Arc<Calls>,
     next: AtomicU64,
 }
 
@@ -90,7 +69,7 @@ impl Tasks {
     pub(crate) fn new() -> Arc<Self> {
         let ready = Ready::new();
         let (started, tell) = (OnceLock::new(), OnceLock::new());
-        let (entries, calls) = (Mutex::default(), Mutex::default());
+        let (entries, calls) = (Mutex::default(), Arc::default());
         Arc::new(Self { ready, started, tell, entries, calls, next: AtomicU64::new(1) })
     }
 
@@ -133,7 +112,7 @@ impl Tasks {
     {
         let (id, reach) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(Reach::default()));
         self.calls.lock().insert(id, (about, Arc::clone(&reach)));
-        let reached = Reached::new(future, Arc::clone(self), id, Arc::clone(&reach));
+        let reached = Reached::new(future, Arc::clone(&self.calls), id, Arc::clone(&reach));
         if !self.has_threads() {
             reach.tell(Ran::GivenUp);
         }
@@ -266,31 +245,5 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
         let polled = self.future.as_mut().poll(context);
         self.polled.store(0, Ordering::Relaxed);
         polled
-    }
-}
-
-/// Something that happens once and is waited for.
-#[derive(Default)]
-pub(crate) struct Bell {
-    rung: AtomicBool,
-    ring: Event,
-}
-
-impl Bell {
-    /// It has happened. Wakes whoever waits, on this thread: where that may be plugin code, ring on one of the [`Tasks`]' threads.
-    pub(crate) fn ring(&self) {
-        self.rung.store(true, Ordering::SeqCst);
-        self.ring.notify(usize::MAX);
-    }
-
-    /// Done once it has happened.
-    pub(crate) async fn rung(self: Arc<Self>) {
-        while !self.rung.load(Ordering::SeqCst) {
-            let listener = self.ring.listen();
-            if self.rung.load(Ordering::SeqCst) {
-                break;
-            }
-            listener.await;
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! How does a call that the host makes by itself end, if its handler never does?
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Bell, Tasks};
+use super::about::About;
+use super::bell::Bell;
 
 /// How a call that the host makes by itself came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,9 @@ impl Drop for Wakes {
     }
 }
 
+/// The calls that aren't over, by number.
+pub(super) type Calls = Mutex<BTreeMap<u64, (About, Arc<Reach>)>>;
+
 /// A call until it is over or given up.
 pub(super) struct Reached<F> {
     // Dropped first: that it is over is told when its code was left.
@@ -115,21 +120,21 @@ pub(super) struct Reached<F> {
 
 impl<F: Future<Output = bool>> Reached<F> {
     /// `future` says whether it failed; `id` is its place in the list of calls.
-    pub(super) fn new(future: F, tasks: Arc<Tasks>, id: u64, reach: Arc<Reach>) -> Self {
-        Self { future: Some(Box::pin(future)), ended: CallEnd { tasks, id, reach } }
+    pub(super) fn new(future: F, calls: Arc<Calls>, id: u64, reach: Arc<Reach>) -> Self {
+        Self { future: Some(Box::pin(future)), ended: CallEnd { calls, id, reach } }
     }
 }
 
 /// Tells how a call ended, however it did.
 struct CallEnd {
-    tasks: Arc<Tasks>,
+    calls: Arc<Calls>,
     id: u64,
     reach: Arc<Reach>,
 }
 
 impl Drop for CallEnd {
     fn drop(&mut self) {
-        self.tasks.calls.lock().remove(&self.id);
+        self.calls.lock().remove(&self.id);
         // Unless it was told before, it was dropped where it waited.
         let was_given_up = self.reach.is_given_up.load(Ordering::SeqCst);
         self.reach.tell(if was_given_up { Ran::GivenUp } else { Ran::Lost });

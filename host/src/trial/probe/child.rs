@@ -22,8 +22,9 @@ use midair_plugin::store::Limits;
 use parking_lot::Mutex;
 use rustix::process::{self, Resource, Rlimit, Signal};
 
+use super::start::{MEMORY, give_up, program};
 use super::wire::{Fault, Order, Told, line};
-use super::{give_up, program};
+
 use crate::call::body::Body;
 use crate::call::invocation::Call;
 use crate::call::respond;
@@ -45,10 +46,6 @@ use crate::resources::tasks::Tasks;
 use crate::resources::topics::Messages;
 use crate::trial::candidate;
 use crate::work::hostcalls;
-
-/// The memory that a child may take, in bytes: enough for what a plugin loads when it starts, less than what hurts a machine. Counted is
-/// what it may write to, whether it did or not.
-pub(super) const MEMORY: u64 = 4 << 30;
 
 /// The processor time that a child may take, at least; a backstop, should its host be unable to end it.
 const PROCESSOR: Duration = Duration::from_secs(600);

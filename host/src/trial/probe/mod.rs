@@ -2,7 +2,7 @@
 //!
 //! Before the host opens bytes that it never opened, it executes itself once more. That child opens, compares, builds and starts the
 //! plugin, runs its self-tests and its smokes, and says how it went: `parent` is the host's side, `child` the child's, `wire` what
-//! they say to each other. Whatever the plugin does to the process that it runs in (crash, abort, exit, hang, eat all memory), it does to
+//! they say to each other, `start` how a process knows that it is one. Whatever the plugin does to the process that it runs in (crash, abort, exit, hang, eat all memory), it does to
 //! the child.
 //!
 //! # For hosts of one's own
@@ -26,14 +26,13 @@
 
 mod child;
 mod parent;
+mod start;
 mod wire;
 
-use std::fs::Metadata;
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 pub(crate) use self::parent::{Standby, stand_by, try_out};
+use self::start::{HOOKED, LINE, MARK, give_up};
 pub(crate) use self::wire::Order;
 
 /// Whether new bytes are tried in a child process before the host opens them.
@@ -45,18 +44,6 @@ pub enum Probe {
     /// They are opened in the host at once, for programs that can't start processes.
     Off,
 }
-
-/// Tells the child what it is.
-const MARK: &str = "MIDAIR_PROBE";
-
-/// How a process ends that was started as a probe and can't be one.
-const NO_PROBE: i32 = 70;
-
-/// The line that a host's `main` begins with, as messages name it.
-const LINE: &str = "midair::probe::hook();";
-
-/// Whether this program's `main` called [`hook`].
-static HOOKED: AtomicBool = AtomicBool::new(false);
 
 /// The first line of a host's `main`: returns at once, unless this process is a probe; if it is, does what a probe does and never returns.
 ///
@@ -84,20 +71,4 @@ pub(crate) fn refuse_to_host() {
     if std::env::var_os(MARK).is_some() {
         give_up("it has come as far as to make a host", &format!("write `{LINE}` as the first line of `main`"));
     }
-}
-
-fn give_up(why: &str, help: &str) -> ! {
-    // Where even stderr is gone, the exit status still tells.
-    let _ = writeln!(
-        std::io::stderr(),
-        "error: this process was started as a probe of midair ({MARK} is set), but {why}\n  help: {help}"
-    );
-    std::process::exit(NO_PROBE)
-}
-
-/// Tells programs apart: the file that this process was started from, which may have another one in its place by now.
-fn program() -> String {
-    let of = |file: Metadata| format!("{}-{}-{}-{}.{}", file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec());
-    let file = std::fs::metadata("/proc/self/exe").map_or_else(|error| error.to_string(), of);
-    format!("midair {} in {file}", env!("CARGO_PKG_VERSION"))
 }

@@ -19,9 +19,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-use super::child::MEMORY;
+use super::start::{HOOKED, LINE, MARK, MEMORY, program};
 use super::wire::{Order, Told, line};
-use super::{HOOKED, LINE, MARK, program};
 use crate::report::error::{Code, Error, Result, Stage};
 use crate::resources::logs::Logs;
 

@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use redb::backends::FileBackend;
 use redb::{BackendError, Builder, Database, DatabaseError, StorageBackend};
 
+use super::file::opened;
+
 const BLOCK: usize = 4096;
 
 /// Opens the file; if it can't be used, it is as it was.
@@ -24,7 +26,7 @@ pub(super) fn open(path: &Path) -> Result<Database, DatabaseError> {
     let len = draft.0.file.len()?;
     *draft.0.held.lock() = Some(Held { len, blocks: BTreeMap::new() });
     let inner = Arc::clone(&draft.0);
-    let database = super::opened(|| Builder::new().create_with_backend(draft))?;
+    let database = opened(|| Builder::new().create_with_backend(draft))?;
     inner.settle()?;
     Ok(database)
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redb::backends::FileBackend;
 use redb::{Builder, StorageBackend};
 
-use super::Opener;
+use super::file::Opener;
 
 /// Opens a file whose disk has `room` for so many more writes.
 pub(super) fn open(path: &Path, room: &Arc<AtomicU64>) -> Opener {

@@ -6,10 +6,13 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError};
+use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError};
 
 use super::rows::{ENDS, FORMAT, META, TALLIES, VALUES};
 use crate::report::error::{Code, Error, Result};
+
+/// Opens the database; again after a failure of the disk.
+pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// Makes the file if there is none: whole, under another name, and then linked to its own, so that nobody finds half of it.
 pub(super) fn make(path: &Path) -> Result<()> {

@@ -23,20 +23,19 @@ use midair_plugin::store::{Answer, Limits, Op, Refusal, Tally, run};
 use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{CommitError, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError};
 
-use self::file::{check, make, opened, refused};
-use self::rows::{Done, ENDS, Key, LAST, Open, Past, VALUES, failed};
+use self::file::{Opener, check, make, refused};
+use self::rows::{Done, ENDS, Key, LAST, Open, Order, Past, VALUES, failed};
 #[cfg(feature = "http")]
 use self::rows::{TALLIES, read_tally};
-use super::{Applied, Write, pending};
+use super::applied::Applied;
+use super::later::pending;
+use super::write::Write;
 #[cfg(midair_seeded)]
 use crate::mutation::{self, Bug};
 use crate::report::error::Result;
 
 /// How many orders are one transaction at most.
 const TOGETHER: usize = 512;
-
-/// Opens the database; again after a failure of the disk.
-type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// Values in a file.
 pub(super) struct Disk {
@@ -60,14 +59,6 @@ enum File {
     Failed,
     /// For good.
     Closed,
-}
-
-/// What waits for the writer.
-enum Order {
-    /// Each group all or nothing.
-    Do(Vec<Vec<Write>>, Box<dyn FnOnce(Vec<Answer>) + Send>),
-    /// Values that have ended go, so many at most; how many did.
-    Sweep(usize, Sender<usize>),
 }
 
 enum Mail {

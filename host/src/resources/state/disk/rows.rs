@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::mpsc::Sender;
 
 use midair_plugin::store::run::{self, Look, Rows};
 use midair_plugin::store::{Answer, Found, Op, Refusal, Tally, Value};
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::Order;
-use crate::resources::state::Write;
+use crate::resources::state::write::Write;
 
 type Result<T> = std::result::Result<T, Refusal>;
 
@@ -28,6 +28,14 @@ pub(super) const FORMAT: u64 = 1;
 
 /// Behind every key: no text has this character twice at its start and then more.
 pub(super) const LAST: &str = "\u{10ffff}\u{10ffff}\u{10ffff}\u{10ffff}";
+
+/// What waits for the writer.
+pub(super) enum Order {
+    /// Each group all or nothing.
+    Do(Vec<Vec<Write>>, Box<dyn FnOnce(Vec<Answer>) + Send>),
+    /// Values that have ended go, so many at most; how many did.
+    Sweep(usize, Sender<usize>),
+}
 
 /// What became of an order.
 pub(super) enum Done {

@@ -12,7 +12,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::admin::{Room, refuse};
+use super::admin_context::{Room, refuse};
 use crate::report::error::Error;
 
 /// Lines that are brought at once may have so many bytes.

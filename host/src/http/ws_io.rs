@@ -15,7 +15,6 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as Broken, Message, Utf8Bytes};
 
-use super::socket::SocketLimits;
 use crate::resources::sockets::{Cause, Connection, End, Next, Payload};
 
 /// How long a client has to say that it heard of the end.
@@ -27,8 +26,30 @@ const DISCARDED: usize = 16 << 20;
 /// What is kept of what comes and goes, beside messages. Small, as there may be many connections.
 const BUFFER: usize = 8 << 10;
 
+/// What a WebSocket may do, and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketLimits {
+    /// The largest message of a client, in bytes; a larger one ends its connection with 1009.
+    pub message: usize,
+    /// How many messages wait for a client at most, and
+    pub queue: usize,
+    /// of how many bytes. A message that alone is larger is taken when nothing else waits.
+    pub queue_bytes: usize,
+    /// How often the host pings.
+    pub ping: Duration,
+    /// For how long a client may be silent; its answers to pings count. Not counted is while the host doesn't listen, since earlier messages
+    /// wait to be handled.
+    pub silence: Duration,
+}
+
+impl Default for SocketLimits {
+    fn default() -> Self {
+        Self { message: 1 << 20, queue: 256, queue_bytes: 4 << 20, ping: Duration::from_secs(30), silence: Duration::from_secs(60) }
+    }
+}
+
 /// Carries bytes until there are none any more.
-pub(super) async fn talk<S: AsyncRead + AsyncWrite + Unpin>(io: S, connection: &Connection, limits: &SocketLimits) {
+pub(super) async fn carry<S: AsyncRead + AsyncWrite + Unpin>(io: S, connection: &Connection, limits: &SocketLimits) {
     let mut config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
     config = config.max_message_size(Some(limits.message)).max_frame_size(Some(limits.message));
     let (mut sink, mut stream) = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await.split();
@@ -177,7 +198,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let connection = Arc::clone(entry.connection());
         let start = Instant::now();
-        let talking = tokio::spawn(async move { talk(ours, &connection, &limits()).await });
+        let talking = tokio::spawn(async move { carry(ours, &connection, &limits()).await });
         let mut client = client(theirs).await;
         for _ in 0..10 {
             // Reading answers it.
@@ -195,7 +216,7 @@ mod tests {
         let entry = open();
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let connection = Arc::clone(entry.connection());
-        let talking = tokio::spawn(async move { talk(ours, &connection, &limits()).await });
+        let talking = tokio::spawn(async move { carry(ours, &connection, &limits()).await });
         let mut client = client(theirs).await;
         for number in 0..3 {
             client.send(Message::text(number.to_string())).await.expect("it is sent");
@@ -229,7 +250,7 @@ mod tests {
         }
         assert!(sockets.ask("shop", &op(SocketOp::CLOSE, 0, 4000), "", payload("bye")).is_ok());
         let connection = Arc::clone(&connection);
-        let talking = tokio::spawn(async move { talk(ours, &connection, &limits()).await });
+        let talking = tokio::spawn(async move { carry(ours, &connection, &limits()).await });
         let start = Instant::now();
         talking.await.expect("it ends");
         assert_eq!(start.elapsed(), FAREWELL);
