@@ -20,7 +20,7 @@ mod sys;
 
 mod report;
 
-mod artifact;
+pub mod artifact;
 mod resources;
 
 mod plugin;

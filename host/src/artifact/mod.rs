@@ -4,4 +4,8 @@
 
 pub(crate) mod inspect;
 pub(crate) mod stage;
-pub(crate) mod symlink_walk;
+pub mod symlink_walk;
+
+#[cfg(feature = "dev")]
+pub use self::inspect::missing;
+pub use self::stage::checksum_path;

@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// More links than this lead nowhere (the kernel's own limit).
-pub(crate) const MOST_LINKS: usize = 40;
+pub const MOST_LINKS: usize = 40;
 
 /// Each name on the way to a path in turn, from below the root on, with no link above it; names that aren't there are walked like any other.
-pub(crate) struct Way {
+pub struct Way {
     at: PathBuf,
     rest: VecDeque<OsString>,
     links: usize,
@@ -19,17 +19,17 @@ pub(crate) struct Way {
 
 impl Way {
     /// To an absolute path.
-    pub(crate) fn to(path: &Path) -> Self {
+    pub fn to(path: &Path) -> Self {
         Self { at: PathBuf::from("/"), rest: parts(path).collect(), links: 0 }
     }
 
     /// Where it has led so far: in the end a path without links, if [`is_lost`](Self::is_lost) doesn't say otherwise.
-    pub(crate) fn here(&self) -> &Path {
+    pub fn here(&self) -> &Path {
         &self.at
     }
 
     /// Whether it ended since it had too many links.
-    pub(crate) fn is_lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         self.links > MOST_LINKS
     }
 }

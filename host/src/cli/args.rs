@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::error::{Code, Error, Result};
 use crate::http::socket::SocketLimits;
-use crate::live::probation::Rules;
-use crate::report::error::{Code, Error, Result};
+use crate::probation::Rules;
 use crate::swap::Which;
 
 /// Change the code of a running server without restarting it.

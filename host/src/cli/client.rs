@@ -21,8 +21,8 @@ use super::args::Client;
 use super::serve::token;
 use super::signals::Signals;
 use super::{render, table};
-use crate::report::error::{Code, Error, Result};
-use crate::report::event::Event;
+use crate::error::{Code, Error, Result};
+use crate::event::Event;
 use crate::swap::Which;
 
 /// How long the host may take to answer. It answers at once or not at all.

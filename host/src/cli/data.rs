@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::report::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A data folder that no other host can have while this lives.
 pub(super) struct Data {

@@ -20,8 +20,8 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt as lines};
 
 use super::render;
-use crate::report::event::{Bus, Event, Line, LineSpan};
-use crate::resources::logs::{FIELD, Filter, Speaker, is_of_plugin};
+use crate::event::{Bus, Event, Line, LineSpan};
+use crate::logs::{FIELD, Filter, Speaker, is_of_plugin};
 
 /// What holds unless something else is asked for: what plugins say is shown from `info` on, of what the host says about itself the warnings.
 pub(super) const DEFAULT: &str = "info,midair::=warn";

@@ -7,6 +7,8 @@
 pub mod args;
 pub mod client;
 mod data;
+#[expect(unsafe_code, reason = "the only caller of _exit")]
+mod exit;
 mod lines;
 pub mod outlet;
 pub mod render;
@@ -21,8 +23,7 @@ use clap::Parser;
 
 use self::args::{Action, Cli};
 use self::lines::Adjustable;
-use crate::report::error::{Code, Error, Result};
-use crate::sys::exit;
+use crate::error::{Code, Error, Result};
 
 /// Does what the command line asks for, and ends the process: 0 when it went well, 1 when it couldn't start, 2 for wrong usage.
 ///

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::render;
-use crate::report::error::{Code, Error, Result};
-use crate::report::event::{Bus, Event};
+use crate::error::{Code, Error, Result};
+use crate::event::{Bus, Event};
 
 /// Events that a reader may fall behind before some are left out.
 const QUEUE: usize = 16 * 1024;

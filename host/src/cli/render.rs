@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use owo_colors::{OwoColorize, Style};
 use serde_json::{Map, Value};
 
-use crate::report::error::{Error, Stage};
-use crate::report::event::{Event, Kind, Left, Line, Phases};
-use crate::report::hold::HoldReason;
+use crate::HoldReason;
+use crate::error::{Error, Stage};
+use crate::event::{Event, Kind, Left, Line, Phases};
 
 /// How many of a panic's functions are shown, the innermost first; the event has all of them.
 const SHOWN: usize = 6;
@@ -260,7 +260,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::report::error::Code;
+    use crate::error::Code;
 
     /// Reads the event from its JSON, as a client does, and shows it.
     fn check(event: &str, expected: &Expect) {

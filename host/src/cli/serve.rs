@@ -20,15 +20,15 @@ use super::data::{self, Data};
 use super::lines::{self, Adjustable};
 use super::outlet::{Form, Outlet};
 use super::signals::Signals;
+use crate::cli::exit::Fuse;
 use crate::dev::build::{self, Project};
 use crate::dev::command::{Commands, Control};
+use crate::error::{Code, Error, Result, Tier};
+use crate::event::{Event, Left};
 use crate::http::admin::{self, Admin};
 use crate::http::serve::{Limits, Running, Server};
-use crate::report::error::{Code, Error, Result, Tier};
-use crate::report::event::{Event, Left};
+use crate::probe::Probe;
 use crate::swap::{self, Artifact, Host};
-use crate::sys::exit::Fuse;
-use crate::trial::probe::Probe;
 
 /// What each last step may take that isn't the requests' own time: the build that is killed, the last answers and lines.
 const GRACE: Duration = Duration::from_secs(2);
@@ -283,7 +283,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::report::error::Stage;
+    use crate::error::Stage;
 
     #[test]
     fn an_artifact_that_is_not_there_is_named() {

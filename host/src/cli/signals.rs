@@ -4,8 +4,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::report::error::{Code, Error, Result};
-use crate::sys::exit;
+use crate::cli::exit;
+use crate::error::{Code, Error, Result};
 
 /// Both signals, from the moment this was made.
 pub(super) struct Signals {

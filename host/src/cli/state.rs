@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::args::{Client, Import, OneTable, State, StateAction};
 use super::client::{gone, inside, odd_answer, once, print, send};
 use super::render::count;
-use crate::report::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// How many lines, and about how many bytes, go to the host at once.
 const LINES: usize = 500;

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::report::attempt::{Attempt, Record};
-use crate::report::error::{Code, Error};
-use crate::report::event::{Bus, Event};
+use crate::attempt::{Attempt, Record};
+use crate::error::{Code, Error};
+use crate::event::{Bus, Event};
 use crate::swap::{Artifact, Host};
 
 /// A loop's end of the wire: it waits here.
@@ -183,8 +183,8 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::report::attempt::{Journal, Outcome};
-    use crate::report::error::Stage;
+    use crate::attempt::{Journal, Outcome};
+    use crate::error::Stage;
 
     /// A host that only writes down what it was asked for, and what was said, for a test to wait on.
     pub(crate) struct Ledger {

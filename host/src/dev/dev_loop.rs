@@ -21,14 +21,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use crate::attempt::{Attempt, Outcome};
 use crate::dev::build::{Cancel, Diagnostic, Product, Project};
 use crate::dev::command::{Bell, Commands, Core, Told, broken, config_is_gone, said_by};
 use crate::dev::retry_groups::Groups;
 use crate::dev::watch::{Scope, Take, Watcher};
+use crate::error::{Code, Error, Result, Stage};
+use crate::event::Event;
 use crate::mutation::{self, Bug};
-use crate::report::attempt::{Attempt, Outcome};
-use crate::report::error::{Code, Error, Result, Stage};
-use crate::report::event::Event;
 use crate::swap::{Artifact, Host};
 
 /// Builds and swaps the project's plugins now and after each edit, until it is told to stop.

@@ -17,15 +17,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::artifact::inspect;
-use crate::artifact::stage::beside;
+use crate::artifact;
+use crate::artifact::checksum_path;
+use crate::attempt::{Outcome, Record};
 use crate::dev::command::{Commands, Core, broken, config_is_gone};
 use crate::dev::retry_groups::Groups;
 use crate::dev::watch::{Scope, Watcher};
+use crate::error::{Code, Result, Stage};
+use crate::event::Event;
 use crate::mutation::{self, Bug};
-use crate::report::attempt::{Outcome, Record};
-use crate::report::error::{Code, Result, Stage};
-use crate::report::event::Event;
 use crate::swap::{Artifact, Host};
 
 /// How long a file that nobody closed has to stay as it is before it is taken for whole; how long one that is short by its own headers
@@ -45,7 +45,7 @@ const QUIET: Duration = Duration::from_secs(2);
 ///
 /// Blocks the caller's thread, which needs no runtime. No plugin code runs on it.
 pub fn run(host: Host, artifacts: Vec<Artifact>, commands: Commands) -> Result<()> {
-    run_with(&host, artifacts, &commands, inspect::missing)
+    run_with(&host, artifacts, &commands, artifact::missing)
 }
 
 type Missing = fn(&Path) -> std::io::Result<u64>;
@@ -53,7 +53,7 @@ type Missing = fn(&Path) -> std::io::Result<u64>;
 fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, missing: Missing) -> Result<()> {
     let artifacts: Vec<_> = artifacts.into_iter().map(|Artifact { plugin, path }| (plugin, absolute(path))).collect();
     let config = core.config();
-    let files = artifacts.iter().flat_map(|(_, path)| [path.clone(), beside(path)]).chain(config.clone()).collect();
+    let files = artifacts.iter().flat_map(|(_, path)| [path.clone(), checksum_path(path)]).chain(config.clone()).collect();
     let watcher = Watcher::new(Scope { files, quiet: QUIET, ..Scope::default() }, commands.wake())?;
     let mut running = Loop {
         core,
@@ -284,7 +284,7 @@ impl<C: Core> Loop<'_, C> {
     fn read_digests_anew(&mut self) {
         let changed = self.watcher.changed(false);
         for (_, path) in &self.artifacts {
-            let digest = beside(path);
+            let digest = checksum_path(path);
             if changed.contains(&digest) && !self.watcher.is_being_written(&digest) {
                 self.watcher.take_one(&digest);
                 if self.misnamed.remove(path) {
@@ -371,7 +371,7 @@ mod tests {
     use super::*;
     use crate::dev::build::tests::Yard;
     use crate::dev::command::tests::Ledger;
-    use crate::report::error::Error;
+    use crate::error::Error;
 
     /// In these tests a whole file ends in a full stop.
     fn missing(path: &Path) -> std::io::Result<u64> {

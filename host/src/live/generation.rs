@@ -23,6 +23,7 @@ use crate::live::probation::{Counts, Verdict};
 use crate::mutation::{self, Bug};
 use crate::plugin::exports::{HandlerInfo, Plugin};
 use crate::plugin::symbolize::Namer;
+use crate::report::attempt::Part;
 use crate::report::event::{Bus, Event, Kind};
 use crate::resources::host_services::Offers;
 use crate::resources::logs::Logs;
@@ -274,6 +275,13 @@ impl Generation {
         &self.identity.digest
     }
 
+    /// Its part of an attempt.
+    #[must_use]
+    pub(crate) fn part(&self) -> Part {
+        let Identity { plugin, digest, number, .. } = &self.identity;
+        Part { plugin: plugin.clone(), digest: digest.clone(), generation: *number }
+    }
+
     /// Whether an artifact with these digests runs the same.
     #[must_use]
     pub(crate) fn runs(&self, digest: &str, code: &str) -> bool {
@@ -327,7 +335,6 @@ impl Generation {
 
     /// It serves from this epoch on.
     pub(crate) fn enters(&self, epoch: u64) {
-        self.services.logs.swapped(epoch);
         let terms = {
             let mut served = self.served.lock();
             served.0.push((epoch, None));
@@ -340,7 +347,6 @@ impl Generation {
         }
         // Only the host's own work waits for this one, so no plugin code is woken here.
         self.decided.ring();
-        self.services.sockets.change();
     }
 
     /// Rung when it was decided whether it ever serves.
@@ -363,7 +369,6 @@ impl Generation {
 
     /// It doesn't serve from this epoch on.
     pub(crate) fn leaves(&self, epoch: u64) {
-        self.services.logs.swapped(epoch);
         if let Some((_, to)) = self.served.lock().0.last_mut() {
             to.get_or_insert(epoch);
         }

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod generation;
 pub(crate) mod lease;
 pub mod probation;
+pub(crate) mod resident;
 pub(crate) mod rollout;
 pub(crate) mod route;
 pub(crate) mod slot;

@@ -1,6 +1,6 @@
 //! Which generations serve, on trial or committed, and which is the way back?
 //!
-//! The standing changes in whole steps: a publish, a commit, a rollback. Each step that needs a snapshot composes it before anything is
+//! The rollout changes in whole steps: a publish, a commit, a rollback. Each step that needs a snapshot composes it before anything is
 //! changed, so a step that can't be taken leaves all as it was. With each publish the ways back of everything on trial are composed and
 //! checked too, alone and in pairs (routes clash in pairs): so a rollback out of a trial finds its snapshot ready and can't fail.
 //!
@@ -12,24 +12,27 @@ use std::time::{Duration, Instant};
 
 use crate::live::generation::Generation;
 use crate::live::probation::Rules;
+use crate::live::resident::{By, Plan};
 use crate::live::route::Clash;
 use crate::live::snapshot::{Member, Setup, Snapshot};
 use crate::mutation::{self, Bug};
 
-/// All plugins' standing.
-pub(crate) struct Standing {
+/// All plugins' rollout.
+pub(crate) struct Rollout {
     epoch: u64,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, PluginRollout>,
     trials: Vec<Trial>,
     /// The plugins of the last publish.
     last: Vec<String>,
     /// How many committed generations of a plugin are kept besides the last one, to go back to by hand.
     keep: usize,
+    /// Whether the ways back are to be prepared anew.
+    is_stale: bool,
 }
 
 /// One plugin's.
 #[derive(Clone)]
-struct Place {
+struct PluginRollout {
     live: Member,
     /// The last committed one: the live one itself, or what a breach goes back to.
     /// With the config that it served with last.
@@ -43,10 +46,19 @@ struct Trial {
     id: u64,
     plugins: BTreeSet<String>,
     since: Instant,
-    /// Whether these bytes were committed by an earlier run: then only time is asked for.
-    settles: bool,
+    /// What was committed by an earlier run needs its time alone.
+    origin: Origin,
     /// The snapshot to go back to, where there is something to go back to.
     back: Option<Arc<Snapshot>>,
+}
+
+/// Where the bytes of a publish came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// From the artifact's path: they have to prove themselves.
+    Path,
+    /// From the copy of what an earlier run committed.
+    Recovered,
 }
 
 /// Why candidates can't be published.
@@ -71,7 +83,7 @@ pub enum Which {
 
 /// Why there is no way back.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NoWay {
+pub(crate) enum RollbackError {
     /// No such plugin serves.
     Unknown(String),
     /// It is the first, or all before it are gone; these are kept.
@@ -86,14 +98,6 @@ pub(crate) enum NoWay {
     Clash(String),
 }
 
-/// A rollback that was decided.
-pub(crate) struct Back {
-    /// What to store.
-    pub snapshot: Arc<Snapshot>,
-    /// What goes, and what comes instead.
-    pub pairs: Vec<(Arc<Generation>, Arc<Generation>)>,
-}
-
 /// How a plugin's generation stands, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -105,11 +109,11 @@ pub(crate) enum Phase {
     Kept,
 }
 
-impl Standing {
+impl Rollout {
     /// Nothing serves yet; `keep` committed generations of a plugin are kept besides the last one.
     #[must_use]
     pub(crate) fn new(keep: usize) -> Self {
-        Self { epoch: 0, places: BTreeMap::new(), trials: Vec::new(), last: Vec::new(), keep }
+        Self { epoch: 0, places: BTreeMap::new(), trials: Vec::new(), last: Vec::new(), keep, is_stale: false }
     }
 
     /// Decides a publish: the snapshot to store. The candidates go on trial, or are committed at once where a breach leads to nothing. What
@@ -117,45 +121,53 @@ impl Standing {
     ///
     /// # Errors
     ///
-    /// The routes that clash; the standing is as before.
+    /// The routes that clash; the rollout is as before.
     pub(crate) fn publish(
         &mut self,
         id: u64,
         candidates: &[Setup],
         configs: &[Setup],
-        settles: bool,
+        origin: Origin,
         rules: &Rules,
         now: Instant,
-    ) -> Result<Arc<Snapshot>, Refusal> {
+    ) -> Result<Plan, Refusal> {
         let names: BTreeSet<String> = candidates.iter().map(|candidate| candidate.generation.plugin().to_owned()).collect();
         let mut places = self.places.clone();
         for candidate in candidates {
             let (live, name) = (Member::anew(candidate.clone()), candidate.generation.plugin());
             match places.get_mut(name) {
                 Some(place) => place.live = live,
-                None => drop(places.insert(name.to_owned(), Place { live, committed: None, earlier: Vec::new() })),
+                None => drop(places.insert(name.to_owned(), PluginRollout { live, committed: None, earlier: Vec::new() })),
             }
         }
         for setup in configs {
             places.get_mut(setup.generation.plugin()).into_iter().for_each(|place| place.configure(setup));
         }
-        if !rules.acts || settles {
+        if !rules.acts || origin == Origin::Recovered {
             names.iter().for_each(|name| places.get_mut(name).into_iter().for_each(|place| place.commit(self.keep)));
         }
         let mut trials: Vec<Trial> = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
         if rules.acts && !names.is_empty() {
-            trials.push(Trial { id, plugins: names.clone(), since: now, settles, back: None });
+            trials.push(Trial { id, plugins: names.clone(), since: now, origin, back: None });
         }
         let last = if names.is_empty() { self.last.clone() } else { names.iter().cloned().collect() };
-        let next = Standing { epoch: self.epoch + 1, places, trials, last, keep: self.keep };
+        let next = Rollout { epoch: self.epoch + 1, places, trials, last, keep: self.keep, is_stale: false };
         let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(Refusal::Clash)?);
         let next = next.with_ways_back()?;
-        for name in &names {
-            // What a newer publish overtakes is judged no more.
-            self.places.get(name).into_iter().for_each(|place| place.live.generation.counts().end_trial());
+        let live = |name: &String| self.places.get(name).map(|place| Arc::clone(&place.live.generation));
+        let leaves: Vec<Arc<Generation>> = names.iter().filter_map(live).collect();
+        // What a newer publish overtakes is judged no more.
+        leaves.iter().for_each(|old| old.counts().end_trial());
+        if origin == Origin::Path {
+            for Setup { generation, .. } in candidates {
+                let before = self.committed(generation.plugin());
+                before.filter(|_| rules.acts).into_iter().for_each(|before| generation.follows(before));
+                let is_asked = generation.handlers().iter().any(|handler| handler.calls.is_asked());
+                generation.counts().try_against(*rules, before.map(|before| before.counts()), is_asked);
+            }
         }
         *self = next;
-        Ok(snapshot)
+        Ok(Plan { by: By::Publish, snapshot, leaves, enters: candidates.to_vec() })
     }
 
     /// The snapshot of what serves, with these plugins gone back to what was committed last.
@@ -203,30 +215,33 @@ impl Standing {
     /// Decides to go back out of a trial. `None` if there is nothing to go back to; the trial is over then, and what serves goes on.
     ///
     /// After the store, [`renew`](Self::renew) prepares the ways back of the other trials anew.
-    pub(crate) fn breach(&mut self, id: u64) -> Option<Back> {
+    pub(crate) fn breach(&mut self, id: u64) -> Option<Plan> {
         let at = self.trials.iter().position(|trial| trial.id == id)?;
         let trial = self.trials.remove(at);
         let names = self.with_way_back(&trial);
         // What has nothing to go back to stays on trial.
         self.trials.extend(trial.without(&names).filter(|_| !names.is_empty()));
         let snapshot = trial.back?;
-        let pairs = names.iter().filter_map(|name| {
-            let place = self.places.get_mut(name)?;
-            let to = place.committed.clone()?;
-            let term = snapshot.member(name)?;
-            let from = std::mem::replace(&mut place.live, term).generation;
+        let (mut leaves, mut enters) = (Vec::new(), Vec::new());
+        for name in &names {
+            let (Some(place), Some(member)) = (self.places.get_mut(name), snapshot.member(name)) else { continue };
+            enters.push(member.setup());
+            let from = std::mem::replace(&mut place.live, member).generation;
             from.counts().end_trial();
-            Some((from, to.generation))
-        });
-        let pairs = pairs.collect();
+            leaves.push(from);
+        }
         self.epoch = snapshot.epoch();
-        Some(Back { snapshot, pairs })
+        self.is_stale = true;
+        Some(Plan { by: By::Rollback, snapshot, leaves, enters })
     }
 
     /// Prepares the ways back of everything that is still on trial, after a rollback.
     ///
     /// They were checked in pairs when they were published, so they can't clash; one that did all the same would have none.
     pub(crate) fn renew(&mut self) {
+        if !std::mem::take(&mut self.is_stale) {
+            return;
+        }
         for at in 0..self.trials.len() {
             let names = self.with_way_back(&self.trials[at]);
             let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
@@ -239,10 +254,10 @@ impl Standing {
     ///
     /// # Errors
     ///
-    /// Why there is no such way; the standing is as before.
-    pub(crate) fn back(&mut self, which: &Which) -> Result<Back, NoWay> {
+    /// Why there is no such way; the rollout is as before.
+    pub(crate) fn back(&mut self, which: &Which) -> Result<Plan, RollbackError> {
         let targets: Vec<(String, Setup)> = match which {
-            Which::Last if self.last.is_empty() => return Err(NoWay::Never),
+            Which::Last if self.last.is_empty() => return Err(RollbackError::Never),
             Which::Last => {
                 let found: Vec<_> = self.last.iter().map(|name| Ok((name.clone(), self.place(name)?.before(name)?))).collect();
                 // A plugin that is new has nothing to go back to and stays, unless it is alone.
@@ -255,24 +270,25 @@ impl Standing {
             Which::To(name, number) => vec![(name.clone(), self.place(name)?.numbered(name, *number)?)],
         };
         let names: BTreeSet<String> = targets.iter().map(|(name, _)| name.clone()).collect();
-        let (mut places, mut pairs) = (self.places.clone(), Vec::new());
+        let (mut places, mut leaves, mut enters) = (self.places.clone(), Vec::new(), Vec::new());
         for (name, target) in targets {
             let Some(place) = places.get_mut(&name) else { continue };
-            pairs.push((Arc::clone(&place.live.generation), Arc::clone(&target.generation)));
+            leaves.push(Arc::clone(&place.live.generation));
+            enters.push(target.clone());
             place.go_back(target, self.keep);
         }
         let trials = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
-        let next = Standing { epoch: self.epoch + 1, places, trials, last: self.last.clone(), keep: self.keep };
-        let clash = |clash: Clash| NoWay::Clash(clash.to_string());
+        let next = Rollout { epoch: self.epoch + 1, places, trials, last: self.last.clone(), keep: self.keep, is_stale: false };
+        let clash = |clash: Clash| RollbackError::Clash(clash.to_string());
         let snapshot = Arc::new(next.compose(next.epoch, &BTreeSet::new()).map_err(clash)?);
-        let next = next.with_ways_back().map_err(|refusal| NoWay::Clash(refusal.to_string()))?;
-        pairs.iter().for_each(|(from, _)| from.counts().end_trial());
+        let next = next.with_ways_back().map_err(|refusal| RollbackError::Clash(refusal.to_string()))?;
+        leaves.iter().for_each(|from| from.counts().end_trial());
         *self = next;
-        Ok(Back { snapshot, pairs })
+        Ok(Plan { by: By::Rollback, snapshot, leaves, enters })
     }
 
-    fn place(&self, name: &str) -> Result<&Place, NoWay> {
-        self.places.get(name).ok_or_else(|| NoWay::Unknown(name.to_owned()))
+    fn place(&self, name: &str) -> Result<&PluginRollout, RollbackError> {
+        self.places.get(name).ok_or_else(|| RollbackError::Unknown(name.to_owned()))
     }
 
     /// Commits what was watched long enough and answered enough; the generations, by trial.
@@ -293,7 +309,8 @@ impl Standing {
     fn is_due(&self, trial: &Trial, rules: &Rules, now: Instant) -> bool {
         let counts = || trial.plugins.iter().filter_map(|name| self.places.get(name)).map(|place| place.live.generation.counts());
         // One that has failed is on its way back, even if that wasn't heard yet.
-        let enough = trial.settles || counts().all(|counts| counts.judged() >= rules.requests && !counts.is_over());
+        let enough =
+            trial.origin == Origin::Recovered || counts().all(|counts| counts.judged() >= rules.requests && !counts.is_over());
         let have_read = trial.plugins.iter().filter_map(|name| self.places.get(name)).all(|place| place.live.generation.has_read());
         enough && have_read && now.saturating_duration_since(trial.since) >= rules.time
     }
@@ -320,7 +337,7 @@ impl Standing {
     /// Every generation that serves or is kept, with how it stands.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<(Arc<Generation>, Phase)> {
-        let of = |place: &Place| {
+        let of = |place: &PluginRollout| {
             let live = &place.live.generation;
             let phase = if place.on_trial() { Phase::Trial } else { Phase::Committed };
             let kept = place.kept();
@@ -336,12 +353,12 @@ impl Trial {
     /// The trial of the others; `None` if none is left.
     fn without(&self, names: &BTreeSet<String>) -> Option<Self> {
         let plugins: BTreeSet<String> = self.plugins.difference(names).cloned().collect();
-        let Trial { id, since, settles, .. } = *self;
-        (!plugins.is_empty()).then_some(Trial { id, plugins, since, settles, back: None })
+        let Trial { id, since, origin, .. } = *self;
+        (!plugins.is_empty()).then_some(Trial { id, plugins, since, origin, back: None })
     }
 }
 
-impl Place {
+impl PluginRollout {
     fn on_trial(&self) -> bool {
         self.committed.as_ref().is_none_or(|committed| committed.generation.key() != self.live.generation.key())
     }
@@ -372,7 +389,7 @@ impl Place {
     }
 
     /// The generation to go back to when none is named.
-    fn before(&self, name: &str) -> Result<Setup, NoWay> {
+    fn before(&self, name: &str) -> Result<Setup, RollbackError> {
         let live = &self.live.generation;
         let before = |kept: &&Setup| kept.generation.number() < live.number();
         let committed = self.committed.iter().filter(|_| self.on_trial());
@@ -381,14 +398,14 @@ impl Place {
             .filter(before)
             .max_by_key(|kept| kept.generation.number())
             .cloned()
-            .ok_or_else(|| NoWay::Nothing(name.to_owned(), self.kept().map(|kept| kept.number()).collect()))
+            .ok_or_else(|| RollbackError::Nothing(name.to_owned(), self.kept().map(|kept| kept.number()).collect()))
     }
 
-    fn numbered(&self, name: &str, number: u64) -> Result<Setup, NoWay> {
+    fn numbered(&self, name: &str, number: u64) -> Result<Setup, RollbackError> {
         if self.live.generation.number() == number {
-            return Err(NoWay::Serves(name.to_owned(), number));
+            return Err(RollbackError::Serves(name.to_owned(), number));
         }
-        let gone = || NoWay::Gone(name.to_owned(), number, self.kept().map(|kept| kept.number()).collect());
+        let gone = || RollbackError::Gone(name.to_owned(), number, self.kept().map(|kept| kept.number()).collect());
         let mut all = self.committed.iter().chain(&self.earlier);
         all.find(|kept| kept.generation.number() == number).cloned().ok_or_else(gone)
     }
@@ -416,7 +433,7 @@ fn numbered(plugin: &str, numbers: &[u64]) -> String {
     numbers.iter().map(|number| format!("{plugin}={number}")).collect::<Vec<_>>().join(", ")
 }
 
-impl std::fmt::Display for NoWay {
+impl std::fmt::Display for RollbackError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unknown(plugin) => write!(f, "no plugin {plugin} serves"),
@@ -440,7 +457,7 @@ impl std::fmt::Display for NoWay {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::OnceLock;
     use std::sync::mpsc::{Receiver, channel};
 
@@ -459,7 +476,7 @@ mod tests {
     use crate::resources::topics::Messages;
 
     /// A host's services, and what its reaper would hear.
-    pub(super) fn services() -> (Arc<Services>, Receiver<Ended>) {
+    pub(crate) fn services() -> (Arc<Services>, Receiver<Ended>) {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
         let (store, bus, leases, functions) =
             (State::in_memory(Limits::default()), Bus::default(), Leases::new(), crate::work::hostcalls::functions());
@@ -488,22 +505,22 @@ mod tests {
         )
     }
 
-    pub(super) fn generation(plugin: &str, number: u64, services: &Arc<Services>) -> Arc<Generation> {
+    pub(crate) fn generation(plugin: &str, number: u64, services: &Arc<Services>) -> Arc<Generation> {
         let (digest, code) = (format!("{plugin}{number}"), String::new());
         let identity = Identity { plugin: plugin.to_owned(), number, digest, code, file: "".into() };
         Generation::without_code(identity, Arc::clone(services))
     }
 
-    pub(super) fn setup(generation: &Arc<Generation>) -> Setup {
+    pub(crate) fn setup(generation: &Arc<Generation>) -> Setup {
         Setup { generation: Arc::clone(generation), config: Config::none() }
     }
 
     /// Of a snapshot: `a=1 b=2`.
-    pub(super) fn shown(snapshot: &Snapshot) -> String {
+    pub(crate) fn shown(snapshot: &Snapshot) -> String {
         snapshot.generations().iter().map(|generation| generation.to_string()).collect::<Vec<_>>().join(" ")
     }
 
-    pub(super) fn ended(ended: &Receiver<Ended>) -> Vec<String> {
+    pub(crate) fn ended(ended: &Receiver<Ended>) -> Vec<String> {
         let told = ended.try_iter().filter_map(|ended| match ended {
             Ended::Term { plugin, number } => Some(format!("{plugin}={number}")),
             Ended::Config { .. } | Ended::Use { .. } => None,
@@ -516,34 +533,36 @@ mod tests {
     fn what_is_on_trial_is_committed_when_both_time_and_requests_are_there() {
         let (services, _heard) = services();
         let (rules, start) = (Rules { requests: 3, ..Rules::PRODUCTION }, Instant::now());
-        let mut standing = Standing::new(4);
+        let mut rollout = Rollout::new(4);
         let first = generation("a", 1, &services);
         first.counts().try_against(rules, None, true);
-        standing.publish(1, &[setup(&first)], &[], false, &rules, start).expect("no routes, no clash");
-        assert_eq!(standing.due(&rules, start), Some(rules.time));
+        rollout.publish(1, &[setup(&first)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
+        assert_eq!(rollout.due(&rules, start), Some(rules.time));
         let answer = |count| {
             for _ in 0..count {
                 first.counts().answered(false, None, true);
             }
         };
-        let committed = |standing: &mut Standing, after: Duration| standing.commit(&rules, start + after).concat().len();
+        let committed = |rollout: &mut Rollout, after: Duration| rollout.commit(&rules, start + after).concat().len();
         answer(2);
-        assert_eq!(committed(&mut standing, rules.time * 2), 0, "too few requests");
+        assert_eq!(committed(&mut rollout, rules.time * 2), 0, "too few requests");
         answer(1);
-        assert_eq!(committed(&mut standing, rules.time - Duration::from_nanos(1)), 0, "too early");
-        assert_eq!(committed(&mut standing, rules.time), 1);
-        assert_eq!((committed(&mut standing, rules.time * 2), standing.due(&rules, start)), (0, None), "once");
+        assert_eq!(committed(&mut rollout, rules.time - Duration::from_nanos(1)), 0, "too early");
+        assert_eq!(committed(&mut rollout, rules.time), 1);
+        assert_eq!((committed(&mut rollout, rules.time * 2), rollout.due(&rules, start)), (0, None), "once");
         let failed = generation("a", 2, &services);
         failed.counts().try_against(rules, None, true);
-        standing.publish(2, &[setup(&failed)], &[], false, &rules, start).expect("no routes, no clash");
+        rollout.publish(2, &[setup(&failed)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
         (0..5).for_each(|_| drop(failed.counts().answered(true, None, true).map(|verdict| format!("{verdict:?}"))));
-        assert_eq!(committed(&mut standing, rules.time), 0, "it failed, whoever has heard of it");
-        assert_eq!(standing.due(&Rules { time: Duration::MAX, ..rules }, start), Some(Duration::MAX), "no time is too long");
+        assert_eq!(committed(&mut rollout, rules.time), 0, "it failed, whoever has heard of it");
+        assert_eq!(rollout.due(&Rules { time: Duration::MAX, ..rules }, start), Some(Duration::MAX), "no time is too long");
         // What an earlier run committed needs its time alone.
-        let mut standing = Standing::new(4);
-        standing.publish(1, &[setup(&generation("a", 1, &services))], &[], true, &rules, start).expect("no routes, no clash");
-        assert_eq!(committed(&mut standing, rules.time / 2), 0);
-        assert_eq!(committed(&mut standing, rules.time), 1);
+        let mut rollout = Rollout::new(4);
+        rollout
+            .publish(1, &[setup(&generation("a", 1, &services))], &[], Origin::Recovered, &rules, start)
+            .expect("no routes, no clash");
+        assert_eq!(committed(&mut rollout, rules.time / 2), 0);
+        assert_eq!(committed(&mut rollout, rules.time), 1);
     }
 
     #[cfg(not(midair_loom))]
@@ -551,30 +570,31 @@ mod tests {
     fn by_hand_one_goes_back_step_by_step_and_forward_by_number() {
         let (services, _heard) = services();
         let (rules, now) = (Rules { acts: false, ..Rules::PRODUCTION }, Instant::now());
-        let mut standing = Standing::new(2);
-        assert_eq!(standing.back(&Which::Last).err(), Some(NoWay::Never));
+        let mut rollout = Rollout::new(2);
+        assert_eq!(rollout.back(&Which::Last).err(), Some(RollbackError::Never));
         for number in 1..=5 {
-            standing
-                .publish(number, &[setup(&generation("a", number, &services))], &[], false, &rules, now)
+            rollout
+                .publish(number, &[setup(&generation("a", number, &services))], &[], Origin::Path, &rules, now)
                 .expect("no routes, no clash");
         }
-        let back = |standing: &mut Standing, which: &Which| standing.back(which).map(|back| shown(&back.snapshot));
+        let back = |rollout: &mut Rollout, which: &Which| rollout.back(which).map(|back| shown(&back.snapshot));
         let a = || "a".to_owned();
-        assert_eq!(back(&mut standing, &Which::Last), Ok("a=4".to_owned()));
-        assert_eq!(back(&mut standing, &Which::Plugin(a())), Ok("a=3".to_owned()));
-        assert_eq!(back(&mut standing, &Which::Plugin(a())), Err(NoWay::Nothing(a(), vec![4, 5])), "two are kept");
-        assert_eq!(back(&mut standing, &Which::To(a(), 1)), Err(NoWay::Gone(a(), 1, vec![4, 5])));
-        assert_eq!(back(&mut standing, &Which::To(a(), 3)), Err(NoWay::Serves(a(), 3)));
-        assert_eq!(back(&mut standing, &Which::To(a(), 5)), Ok("a=5".to_owned()));
-        assert_eq!(back(&mut standing, &Which::Plugin("b".to_owned())), Err(NoWay::Unknown("b".to_owned())));
+        assert_eq!(back(&mut rollout, &Which::Last), Ok("a=4".to_owned()));
+        assert_eq!(back(&mut rollout, &Which::Plugin(a())), Ok("a=3".to_owned()));
+        assert_eq!(back(&mut rollout, &Which::Plugin(a())), Err(RollbackError::Nothing(a(), vec![4, 5])), "two are kept");
+        assert_eq!(back(&mut rollout, &Which::To(a(), 1)), Err(RollbackError::Gone(a(), 1, vec![4, 5])));
+        assert_eq!(back(&mut rollout, &Which::To(a(), 3)), Err(RollbackError::Serves(a(), 3)));
+        assert_eq!(back(&mut rollout, &Which::To(a(), 5)), Ok("a=5".to_owned()));
+        assert_eq!(back(&mut rollout, &Which::Plugin("b".to_owned())), Err(RollbackError::Unknown("b".to_owned())));
     }
 
     /// Publishes another config for what serves, and gives it.
     #[cfg(not(midair_loom))]
-    fn configure(standing: &mut Standing, generation: &Arc<Generation>) -> (Arc<Config>, Arc<Snapshot>) {
+    fn configure(rollout: &mut Rollout, generation: &Arc<Generation>) -> (Arc<Config>, Arc<Snapshot>) {
         let config = Config::none();
         let setup = Setup { generation: Arc::clone(generation), config: Arc::clone(&config) };
-        let next = standing.publish(0, &[], &[setup], false, &Rules::PRODUCTION, Instant::now()).expect("no routes, no clash");
+        let next = rollout.publish(0, &[], &[setup], Origin::Path, &Rules::PRODUCTION, Instant::now());
+        let next = next.expect("no routes, no clash").snapshot;
         (config, next)
     }
 
@@ -588,38 +608,38 @@ mod tests {
     fn an_edit_of_the_config_is_no_trial_and_what_is_gone_back_to_keeps_its_own() {
         let (services, heard) = services();
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
-        let mut standing = Standing::new(4);
+        let mut rollout = Rollout::new(4);
         let [a1, a2, b1] = [("a", 1), ("a", 2), ("b", 1)].map(|(plugin, number)| generation(plugin, number, &services));
-        standing.publish(1, &[setup(&a1), setup(&b1)], &[], false, &rules, now).expect("no routes, no clash").begin();
-        assert_eq!(standing.commit(&rules, now).concat().len(), 2);
-        let (first, next) = configure(&mut standing, &a1);
+        rollout
+            .publish(1, &[setup(&a1), setup(&b1)], &[], Origin::Path, &rules, now)
+            .expect("no routes, no clash")
+            .snapshot
+            .begin();
+        assert_eq!(rollout.commit(&rules, now).concat().len(), 2);
+        let (first, next) = configure(&mut rollout, &a1);
         assert_eq!((shown(&next), next.epoch(), has(&next, "a", &first)), ("a=1 b=1".to_owned(), 2, true));
-        assert!(standing.commit(&rules, now).is_empty() && standing.trial_of(a1.key()).is_none(), "nothing is on trial");
+        assert!(rollout.commit(&rules, now).is_empty() && rollout.trial_of(a1.key()).is_none(), "nothing is on trial");
         drop(next);
         assert_eq!(ended(&heard), Vec::<String>::new(), "the term goes on");
         // New code on trial; then the configs of both plugins are edited.
-        standing.publish(2, &[setup(&a2)], &[], false, &rules, now).expect("no routes, no clash");
-        let (of_code, _) = configure(&mut standing, &a2);
-        let (of_other, next) = configure(&mut standing, &b1);
+        rollout.publish(2, &[setup(&a2)], &[], Origin::Path, &rules, now).expect("no routes, no clash");
+        let (of_code, _) = configure(&mut rollout, &a2);
+        let (of_other, next) = configure(&mut rollout, &b1);
         assert!(has(&next, "a", &of_code) && has(&next, "b", &of_other));
-        let (_, stale) = configure(&mut standing, &a1);
+        let (_, stale) = configure(&mut rollout, &a1);
         assert!(has(&stale, "a", &of_code), "what another generation read is nobody's");
-        let back = standing.breach(2).expect("a way back");
+        let back = rollout.breach(2).expect("a way back");
         assert_eq!(shown(&back.snapshot), "a=1 b=1");
         assert!(has(&back.snapshot, "a", &first), "it serves with the config that it served with");
         assert!(has(&back.snapshot, "b", &of_other), "the other one keeps what was edited since");
         // By hand, and forward again.
-        standing.publish(3, &[setup(&a2)], &[], true, &rules, now).expect("no routes, no clash");
-        let (second, _) = configure(&mut standing, &a2);
-        let back = standing.back(&Which::Plugin("a".to_owned())).expect("a way back");
+        rollout.publish(3, &[setup(&a2)], &[], Origin::Recovered, &rules, now).expect("no routes, no clash");
+        let (second, _) = configure(&mut rollout, &a2);
+        let back = rollout.back(&Which::Plugin("a".to_owned())).expect("a way back");
         assert!(has(&back.snapshot, "a", &first));
-        let forth = standing.back(&Which::To("a".to_owned(), 2)).expect("a way forward");
+        let forth = rollout.back(&Which::To("a".to_owned(), 2)).expect("a way forward");
         assert!(has(&forth.snapshot, "a", &second));
-        assert_eq!(
-            standing.back(&Which::Last).map(|back| shown(&back.snapshot)),
-            Ok("a=1 b=1".to_owned()),
-            "an edit is no publish"
-        );
+        assert_eq!(rollout.back(&Which::Last).map(|back| shown(&back.snapshot)), Ok("a=1 b=1".to_owned()), "an edit is no publish");
     }
 
     #[cfg(not(midair_loom))]
@@ -627,118 +647,31 @@ mod tests {
     fn fault_41_a_breach_takes_its_own_trial_back_and_no_other() {
         let (services, heard) = services();
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
-        let mut standing = Standing::new(4);
-        let publish = |standing: &mut Standing, id, candidates: &[Arc<Generation>]| {
+        let mut rollout = Rollout::new(4);
+        let publish = |rollout: &mut Rollout, id, candidates: &[Arc<Generation>]| {
             let candidates: Vec<Setup> = candidates.iter().map(setup).collect();
-            let next = standing.publish(id, &candidates, &[], false, &rules, now).expect("no routes, no clash");
+            let next = rollout.publish(id, &candidates, &[], Origin::Path, &rules, now).expect("no routes, no clash").snapshot;
             next.begin();
             next
         };
-        publish(&mut standing, 1, &[generation("a", 1, &services), generation("b", 1, &services)]);
-        assert_eq!(standing.commit(&rules, now).concat().len(), 2);
-        publish(&mut standing, 2, &[generation("a", 2, &services)]);
-        let both = publish(&mut standing, 3, &[generation("b", 2, &services)]);
+        publish(&mut rollout, 1, &[generation("a", 1, &services), generation("b", 1, &services)]);
+        assert_eq!(rollout.commit(&rules, now).concat().len(), 2);
+        publish(&mut rollout, 2, &[generation("a", 2, &services)]);
+        let both = publish(&mut rollout, 3, &[generation("b", 2, &services)]);
         assert_eq!(shown(&both), "a=2 b=2");
-        let back = standing.breach(2).expect("a way back");
+        let back = rollout.breach(2).expect("a way back");
         back.snapshot.begin();
-        standing.renew();
+        rollout.renew();
         assert_eq!((shown(&back.snapshot), back.snapshot.epoch()), ("a=1 b=2".to_owned(), 4));
-        assert_eq!((standing.trial_of(both.generations()[0].key()), standing.breach(2).is_none()), (None, true));
+        assert_eq!((rollout.trial_of(both.generations()[0].key()), rollout.breach(2).is_none()), (None, true));
         drop((both, back));
         // b is on trial still, and its own way back knows that a went back.
-        let back = standing.breach(3).expect("a way back");
+        let back = rollout.breach(3).expect("a way back");
         assert_eq!(shown(&back.snapshot), "a=1 b=1");
-        drop(standing);
+        drop(rollout);
         // Of what serves no more, each term has ended once; a way back that wasn't taken never began.
         let mut told = ended(&heard);
         told.sort();
         assert_eq!(told, ["a=1", "a=2", "b=1", "b=2"]);
-    }
-}
-
-#[cfg(all(test, midair_loom))]
-mod model {
-    use loom::sync::Mutex;
-    use loom::thread;
-
-    use super::tests::{ended, generation, services, setup, shown};
-    use super::*;
-    use crate::live::lease::{Lease, Leases, Named};
-    use crate::live::slot::Slot;
-
-    /// What was said to be drained so far, by whoever looks.
-    struct Told {
-        heard: std::sync::mpsc::Receiver<crate::live::generation::Ended>,
-        all: Vec<String>,
-    }
-
-    fn times(told: &Mutex<Told>, generation: &str) -> usize {
-        let mut told = told.lock().expect("a model breaks where it panics");
-        let new = ended(&told.heard);
-        told.all.extend(new);
-        told.all.iter().filter(|ended| *ended == generation).count()
-    }
-
-    /// What a lease on each epoch sees, and how often the term of that generation may have ended by then: in epoch 3 generation 1 serves
-    /// its second term.
-    fn is_one_snapshot(lease: &Lease<Snapshot>, told: &Mutex<Told>) {
-        let (epoch, serves) = (lease.snapshot().epoch(), shown(lease.snapshot()));
-        let most = match (epoch, serves.as_str()) {
-            (1, "a=1 b=1") | (2, "a=2 b=1") => 0,
-            (3, "a=1 b=1") => 1,
-            other => panic!("no such moment: {other:?}"),
-        };
-        let ended = [times(told, &serves[..3]), times(told, "b=1")];
-        assert!(ended[0] <= most && ended[1] == 0, "{serves} drained {ended:?} while epoch {epoch} is held");
-    }
-
-    fn call(slot: &Slot, leases: &Arc<Leases>, told: &Mutex<Told>) {
-        let lease = slot.admit();
-        is_one_snapshot(&lease, told);
-        let named = Named { generation: 1, epoch: lease.snapshot().epoch(), handler: 0 };
-        let lease = lease.pin(leases, named);
-        let nested = lease.nest(leases, named);
-        assert_eq!(lease.snapshot().epoch(), nested.snapshot().epoch());
-        drop(lease);
-        is_one_snapshot(&nested, told);
-    }
-
-    /// A publish of one of two plugins and the rollback of it, while calls are admitted: each call holds one snapshot to its end, no generation is said to be
-    /// drained while a call is held that was admitted to that term of it, and each term ends once.
-    #[test]
-    fn a_call_keeps_the_terms_that_it_was_admitted_to_through_publish_and_rollback() {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = Some(3);
-        builder.check(|| {
-            let (services, heard) = services();
-            let told = Arc::new(Mutex::new(Told { heard, all: Vec::new() }));
-            let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
-            let mut standing = Standing::new(4);
-            let both = [setup(&generation("a", 1, &services)), setup(&generation("b", 1, &services))];
-            let first = standing.publish(1, &both, &[], false, &rules, now).expect("no routes");
-            first.begin();
-            let slot = Arc::new(Slot::new(first));
-            standing.commit(&rules, now);
-            let calls: Vec<_> = (0..2)
-                .map(|_| {
-                    let (slot, leases, told) = (Arc::clone(&slot), Arc::clone(&services.leases), Arc::clone(&told));
-                    thread::spawn(move || call(&slot, &leases, &told))
-                })
-                .collect();
-            // As the journey does, and the probation's thread.
-            let next = standing.publish(2, &[setup(&generation("a", 2, &services))], &[], false, &rules, now).expect("no routes");
-            next.begin();
-            drop(slot.publish(next));
-            let back = standing.breach(2).expect("a way back");
-            back.snapshot.begin();
-            drop(slot.publish(Arc::clone(&back.snapshot)));
-            drop(back);
-            standing.renew();
-            calls.into_iter().for_each(|call| call.join().expect("a call"));
-            let all = || ["a=1", "a=2", "b=1"].map(|generation| times(&told, generation));
-            assert_eq!(all(), [1, 1, 0], "what was replaced is drained, once, and what wasn't is not");
-            drop((slot, standing));
-            assert_eq!(all(), [2, 1, 1]);
-        });
     }
 }

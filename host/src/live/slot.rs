@@ -33,7 +33,7 @@ impl<S> Slot<S> {
     }
 
     /// The one store that makes `next` live; what was live before.
-    pub(crate) fn publish(&self, next: Arc<S>) -> Arc<S> {
+    pub(crate) fn store(&self, next: Arc<S>) -> Arc<S> {
         self.live.swap(next)
     }
 }
@@ -73,7 +73,7 @@ mod tests {
                         && number < PUBLISHED
                     {
                         // What was live before is held a little, as a journey does.
-                        let before = slot.publish(canary(number));
+                        let before = slot.store(canary(number));
                         assert!(!gone[before.number].load(Ordering::SeqCst));
                     }
                 });

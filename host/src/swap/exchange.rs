@@ -6,7 +6,7 @@ use bytes::Bytes;
 use midair_plugin::message;
 use serde::Serialize;
 
-use super::Host;
+use super::host::Host;
 use crate::resources::host_services::Caller;
 
 impl Host {

@@ -8,17 +8,18 @@ use std::time::Instant;
 
 use midair_plugin::manifest::Manifest;
 
+use super::cutover::Performed;
+use super::options::Artifact;
+use super::shared::Shared;
 use super::supervisor::{committed, read};
-use super::{Artifact, Shared};
 use crate::report::attempt::{Attempt, Outcome, Part, Record};
-use crate::work::background;
 
 use crate::artifact::inspect::{self, Inspected, inspect};
 use crate::artifact::stage::Staged;
 use crate::live::config::{Config, File};
-use crate::live::generation::{Alarm, Generation, Identity, go_live};
+use crate::live::generation::{Alarm, Generation, Identity};
 use crate::live::probation::Verdict;
-use crate::live::rollout::Refusal;
+use crate::live::rollout::{Origin, Refusal, Rollout};
 use crate::live::snapshot::{Member, Setup, Snapshot};
 use crate::mutation::{self, Bug};
 use crate::report::error::{Code, Error, Result, Stage};
@@ -33,7 +34,7 @@ pub(super) struct Job {
     pub(super) attempt: Attempt,
     pub(super) artifacts: Vec<Artifact>,
     /// Whether these are the bytes that an earlier run committed.
-    pub(super) settles: bool,
+    pub(super) origin: Origin,
     pub(super) done: Sender<Record>,
 }
 
@@ -84,14 +85,14 @@ impl Journey {
         while let Ok(first) = orders.recv() {
             let mut jobs: Vec<Job> = std::iter::once(first).chain(orders.try_iter()).collect();
             while !jobs.is_empty() {
-                let Job { attempt, artifacts, settles, done } = jobs.remove(0);
+                let Job { attempt, artifacts, origin, done } = jobs.remove(0);
                 let covers =
                     |later: &Attempt| later.is_forced() >= attempt.is_forced() && later.configures() >= attempt.configures();
                 let again = |later: &Job| covers(&later.attempt) && same(&later.artifacts, &artifacts);
                 let record = if jobs.iter().any(again) {
                     attempt.supersede(&self.shared.journal, &self.shared.services.bus)
                 } else {
-                    self.attempt_or_break(attempt, &artifacts, settles)
+                    self.attempt_or_break(attempt, &artifacts, origin)
                 };
                 // Whoever asked may be gone; the journal has the record.
                 let _ = done.send(record);
@@ -101,9 +102,9 @@ impl Journey {
     }
 
     /// A fault of the host's own in a journey ends that attempt and no more.
-    fn attempt_or_break(&mut self, attempt: Attempt, artifacts: &[Artifact], settles: bool) -> Record {
+    fn attempt_or_break(&mut self, attempt: Attempt, artifacts: &[Artifact], origin: Origin) -> Record {
         let spare = attempt.spare();
-        let record = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt, artifacts, settles))).unwrap_or_else(|_| {
+        let record = catch_unwind(AssertUnwindSafe(|| self.attempt(attempt, artifacts, origin))).unwrap_or_else(|_| {
             let error = Error::rejected(Code::Internal, Stage::Load, "", "the journey broke; standard error has the panic");
             self.shared.reject(spare, &error.help("this is a fault in midair: please report it"))
         });
@@ -111,12 +112,12 @@ impl Journey {
         record
     }
 
-    fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact], settles: bool) -> Record {
+    fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact], origin: Origin) -> Record {
         let mut prepared = Prepared::default();
         let told =
-            self.prepare(&mut attempt, artifacts, settles, &mut prepared).and_then(|()| self.mark(&prepared.candidates, settles));
+            self.prepare(&mut attempt, artifacts, origin, &mut prepared).and_then(|()| self.mark(&prepared.candidates, origin));
         match told {
-            Ok(()) => self.publish(attempt, prepared, settles),
+            Ok(()) => self.publish(attempt, prepared, origin),
             Err(error) => self.refuse(attempt, &prepared.candidates, &error),
         }
     }
@@ -127,7 +128,7 @@ impl Journey {
     }
 
     /// Every step before publish that looks at an artifact. `prepared` has what was made so far, whatever is returned.
-    fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], settles: bool, prepared: &mut Prepared) -> Result<()> {
+    fn prepare(&mut self, attempt: &mut Attempt, artifacts: &[Artifact], origin: Origin, prepared: &mut Prepared) -> Result<()> {
         attempt.time(Stage::Inspect, || self.read_config())?;
         let now = self.shared.slot.now();
         // A process takes its time to start, as the disk does.
@@ -135,7 +136,7 @@ impl Journey {
         let (mut changed, mut names) = (Vec::new(), BTreeSet::new());
         for artifact in artifacts {
             let judged = self.judge(attempt, artifact)?;
-            if settles {
+            if origin == Origin::Recovered {
                 self.is_what_was_committed(&judged)?;
             }
             let (name, digest) = (&judged.manifest.name, judged.staged.digest());
@@ -148,7 +149,7 @@ impl Journey {
             } else if let Some(live) =
                 now.generation(name).filter(|live| live.runs(digest, judged.staged.code()) || mutation::is(Bug::AlwaysUnchanged))
             {
-                prepared.unchanged.push(part_of(live));
+                prepared.unchanged.push(live.part());
             } else if let Some(held) = self.shared.recovery.of(name).held(digest) {
                 prepared.held.push((name.clone(), held.clone()));
             } else {
@@ -169,7 +170,7 @@ impl Journey {
         if attempt.configures() {
             attempt.time(Stage::Check, || self.configure(&now, artifacts.is_empty(), prepared))?;
         }
-        if settles {
+        if origin == Origin::Recovered {
             // It served with these values before: after a rollback some may be of a form that it doesn't know. They are told once it serves.
             return Ok(());
         }
@@ -206,7 +207,7 @@ impl Journey {
                 prepared.unchanged.retain(|part| part.plugin != plugin);
                 prepared.configs.push(Setup { generation: Arc::clone(generation), config });
             } else if alone {
-                prepared.unchanged.push(part_of(generation));
+                prepared.unchanged.push(generation.part());
             }
         }
         Ok(())
@@ -315,20 +316,20 @@ impl Journey {
             self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
         }
         if mutation::is(Bug::StoreBeforeInit) {
-            let _ = self.store(attempt.id(), std::slice::from_ref(&setup), &[], false);
+            let _ = self.store(attempt.id(), std::slice::from_ref(&setup), &[], Origin::Path);
         }
         attempt.time(Stage::Init, || candidate::init(&setup, self.shared.options.deadline))
     }
 
     /// Writes down what goes on trial, for a next run in case this one dies of it.
-    fn mark(&self, candidates: &[Candidate], settles: bool) -> Result<()> {
+    fn mark(&self, candidates: &[Candidate], origin: Origin) -> Result<()> {
         if !self.shared.options.recovers || mutation::is(Bug::TrialUnmarked) {
             return Ok(());
         }
         candidates.iter().try_for_each(|Candidate { setup: Setup { generation, .. }, artifact, .. }| {
             self.shared.recovery.change(generation.plugin(), |mark| {
                 mark.pending = Some(generation.digest().to_owned());
-                if !settles {
+                if origin == Origin::Path {
                     mark.source.clone_from(&artifact.path);
                 }
             })
@@ -349,7 +350,7 @@ impl Journey {
     }
 
     /// The one store. All that can be refused here is a clash of routes, and that before anything is changed.
-    fn publish(&mut self, mut attempt: Attempt, prepared: Prepared, settles: bool) -> Record {
+    fn publish(&mut self, mut attempt: Attempt, prepared: Prepared, origin: Origin) -> Record {
         let shared = Arc::clone(&self.shared);
         let Prepared { candidates, configs, unchanged, held } = prepared;
         let (bus, id, trigger) = (&shared.services.bus, attempt.id(), attempt.trigger().to_owned());
@@ -369,8 +370,8 @@ impl Journey {
         }
         let setups: Vec<Setup> = candidates.iter().map(|candidate| candidate.setup.clone()).collect();
         let generations: Vec<Arc<Generation>> = setups.iter().map(|setup| Arc::clone(&setup.generation)).collect();
-        let before = match attempt.time(Stage::Publish, || self.store(id, &setups, &configs, settles)) {
-            Ok(before) => before,
+        let before = match attempt.time(Stage::Publish, || self.store(id, &setups, &configs, origin)) {
+            Ok(Performed { before, .. }) => before,
             Err(refusal) => {
                 self.unmark(&candidates);
                 return self.refuse(attempt, &candidates, &clash(&generations, &refusal));
@@ -379,15 +380,18 @@ impl Journey {
         // Read back through the live table: only what really answers is said to be published.
         let live = shared.slot.now();
         let seen = generations.iter().filter_map(|candidate| live.generation(candidate.plugin()));
-        let published: Vec<Part> =
-            if mutation::is(Bug::SaysUnseen) { generations.iter().map(part_of).collect() } else { seen.map(part_of).collect() };
+        let published: Vec<Part> = if mutation::is(Bug::SaysUnseen) {
+            generations.iter().map(|generation| generation.part()).collect()
+        } else {
+            seen.map(|generation| generation.part()).collect()
+        };
         let goes_on = |setup: &&Setup| {
             let is_it =
                 |member: Member| member.generation.key() == setup.generation.key() && Arc::ptr_eq(&member.config, &setup.config);
             live.member(setup.generation.plugin()).is_some_and(is_it)
         };
         let configured: Vec<&Setup> = configs.iter().filter(goes_on).collect();
-        let parts = published.iter().cloned().chain(configured.iter().map(|setup| part_of(&setup.generation))).collect();
+        let parts = published.iter().cloned().chain(configured.iter().map(|setup| setup.generation.part())).collect();
         // The record first: who hears of it finds the record.
         let record = attempt.finish(Outcome::Published, parts, &shared.journal);
         say_others();
@@ -414,7 +418,7 @@ impl Journey {
         self.remark_on_config(&live);
         for Candidate { setup: Setup { generation, .. }, staged, .. } in candidates {
             generation.keep(staged);
-            if !settles && !shared.recovery.of(generation.plugin()).held.is_empty() {
+            if origin == Origin::Path && !shared.recovery.of(generation.plugin()).held.is_empty() {
                 // Other bytes came: what was held may come again.
                 let written = shared.recovery.change(generation.plugin(), |mark| mark.held.clear());
                 written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
@@ -422,50 +426,26 @@ impl Journey {
             if !shared.options.rules.acts {
                 committed(&shared, &generation);
             }
-            let first = if settles { told(&shared, &generation) } else { First::Blamed };
+            let first = if origin == Origin::Recovered { told(&shared, &generation) } else { First::Blamed };
             read(&shared, &generation, first);
         }
         record
     }
 
-    /// Decides the publish and stores; what served before.
-    fn store(&mut self, id: u64, setups: &[Setup], configs: &[Setup], settles: bool) -> Result<Arc<Snapshot>, Refusal> {
-        let candidates: Vec<&Arc<Generation>> = setups.iter().map(|setup| &setup.generation).collect();
-        let (shared, rules) = (&self.shared, &self.shared.options.rules);
-        let mut standing = shared.standing.lock();
-        let committed: Vec<_> = candidates.iter().map(|candidate| standing.committed(candidate.plugin()).cloned()).collect();
-        let next = standing.publish(id, setups, configs, settles, rules, Instant::now())?;
-        // From here on nothing can fail.
-        for (candidate, committed) in candidates.iter().zip(&committed).filter(|_| !settles) {
-            committed.iter().filter(|_| rules.acts).for_each(|before| candidate.follows(before));
-            let is_asked = candidate.handlers().iter().any(|handler| handler.calls.is_asked());
-            candidate.counts().try_against(*rules, committed.as_ref().map(|committed| committed.counts()), is_asked);
-        }
-        // Before the doors open: from then on what they emit is emitted at once.
-        candidates.iter().for_each(|candidate| shared.will_serve(candidate));
-        if !mutation::is(Bug::WritesForgotten) {
-            go_live(&shared.services, candidates.iter().copied());
-        }
-        if !mutation::is(Bug::NumbersReused) {
-            self.numbers.extend(candidates.iter().map(|candidate| (candidate.plugin().to_owned(), candidate.number())));
-        }
-        next.begin();
-        let epoch = next.epoch();
-        let before = if mutation::is(Bug::SaysUnseen) { shared.slot.now() } else { shared.slot.publish(next) };
-        // Each step for all of them: what one says once it serves, or serves no more, may be for another.
-        let replaced = || candidates.iter().filter_map(|candidate| before.generation(candidate.plugin()));
-        replaced().for_each(|old| old.leaves(epoch));
-        // Before it is decided that they serve: what waited for that may be for themselves.
-        candidates.iter().for_each(|candidate| shared.serves(candidate));
-        replaced().for_each(|old| background::end(old, shared.options.retire));
-        candidates.iter().for_each(|candidate| candidate.enters(epoch));
-        setups.iter().for_each(|setup| shared.begin(setup));
-        for candidate in &candidates {
+    /// The one store of a publish.
+    fn store(&mut self, id: u64, setups: &[Setup], configs: &[Setup], origin: Origin) -> Result<Performed, Refusal> {
+        let shared = &self.shared;
+        let decide = |rollout: &mut Rollout| rollout.publish(id, setups, configs, origin, &shared.options.rules, Instant::now());
+        let performed = shared.cutover.perform(decide)?;
+        for Setup { generation, .. } in setups {
+            if !mutation::is(Bug::NumbersReused) {
+                self.numbers.insert(generation.plugin().to_owned(), generation.number());
+            }
             // Somebody has to know when it is due.
-            let alarm = Alarm { generation: candidate.key(), verdict: Verdict::Begun, at: Instant::now() };
+            let alarm = Alarm { generation: generation.key(), verdict: Verdict::Begun, at: Instant::now() };
             let _ = shared.services.alarms.send(alarm);
         }
-        Ok(before)
+        Ok(performed)
     }
 }
 
@@ -490,9 +470,4 @@ fn clash(candidates: &[Arc<Generation>], refusal: &Refusal) -> Error {
 
 fn same(a: &[Artifact], b: &[Artifact]) -> bool {
     a.len() == b.len() && a.iter().all(|artifact| b.contains(artifact))
-}
-
-pub(super) fn part_of(generation: &Arc<Generation>) -> Part {
-    let (plugin, digest) = (generation.plugin().to_owned(), generation.digest().to_owned());
-    Part { plugin, digest, generation: generation.number() }
 }

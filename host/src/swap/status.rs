@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
-use super::{Host, JobStatus, Shared, TopicStatus};
+use super::host::Host;
+use super::shared::Shared;
 use crate::live::config::Config;
 use crate::live::generation::Generation;
 use crate::live::lease::Facts;
@@ -17,9 +18,11 @@ use crate::report::attempt::Record;
 use crate::report::hold::Held;
 use crate::resources::sockets::{Cause, Tally};
 use crate::resources::tasks::{About, Running};
+use crate::resources::topics::TopicStatus;
 use crate::swap::budget::{Allowed, Budget, Used};
 use crate::sys::native_resources::Counts;
 use crate::trial::probe::Probe;
+use crate::work::jobs::JobStatus;
 
 /// What `GET /status` answers.
 #[derive(Clone, Debug, Serialize)]
@@ -281,8 +284,8 @@ impl Host {
     pub fn status(&self) -> Status {
         let shared = &self.shared;
         let (snapshot, standing) = {
-            let standing = shared.standing.lock();
-            (shared.slot.now(), standing.all())
+            let rollout = shared.cutover.rollout();
+            (shared.slot.now(), rollout.all())
         };
         let leases: Vec<LeaseStatus> = shared.in_flight(&shared.known()).into_iter().map(|lease| lease.status).collect();
         let opened = shared.opened.lock().clone();
@@ -292,7 +295,7 @@ impl Host {
             PluginStatus {
                 generation: generation.number(),
                 phase: word(phase),
-                way_back: shared.standing.lock().before(&name),
+                way_back: shared.cutover.rollout().before(&name),
                 digest: generation.digest().to_owned(),
                 config: config.digest().map(str::to_owned),
                 leases: leases.iter().filter(|lease| lease.plugin == name).count(),
@@ -330,10 +333,10 @@ impl Host {
         let shared = &self.shared;
         let known = shared.known();
         let in_flight = shared.in_flight(&known);
-        let standing = shared.standing.lock().all();
+        let rollout = shared.cutover.rollout().all();
         let of = |generation: &Arc<Generation>| {
             let served = generation.served();
-            let phase = standing.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
+            let phase = rollout.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
             let file = generation.file();
             let file_bytes = fs::metadata(file).map(|file| file.len());
             let blocks = in_flight.iter().filter(|lease| served.is_held_by(lease.facts.epoch)).map(|lease| {

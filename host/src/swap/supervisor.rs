@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::Shared;
-use super::pipeline::part_of;
+use super::cutover::Performed;
+use super::shared::Shared;
 use crate::live::generation::{Alarm, Generation};
 use crate::live::probation::{Breach, Verdict};
-use crate::live::rollout::{Back, Which};
+use crate::live::resident::Plan;
+use crate::live::rollout::{Rollout, Which};
 use crate::live::snapshot::Snapshot;
 use crate::mutation::{self, Bug};
 use crate::report::attempt::Record;
@@ -19,7 +20,6 @@ use crate::report::error::{Code, Error, Stage};
 use crate::report::event::Event;
 use crate::report::hold::{Held, HoldReason};
 use crate::trial::table_scan::{self, First};
-use crate::work::background;
 
 /// The probation's thread, until the host is gone.
 pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
@@ -29,7 +29,7 @@ pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
         // One moment for both: what isn't due at it is due later.
         let now = Instant::now();
         commit(shared, now);
-        let due = shared.standing.lock().due(&shared.options.rules, now);
+        let due = shared.cutover.rollout().due(&shared.options.rules, now);
         match alarms.recv_timeout(due.unwrap_or(LONG)) {
             Ok(Alarm { generation, verdict: Verdict::Breach(breach), at }) => breached(shared, generation, &breach, at),
             Ok(Alarm { verdict: Verdict::Enough | Verdict::Begun, .. }) | Err(RecvTimeoutError::Timeout) => {}
@@ -40,7 +40,7 @@ pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
 
 /// Commits what is due.
 fn commit(shared: &Shared, now: Instant) {
-    let due = shared.standing.lock().commit(&shared.options.rules, now);
+    let due = shared.cutover.rollout().commit(&shared.options.rules, now);
     for generation in due.into_iter().flatten() {
         committed(shared, &generation);
     }
@@ -49,7 +49,7 @@ fn commit(shared: &Shared, now: Instant) {
 /// Writes down and says that a generation is committed.
 pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
     let (plugin, digest) = (generation.plugin(), generation.digest());
-    shared.stays(generation);
+    shared.cutover.settle(generation);
     if shared.options.recovers
         && let Err(error) = shared.recovery.commit(plugin, digest, generation.file())
     {
@@ -66,39 +66,45 @@ pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
 
 /// Goes back from what the generation with this key was published with, if it still serves and there is a way.
 fn breached(shared: &Arc<Shared>, key: u64, breach: &Breach, at: Instant) {
-    let mut standing = shared.standing.lock();
-    let Some(serving) = shared.slot.now().generations().iter().find(|generation| generation.key() == key).cloned() else { return };
-    let back = standing.trial_of(key).and_then(|trial| standing.breach(trial));
-    let Some(back) = back else {
-        let before = standing.before(serving.plugin());
-        drop(standing);
-        let help = match before {
-            Some(before) => format!("`midair rollback {}` puts {}={before} back", serving.plugin(), serving.plugin()),
-            None => "there is no earlier generation to go back to".to_owned(),
-        };
-        let (plugin, generation, reason) = (serving.plugin().to_owned(), serving.number(), breach.to_string());
-        return shared.services.bus.say(Event::Breached { plugin, generation, reason, help });
+    // What serves and has no way back, with the number of what could be put back by hand.
+    type Stays = Option<(Arc<Generation>, Option<u64>)>;
+    let decide = |rollout: &mut Rollout| -> Result<(Plan, Arc<Generation>), Stays> {
+        let live = shared.slot.now();
+        let serving = live.generations().iter().find(|generation| generation.key() == key).ok_or(None)?;
+        let plan = rollout.trial_of(key).and_then(|trial| rollout.breach(trial));
+        plan.map(|plan| (plan, Arc::clone(serving))).ok_or_else(|| Some((Arc::clone(serving), rollout.before(serving.plugin()))))
     };
-    let before = store(shared, &back);
-    let after = at.elapsed();
-    standing.renew();
-    drop(standing);
-    let reason = format!("{serving}: {breach}");
-    rolled_back(shared, &back, &before, HoldReason::Breach, &reason, after);
+    let mut reason = String::new();
+    let performed = shared.cutover.perform(|rollout| {
+        let (plan, serving) = decide(rollout)?;
+        reason = format!("{serving}: {breach}");
+        Ok(plan)
+    });
+    match performed {
+        Ok(performed) => {
+            let after = performed.at.saturating_duration_since(at);
+            rolled_back(shared, &performed, HoldReason::Breach, &reason, after);
+        }
+        Err(None) => {}
+        Err(Some((serving, before))) => {
+            let help = match before {
+                Some(before) => format!("`midair rollback {}` puts {}={before} back", serving.plugin(), serving.plugin()),
+                None => "there is no earlier generation to go back to".to_owned(),
+            };
+            let (plugin, generation, reason) = (serving.plugin().to_owned(), serving.number(), breach.to_string());
+            shared.services.bus.say(Event::Breached { plugin, generation, reason, help });
+        }
+    }
 }
 
 /// Goes back as somebody asked for.
 pub(super) fn by_hand(shared: &Arc<Shared>, which: &Which, asked: Instant) -> Record {
-    let mut standing = shared.standing.lock();
-    match standing.back(which) {
-        Ok(back) => {
-            let before = store(shared, &back);
-            let after = asked.elapsed();
-            drop(standing);
-            rolled_back(shared, &back, &before, HoldReason::Hand, "asked for", after)
+    match shared.cutover.perform(|rollout| rollout.back(which)) {
+        Ok(performed) => {
+            let after = performed.at.saturating_duration_since(asked);
+            rolled_back(shared, &performed, HoldReason::Hand, "asked for", after)
         }
         Err(no_way) => {
-            drop(standing);
             let subject = match which {
                 Which::Last => String::new(),
                 Which::Plugin(plugin) => plugin.clone(),
@@ -120,29 +126,10 @@ pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, first: Fi
     });
 }
 
-/// The store; what served before it. The standing is locked.
-fn store(shared: &Shared, back: &Back) -> Arc<Snapshot> {
-    back.pairs.iter().for_each(|(_, to)| shared.will_serve(to));
-    back.snapshot.begin();
-    let now = || shared.slot.publish(Arc::clone(&back.snapshot));
-    let before = if mutation::is(Bug::RollbackUnstored) { shared.slot.now() } else { now() };
-    let epoch = back.snapshot.epoch();
-    // Each step for all of them, as with a publish.
-    back.pairs.iter().for_each(|(from, _)| from.leaves(epoch));
-    back.pairs.iter().for_each(|(_, to)| shared.serves(to));
-    back.pairs.iter().for_each(|(_, to)| shared.stays(to));
-    back.pairs.iter().for_each(|(from, _)| background::end(from, shared.options.retire));
-    back.pairs.iter().for_each(|(_, to)| to.enters(epoch));
-    for (_, to) in back.pairs.iter().filter(|_| !mutation::is(Bug::TasksNotBegunAgain)) {
-        let member = back.snapshot.member(to.plugin()).filter(|member| member.generation.key() == to.key());
-        member.into_iter().for_each(|member| shared.begin(&member.setup()));
-    }
-    before
-}
-
 /// Writes down and says what came back.
-fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: HoldReason, reason: &str, after: Duration) -> Record {
-    for (from, to) in &back.pairs {
+fn rolled_back(shared: &Arc<Shared>, performed: &Performed, by: HoldReason, reason: &str, after: Duration) -> Record {
+    let Performed { plan: back, before, .. } = performed;
+    for (from, to) in back.pairs() {
         let held = Held { digest: from.digest().to_owned(), by, reason: format!("rolled back: {reason}") };
         let mut written = shared.recovery.change(from.plugin(), |mark| {
             // What somebody puts back by its number is no longer held.
@@ -159,7 +146,7 @@ fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: HoldRea
             shared.services.bus.say(Event::Warning { message: format!("{from}: {error}") });
         }
     }
-    for (from, to) in &back.pairs {
+    for (from, to) in back.pairs() {
         let digest =
             |snapshot: &Snapshot| snapshot.member(from.plugin()).and_then(|member| member.config.digest().map(str::to_owned));
         if shared.options.config.is_some() && digest(before) != digest(&back.snapshot) {
@@ -175,10 +162,10 @@ fn rolled_back(shared: &Arc<Shared>, back: &Back, before: &Snapshot, by: HoldRea
     let id = attempt.id();
     // Read back through the live table: only what really answers is said to be back.
     let live = shared.slot.now();
-    let parts = back.pairs.iter().filter_map(|(from, _)| live.generation(from.plugin())).map(part_of).collect();
+    let parts = back.leaves.iter().filter_map(|from| live.generation(from.plugin())).map(|live| live.part()).collect();
     let record = attempt.roll_back(parts, code, reason, &shared.journal);
     let in_flight = shared.services.leases.list();
-    for (from, to) in &back.pairs {
+    for (from, to) in back.pairs() {
         shared.services.bus.say(Event::RolledBack {
             attempt: id,
             plugin: from.plugin().to_owned(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use midair_plugin::store::{Kind, Lasts, Op, clock};
 use serde::Serialize;
 
-use super::Host;
+use super::host::Host;
 use crate::live::generation::Generation;
 use crate::report::error::{Code, Error, Result, Stage};
 use crate::resources::state::export::{Line, to_bytes, to_json};

@@ -2,9 +2,6 @@
 //!
 //! Everything that only Linux has or does this way. It knows nothing of plugins, generations or snapshots.
 
-#[cfg(feature = "cli")]
-#[expect(unsafe_code, reason = "the only caller of _exit")]
-pub(crate) mod exit;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
 pub(crate) mod native_resources;
 pub(crate) mod sync;

@@ -16,11 +16,35 @@ use midair_plugin::task::Taken;
 
 use crate::call::invocation::Call;
 use crate::live::generation::Generation;
+use crate::live::resident::{By, Plan, Resident};
 use crate::live::snapshot::Setup;
 use crate::mutation::{self, Bug};
 use crate::plugin::exports::Calls;
 use crate::report::event::Event;
 use crate::resources::tasks::About;
+
+/// Declared tasks, and the end of what goes on beside requests, as a resident.
+pub(crate) struct Background {
+    /// How long work goes on after newer code was published, before what may be dropped is.
+    pub limit: Duration,
+}
+
+impl Resident for Background {
+    fn ending(&self, plan: &Plan) {
+        plan.leaves.iter().for_each(|old| end(old, self.limit));
+    }
+
+    fn begins(&self, plan: &Plan) {
+        if plan.by == By::Rollback && mutation::is(Bug::TasksNotBegunAgain) {
+            return;
+        }
+        plan.enters.iter().for_each(begin);
+    }
+
+    fn shutdown(&self, live: &[Arc<Generation>]) {
+        live.iter().for_each(|generation| tell(generation));
+    }
+}
 
 /// A future of a plugin with what it runs under. The future goes first: the call keeps its code.
 struct Work {
@@ -48,7 +72,7 @@ pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: T
 }
 
 /// Starts the tasks that a generation declares. It serves by now.
-pub(crate) fn begin(setup: &Setup) {
+fn begin(setup: &Setup) {
     let generation = &setup.generation;
     let declared = generation.handlers().iter().enumerate().filter(|(_, handler)| handler.calls == Calls::Service);
     for (place, handler) in declared {
@@ -62,7 +86,7 @@ pub(crate) fn begin(setup: &Setup) {
 const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Tells a generation that it serves no more, and sees to what is still there after `limit`.
-pub(crate) fn end(generation: &Arc<Generation>, limit: Duration) {
+fn end(generation: &Arc<Generation>, limit: Duration) {
     let (tasks, bus) = (&generation.services().tasks, generation.services().bus.clone());
     let (retiring, newest, terms) = (generation.retiring(), tasks.newest(), generation.terms());
     // Nobody waits, and nothing is there that could: the rule.
@@ -135,7 +159,7 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 /// Tells a generation that serves that the host ends.
-pub(crate) fn tell(generation: &Generation) {
+fn tell(generation: &Generation) {
     let retiring = generation.retiring();
     // There, since wakers may be the plugin's own.
     generation.services().tasks.run(async move { retiring.ring() });

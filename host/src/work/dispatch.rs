@@ -12,9 +12,42 @@ use midair_plugin::task::{self, Keep};
 
 use crate::call::invocation::{Call, parts};
 use crate::live::generation::Generation;
+use crate::live::resident::{Plan, Resident};
 use crate::live::slot::Slot;
 use crate::plugin::exports::{Calls, HandlerInfo};
-use crate::resources::topics::{Carried, Carry, Carrying, Wanted};
+use crate::resources::topics::{Carried, Carry, Carrying, Messages, Wanted};
+
+/// Topics as a resident.
+pub(crate) struct Dispatch(pub(crate) Arc<Messages>);
+
+impl Resident for Dispatch {
+    /// What it emits, or is emitted for it, from the moment of the store on finds a queue. What it takes no more is still taken by the code before.
+    fn before_store(&self, plan: &Plan) {
+        plan.entering().for_each(|generation| self.0.open(generation.plugin(), &wanted(generation)));
+    }
+
+    fn serving(&self, plan: &Plan) {
+        for generation in plan.entering() {
+            self.0.subscribe(generation.plugin(), &wanted(generation));
+            self.keep_for(generation.plugin(), generation.before().as_deref());
+        }
+    }
+
+    fn settled(&self, generation: &Arc<Generation>) {
+        self.keep_for(generation.plugin(), Some(generation));
+    }
+
+    fn shutdown(&self, live: &[Arc<Generation>]) {
+        live.iter().for_each(|generation| self.keep_for(generation.plugin(), None));
+    }
+}
+
+impl Dispatch {
+    /// What waits for code of a plugin that doesn't serve goes, but for what this code takes.
+    fn keep_for(&self, plugin: &str, code: Option<&Generation>) {
+        self.0.drop_all(plugin, &code.map(wanted).unwrap_or_default());
+    }
+}
 
 /// Emits what a generation's code does: an answer, or a future of one where it has to wait for room.
 pub(crate) fn emit(generation: &Arc<Generation>, topic: String, message: Bytes, waits: bool) -> Outcome {
@@ -65,7 +98,7 @@ fn later(candidate: &Arc<Generation>, topic: String, message: Bytes) -> Result<(
 
 /// The topics that a generation takes.
 #[must_use]
-pub(crate) fn wanted(generation: &Generation) -> Vec<Wanted> {
+fn wanted(generation: &Generation) -> Vec<Wanted> {
     let wanted = |handler: &HandlerInfo| {
         let number = |key| handler.number(key).and_then(|number| usize::try_from(number).ok()).unwrap_or(1).max(1);
         Wanted { topic: handler.name.clone(), limit: number("queue"), at_once: number("at_once") }

@@ -7,3 +7,4 @@ pub(crate) mod dispatch;
 #[expect(unsafe_code, reason = "the functions that plugins call")]
 pub(crate) mod hostcalls;
 pub(crate) mod jobs;
+pub(crate) mod residents;

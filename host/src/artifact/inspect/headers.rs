@@ -38,7 +38,7 @@ pub(crate) fn loaded(start: &[u8]) -> Option<u64> {
 ///
 /// If it can't be read.
 #[cfg(feature = "dev")]
-pub(crate) fn missing(path: &Path) -> io::Result<u64> {
+pub fn missing(path: &Path) -> io::Result<u64> {
     if !path.metadata()?.is_file() {
         return Ok(0);
     }

@@ -31,7 +31,7 @@ pub(crate) use code::code;
 pub(crate) use code::digest;
 pub(crate) use headers::loaded;
 #[cfg(feature = "dev")]
-pub(crate) use headers::missing;
+pub use headers::missing;
 
 use headers::{START, Segment, arch, lacking, segments};
 

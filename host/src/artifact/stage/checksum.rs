@@ -14,7 +14,7 @@ const LONGEST: u64 = 4096;
 
 /// Where the digest of an artifact stands, if somebody put it there.
 #[must_use]
-pub(crate) fn beside(artifact: &Path) -> PathBuf {
+pub fn checksum_path(artifact: &Path) -> PathBuf {
     let mut name = OsString::from(artifact);
     name.push(".blake3");
     name.into()
@@ -67,7 +67,7 @@ mod tests {
         for bad in ["", " \n", &digest[1..], &format!("{digest}0"), &format!("BLAKE3 (libshop.so) = {digest}"), "\\", "\u{ff}"] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
         }
-        assert_eq!(beside(Path::new("/a/libshop.so")), Path::new("/a/libshop.so.blake3"));
+        assert_eq!(checksum_path(Path::new("/a/libshop.so")), Path::new("/a/libshop.so.blake3"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-pub(crate) use checksum::beside;
+pub use checksum::checksum_path;
 use dirs::{Places, is_of_the_place};
 pub use trust::Trust;
 
@@ -248,7 +248,7 @@ impl Staging {
             from = index + 1;
         };
         for path in [artifact, &end].into_iter().take(if end == artifact { 1 } else { 2 }) {
-            verify(&staged.digest, artifact, &beside(path))?;
+            verify(&staged.digest, artifact, &checksum_path(path))?;
         }
         Ok(staged)
     }
@@ -521,13 +521,13 @@ mod tests {
         let digest = blake3::hash(b"x").to_hex().to_string();
         let other = blake3::hash(b"y").to_hex().to_string();
         let check = |beside_which: &Path, said: &str, expected: &str| {
-            fs::write(beside(beside_which), said).expect("a file");
+            fs::write(checksum_path(beside_which), said).expect("a file");
             for path in [&artifact, &link] {
                 let told = refusal(staging.copy(path, 1)).replace(&format!("{}/", data.path().display()), "");
                 let wanted = if *path == artifact && beside_which == link { "taken" } else { expected };
                 assert_eq!(told, wanted, "{said}");
             }
-            fs::remove_file(beside(beside_which)).expect("a removal");
+            fs::remove_file(checksum_path(beside_which)).expect("a removal");
         };
         let differs = |name: &str| format!("E_HASH its blake3 begins with {}, but {name} says {}", &digest[..16], &other[..16]);
         check(&artifact, &format!("{digest}  libx.so\n"), "taken");

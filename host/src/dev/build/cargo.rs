@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use super::messages::{Diagnostic, Transcript};
 use super::surroundings::Surroundings;
-use crate::report::error::{Code, Error, Result, Stage};
+use crate::error::{Code, Error, Result, Stage};
 
 /// How long to wait for the last words of a cargo that has ended; something it left behind may keep the pipe open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(500);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{CrateType, Message, PackageId, Target, diagnostic};
 
-use crate::report::error::{Code, Error, Stage};
+use crate::error::{Code, Error, Stage};
 
 /// What the compiler said about one spot.
 #[derive(Clone, Debug, PartialEq, Eq)]

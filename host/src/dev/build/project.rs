@@ -11,7 +11,7 @@ use super::cargo::{self, Cancel};
 use super::messages::{Diagnostic, cargos_words, listed_files};
 use super::staleness;
 use super::surroundings::Surroundings;
-use crate::report::error::{Code, Error, Result, Stage};
+use crate::error::{Code, Error, Result, Stage};
 
 /// How to call cargo.
 #[derive(Clone, Debug, Default)]

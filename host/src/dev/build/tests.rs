@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::report::error::Code;
+use crate::error::Code;
 
 /// A folder with cargo projects that goes with the test.
 pub(crate) struct Yard(PathBuf);
@@ -47,7 +47,7 @@ impl Yard {
         self.write(&format!("{folder}/src/lib.rs"), "#[unsafe(no_mangle)]\npub extern \"C\" fn one() -> u32 { 1 }\n");
     }
 
-    pub(crate) fn find(&self, paths: &[&str]) -> Result<Project, crate::report::error::Error> {
+    pub(crate) fn find(&self, paths: &[&str]) -> Result<Project, crate::error::Error> {
         let paths: Vec<_> = paths.iter().map(|path| self.path(path)).collect();
         Project::find(&paths, &Options { cargo_args: vec!["--offline".into()], ..Options::default() })
     }

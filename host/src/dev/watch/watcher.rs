@@ -18,7 +18,7 @@ use super::pending::{Hint, Pending, Sight, Taken};
 use super::places::{self, Places, Stamp};
 use super::rest::Rest;
 use super::scope::Scope;
-use crate::report::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// How often everything is compared where events don't arrive.
 const POLL: Duration = Duration::from_millis(500);

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::call::invocation::{Call, parts};
 use crate::live::generation::Generation;
+use crate::live::resident::{Plan, Resident};
 use crate::live::slot::Slot;
 use crate::mutation::{self, Bug};
 use crate::plugin::exports::{Calls, HandlerInfo};
@@ -61,13 +62,13 @@ pub struct JobStatus {
 
 /// A job as a plugin declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Plan {
+struct Declared {
     name: String,
     period: Duration,
     overlap: Overlap,
 }
 
-impl Plan {
+impl Declared {
     /// The job that a handler is; `None` for other handlers.
     fn of(handler: &HandlerInfo) -> Option<Self> {
         if handler.calls != Calls::Beats {
@@ -138,7 +139,7 @@ impl Schedule {
     /// These are the plugin's jobs from now on. One that is there already keeps its beats; with another period its next one is a whole number
     /// of new periods after the last, the first of these that isn't over. Others have no beats any more, and stay until they are
     /// [dropped](Self::drop_all).
-    fn declare(&mut self, plugin: &str, plans: &[Plan], now: Instant) {
+    fn declare(&mut self, plugin: &str, plans: &[Declared], now: Instant) {
         let has = |name: &str| plans.iter().any(|plan| plan.name == name) || mutation::is(Bug::RemovedJobGoesOn);
         self.jobs.retain(|(of, _), _| of != plugin || !mutation::is(Bug::JobsBegunAnew));
         let jobs = self.jobs.iter_mut().filter(|((of, name), _)| of == plugin && !has(name));
@@ -146,7 +147,7 @@ impl Schedule {
             job.is_kept = true;
             job.give_up();
         }
-        for Plan { name, period, overlap } in plans {
+        for Declared { name, period, overlap } in plans {
             let (period, overlap) = (*period, *overlap);
             self.ids += 1;
             let id = self.ids;
@@ -189,7 +190,7 @@ impl Schedule {
     }
 
     /// The plugin's jobs that the code that serves doesn't have go, but for these.
-    fn drop_all(&mut self, plugin: &str, but: &[Plan]) {
+    fn drop_all(&mut self, plugin: &str, but: &[Declared]) {
         let stays = |name: &str| but.iter().any(|plan| plan.name == name);
         self.jobs.retain(|(of, name), job| of != plugin || !job.is_kept || stays(name));
     }
@@ -332,13 +333,13 @@ impl Jobs {
     }
 
     /// A generation serves from now on, with its jobs and no others of its plugin. Those that it doesn't have are kept.
-    pub(crate) fn declare(&self, generation: &Generation) {
+    fn declare(&self, generation: &Generation) {
         self.plan.lock().schedule.declare(generation.plugin(), &plans(generation), Instant::now());
         self.changed.notify_one();
     }
 
     /// What is kept of a plugin's jobs goes, but for those that this code has.
-    pub(crate) fn drop_all(&self, plugin: &str, but: Option<&Generation>) {
+    fn drop_all(&self, plugin: &str, but: Option<&Generation>) {
         let but = but.map(plans).unwrap_or_default();
         self.plan.lock().schedule.drop_all(plugin, &but);
     }
@@ -410,8 +411,26 @@ impl Jobs {
     }
 }
 
-fn plans(generation: &Generation) -> Vec<Plan> {
-    generation.handlers().iter().filter_map(Plan::of).collect()
+impl Resident for Jobs {
+    fn serving(&self, plan: &Plan) {
+        for generation in plan.entering() {
+            self.declare(generation);
+            self.drop_all(generation.plugin(), generation.before().as_deref());
+        }
+    }
+
+    fn settled(&self, generation: &Arc<Generation>) {
+        self.drop_all(generation.plugin(), Some(generation));
+    }
+
+    fn shutdown(&self, live: &[Arc<Generation>]) {
+        self.stop();
+        live.iter().for_each(|generation| self.drop_all(generation.plugin(), None));
+    }
+}
+
+fn plans(generation: &Generation) -> Vec<Declared> {
+    generation.handlers().iter().filter_map(Declared::of).collect()
 }
 
 /// A beat that runs. However that ends, the schedule hears of it.

@@ -21,8 +21,8 @@ impl Clock {
     /// The plugin `shop` has these jobs from now on, as `(name, seconds)`.
     fn declare(&mut self, jobs: &[(&str, u64)], overlap: Overlap) {
         let plan =
-            |(name, seconds): &(&str, u64)| Plan { name: (*name).to_owned(), period: Duration::from_secs(*seconds), overlap };
-        let plans: Vec<Plan> = jobs.iter().map(plan).collect();
+            |(name, seconds): &(&str, u64)| Declared { name: (*name).to_owned(), period: Duration::from_secs(*seconds), overlap };
+        let plans: Vec<Declared> = jobs.iter().map(plan).collect();
         self.schedule.declare("shop", &plans, self.at(self.now));
     }
 
@@ -125,7 +125,9 @@ fn a_removed_job_that_comes_back_has_its_beats_again_but_for_those_meanwhile() {
     assert_eq!((clock.end(&runs, false), clock.run(19)), (None, String::new()), "what waited is left out, and no beat is due");
     assert_eq!(clock.schedule.next(), Some(clock.at(20)));
     assert_eq!(clock.schedule.list(clock.at(19)).len(), 1);
-    clock.schedule.drop_all("shop", &[Plan { name: "mail".to_owned(), period: Duration::from_secs(4), overlap: Overlap::Queue }]);
+    clock
+        .schedule
+        .drop_all("shop", &[Declared { name: "mail".to_owned(), period: Duration::from_secs(4), overlap: Overlap::Queue }]);
     assert_eq!(clock.run(21), "rank 2@20");
     clock.declare(&[("rank", 10), ("mail", 4)], Overlap::Queue);
     assert_eq!((clock.run(23), clock.run(24)), (String::new(), "mail 5@24".to_owned()));

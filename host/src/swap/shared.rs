@@ -1,0 +1,81 @@
+//! What do the threads of a host have in common?
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::cutover::Cutover;
+use super::options::{Artifact, Options};
+use super::recovery::Recovery;
+use crate::artifact::stage::Staging;
+use crate::live::generation::{Generation, Services};
+use crate::live::slot::Slot;
+use crate::report::attempt::{Attempt, Journal, Record};
+use crate::report::error::Error;
+use crate::report::event::Event;
+use crate::sys::native_resources::Roll;
+use crate::work::jobs::Jobs;
+
+/// What the threads of a host share.
+pub(super) struct Shared {
+    pub(super) options: Options,
+    pub(super) run: String,
+    /// How many files the process may have open, by its limit at the start.
+    pub(super) open_files: Option<u64>,
+    pub(super) services: Arc<Services>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) jobs: Arc<Jobs>,
+    /// All that changes what serves.
+    pub(super) cutover: Cutover,
+    pub(super) recovery: Recovery,
+    pub(super) journal: Journal,
+    pub(super) staging: Staging,
+    pub(super) expected: Mutex<usize>,
+    /// Every generation that still exists, by key.
+    pub(super) known: Mutex<BTreeMap<u64, Weak<Generation>>>,
+    /// Libraries opened so far, by plugin; none is ever closed.
+    pub(super) opened: Mutex<BTreeMap<String, usize>>,
+    pub(super) roll: Roll,
+}
+
+impl Shared {
+    /// Ends an attempt with an error, and says what serves all the same.
+    pub(super) fn reject(&self, attempt: Attempt, error: &Error) -> Record {
+        let serving = self.slot.now().generations().iter().map(|generation| generation.to_string()).collect();
+        attempt.reject(error, serving, &self.journal, &self.services.bus)
+    }
+
+    /// What of these artifacts' plugins is to be started before anything else.
+    pub(super) fn committed_before(&self, artifacts: &[Artifact]) -> Vec<Artifact> {
+        if !self.options.recovers {
+            return Vec::new();
+        }
+        let bus = &self.services.bus;
+        let ours = |source: &PathBuf| artifacts.iter().any(|artifact| artifact.path == *source);
+        let recovery = self.recovery.all().into_iter().filter(|(_, mark)| ours(&mark.source));
+        let start = recovery.filter_map(|(plugin, mut mark)| {
+            if let Some(death) = mark.after_death() {
+                let written = self.recovery.change(&plugin, |on_disk| *on_disk = mark.clone());
+                written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
+                let what = if mark.committed.as_ref() == Some(&death.digest) { "had just been started" } else { "was on trial" };
+                let then = if death.is_held { "it is quarantined" } else { "it is tried once more" };
+                let reason = format!("the last run died while {plugin} {what}; {then}");
+                bus.say(Event::Died { plugin: plugin.clone(), digest: death.digest, deaths: death.deaths, reason });
+            }
+            let digest = mark.committed.clone()?;
+            if let Some(held) = mark.held(&digest) {
+                let message = format!(
+                    "{plugin} isn't started: {}; put other bytes in its place, or have it taken again with `midair reload --force`",
+                    held.reason
+                );
+                bus.say(Event::Warning { message });
+                return None;
+            }
+            let path = self.recovery.copy_of(&plugin, &digest);
+            Some(Artifact { plugin, path })
+        });
+        start.collect()
+    }
+}

@@ -1,0 +1,65 @@
+//! Which residents does a host have?
+//!
+//! Each is a room of its own; those whose phases are a line stand here. The order within one phase doesn't matter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::live::generation::{Generation, Services, go_live};
+use crate::live::resident::{Plan, Resident};
+use crate::mutation::{self, Bug};
+use crate::resources::logs::Logs;
+use crate::resources::sockets::Sockets;
+use crate::work::background::Background;
+use crate::work::dispatch::Dispatch;
+use crate::work::jobs::Jobs;
+
+/// All of them, for a host that gives work of replaced code this time.
+#[must_use]
+pub(crate) fn all(services: &Arc<Services>, jobs: &Arc<Jobs>, retire: Duration) -> Vec<Arc<dyn Resident>> {
+    vec![
+        Arc::new(Dispatch(Arc::clone(&services.messages))),
+        Arc::new(Doors(Arc::clone(services))),
+        Arc::new(Swaps(Arc::clone(&services.logs))),
+        Arc::<Jobs>::clone(jobs),
+        Arc::new(Background { limit: retire }),
+        Arc::new(Connections(Arc::clone(&services.sockets))),
+    ]
+}
+
+/// What a candidate wrote waits behind its door until it serves.
+struct Doors(Arc<Services>);
+
+impl Resident for Doors {
+    fn opens(&self, plan: &Plan) {
+        if !mutation::is(Bug::WritesForgotten) {
+            go_live(&self.0, plan.entering());
+        }
+    }
+}
+
+/// Lines of plugins say how many swaps there were.
+struct Swaps(Arc<Logs>);
+
+impl Resident for Swaps {
+    fn left(&self, plan: &Plan) {
+        if !plan.enters.is_empty() {
+            self.0.swapped(plan.snapshot.epoch());
+        }
+    }
+}
+
+/// WebSockets look at what serves when that changed.
+struct Connections(Arc<Sockets>);
+
+impl Resident for Connections {
+    fn settled(&self, _: &Arc<Generation>) {
+        self.0.change();
+    }
+
+    fn entered(&self, plan: &Plan) {
+        if !plan.enters.is_empty() {
+            self.0.change();
+        }
+    }
+}
