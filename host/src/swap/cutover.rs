@@ -132,6 +132,75 @@ fn run(slot: &Slot, plan: &Plan, residents: &[Arc<dyn Resident>]) -> Arc<Snapsho
     before
 }
 
+#[cfg(all(test, not(midair_loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use expect_test::expect;
+
+    use super::*;
+    use crate::live::probation::Rules;
+    use crate::live::rollout::Origin;
+    use crate::live::rollout::tests::{generation, services, setup};
+    use crate::report::event::Event;
+    use crate::work::jobs::Jobs;
+    use crate::work::residents;
+
+    /// A resident that is one file and one line elsewhere hears all that happens to what serves.
+    #[test]
+    fn a_resident_hears_each_phase_of_a_publish_a_breach_a_commit_and_the_end() {
+        let (services, _heard) = services();
+        let story = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&story);
+        services.bus.listen(move |event| {
+            if let Event::Warning { message } = &**event
+                && let Some(message) = message.strip_prefix("tally: ")
+            {
+                told.lock().push_str(&format!("{message}\n"));
+            }
+            true
+        });
+        let nothing = Snapshot::compose(0, Vec::new()).expect("no routes, no clash");
+        let slot = Arc::new(Slot::new(Arc::new(nothing)));
+        let jobs = Jobs::start(Arc::clone(&slot), Arc::clone(&services.tasks)).expect("a thread");
+        let residents = residents::all(&services, &jobs, Duration::ZERO);
+        let cutover = Cutover::new(slot, Rollout::new(4), residents);
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+        let publish = |id, of: &[(&str, u64)]| {
+            let candidates: Vec<_> = of.iter().map(|(plugin, number)| setup(&generation(plugin, *number, &services))).collect();
+            let decide = |rollout: &mut Rollout| rollout.publish(id, &candidates, &[], Origin::Path, &rules, now);
+            cutover.perform(decide).map(|performed| performed.plan.snapshot.epoch()).expect("no routes, no clash")
+        };
+        assert_eq!(publish(1, &[("a", 1), ("b", 1)]), 1);
+        let committed = cutover.rollout().commit(&rules, now).concat();
+        committed.iter().for_each(|generation| cutover.settle(generation));
+        assert_eq!(publish(2, &[("a", 2)]), 2);
+        let back = cutover.perform(|rollout| rollout.breach(2).ok_or(())).expect("a way back");
+        assert_eq!((back.before.epoch(), back.plan.snapshot.epoch()), (2, 3));
+        assert!(cutover.perform(|rollout| rollout.breach(2).ok_or(())).is_err(), "once");
+        cutover.shut_down();
+        // What is published while the host ends is told so too.
+        assert_eq!(publish(3, &[("b", 2)]), 4);
+        expect![[r"
+            a=1 serves, term 1
+            b=1 serves, term 1
+            a=1 stays
+            b=1 stays
+            a=1 left
+            a=2 serves, term 2
+            a=2 left
+            a=1 serves, term 3
+            a=1 stays
+            a=1 serves to the end
+            b=1 serves to the end
+            b=1 left
+            b=2 serves, term 2
+            b=2 serves to the end
+        "]]
+        .assert_eq(&story.lock());
+    }
+}
+
 #[cfg(all(test, midair_loom))]
 mod model {
     use loom::sync::Mutex;

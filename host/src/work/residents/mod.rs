@@ -2,6 +2,9 @@
 //!
 //! Each is a room of its own; those whose phases are a line stand here. The order within one phase doesn't matter.
 
+#[cfg(all(test, not(midair_loom)))]
+mod tally;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ pub(crate) fn all(services: &Arc<Services>, jobs: &Arc<Jobs>, retire: Duration) 
         Arc::<Jobs>::clone(jobs),
         Arc::new(Background { limit: retire }),
         Arc::new(Connections(Arc::clone(&services.sockets))),
+        #[cfg(all(test, not(midair_loom)))]
+        Arc::new(tally::Tally::new(services)),
     ]
 }
 
