@@ -12,6 +12,7 @@ use crate::config::Parsed;
 use crate::ctx::Level;
 use crate::error::{Error, Result};
 use crate::request::Request;
+use crate::runtime::Inside;
 use crate::socket::Ask;
 use crate::store::{Answer, Op, Row};
 use crate::task::{self, Taken};
@@ -92,7 +93,7 @@ impl Attached {
 
     /// Gives a future to the host; its number, 0 if the host dropped it.
     pub(crate) fn spawn(&self, name: &str, flags: u32, future: Pin<Box<dyn Future<Output = Outcome> + Send>>) -> u64 {
-        let future = task::give_unpolled(future, None);
+        let future = task::give_unpolled(Inside::new(future), None);
         // SAFETY: the context is held until `self` is dropped; the name outlives the call, and the future is given away.
         unsafe { self.0.host.spawn()(self.0.data, Span::of(name.as_bytes()), flags, future) }
     }

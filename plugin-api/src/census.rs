@@ -135,12 +135,13 @@ pub unsafe extern "C" fn attach(census: abi::Census) -> Enrolled {
     CREATE_THREAD.address();
     wall::install_hook();
     let _ = HOST.set(census);
+    wall::tell_to(tell);
     let is_blind = wall::guard(is_blind).unwrap_or(true);
     Enrolled { is_blind: is_blind.into(), early: EARLY.load(Ordering::Relaxed), destroy, sweep }
 }
 
 /// The host that counts, if there is one.
-pub(crate) fn host() -> Option<&'static abi::Census> {
+fn host() -> Option<&'static abi::Census> {
     HOST.get()
 }
 
@@ -159,7 +160,7 @@ fn is_blind() -> bool {
 }
 
 /// Hands a panic to the host that belongs to no call of its.
-pub(crate) fn tell(panic: wall::Panic) {
+fn tell(panic: wall::Panic) {
     if let Some(host) = host() {
         // SAFETY: the host's data stays as long as this library is mapped.
         unsafe { (host.panicked)(host.data, Outcome::panicked(panic)) }

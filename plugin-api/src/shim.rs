@@ -4,14 +4,14 @@
 
 use std::ffi::c_void;
 
-use crate::abi::{self, Address, Built, Handler, Many, Outcome, Owner, Pair, Root, Span};
+use crate::abi::{self, Address, Built, Handler, Made, Many, Outcome, Owner, Pair, Root, Span};
 use crate::attached::Attached;
 use crate::config::Misfit;
 use crate::ctx::{Ctx, Link};
 use crate::error::Result;
 use crate::plugin::{Handle, Hook, Plugin, Reply, TableDecl};
 use crate::request::Request;
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Inside, Runtime};
 use crate::{census, logs, state, task, wall};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
@@ -30,14 +30,7 @@ struct Shelf {
 #[must_use]
 pub fn build(factory: fn() -> Plugin) -> Built {
     wall::install_hook();
-    wall::guard(|| lay_out(factory())).unwrap_or_else(|panic| Built {
-        outcome: Outcome::panicked(panic),
-        handlers: Many::of(&[]),
-        tables: Many::of(&[]),
-        selftests: Many::of(&[]),
-        smokes: Many::of(&[]),
-        owner: Owner::NONE,
-    })
+    wall::guard(|| lay_out(factory())).unwrap_or_else(|panic| Built::failed(Outcome::panicked(panic)))
 }
 
 fn lay_out(plugin: Plugin) -> Built {
@@ -86,14 +79,14 @@ fn lay_out(plugin: Plugin) -> Built {
         target: Span::of(smoke.target.as_bytes()),
         status: smoke.status.into(),
     }));
-    Built {
-        outcome: Outcome::done(),
+    let made = Made {
         handlers: Many::of(&shelf.handlers),
         tables: Many::of(&shelf.tables),
         selftests: Many::of(&shelf.selftests),
         smokes: Many::of(&shelf.smokes),
-        owner,
-    }
+    };
+    // SAFETY: all of it lies on the shelf, which the owner owns and nobody changes from here on.
+    unsafe { Built::new(made, owner) }
 }
 
 unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Request, waker: *const abi::Waker) -> Outcome {
@@ -109,7 +102,7 @@ unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Re
     match reply {
         Ok(Ok(outcome)) => outcome,
         // SAFETY: the host lends the waker for this call.
-        Ok(Err(future)) => unsafe { task::give(future, None, waker) },
+        Ok(Err(future)) => unsafe { task::give(Inside::new(future), None, waker) },
         Err(panic) => Outcome::panicked(panic),
     }
 }

@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 
 use self::socket::Sockets;
 pub use self::socket::TestSocket;
-use crate::abi::{self, RequestParts};
+use crate::abi;
 use crate::config::{ConfigDecl, Parsed};
 use crate::ctx::{Ctx, Level, Link};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ use crate::message;
 pub use crate::message::Emitted;
 use crate::operation::block_on;
 use crate::plugin::{Plugin, Reply};
-use crate::request::Request;
+use crate::request::{Request, RequestParts};
 use crate::response::{IntoResponse, Response};
 use crate::runtime;
 use crate::state::History;

@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, requ
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use midair_plugin::abi::{RequestParts, SocketOp};
+use midair_plugin::abi::SocketOp;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -30,6 +30,7 @@ use super::limit::within;
 use super::talk::talk;
 use crate::call::body::Body;
 use crate::call::invocation::{Answer, Call, decode};
+use crate::call::request::RequestParts;
 use crate::call::respond::{Admitted, Answered, Asked, own};
 use crate::live::lease::Lease;
 use crate::live::route::{Found, UPGRADE};

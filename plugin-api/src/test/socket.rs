@@ -12,13 +12,13 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::{World, parts};
-use crate::abi::{self, Handler, RequestParts, SocketOp};
+use crate::abi::{self, Handler, SocketOp};
 use crate::ctx::{Ctx, Link};
 use crate::error::{Error, Result};
 use crate::frame::{Closed, Message};
 use crate::operation::block_on;
 use crate::plugin::Reply;
-use crate::request::Request;
+use crate::request::{Request, RequestParts};
 use crate::response::{IntoResponse, Response};
 use crate::socket::Ask;
 use crate::store::Row;
