@@ -6,16 +6,16 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use http::StatusCode;
+use midair_abi::store::{Answer, Op, Row};
+use midair_abi::task::{self, Taken};
+use midair_abi::{self as abi, Many, Outcome, Span};
 
-use crate::abi::{self, Many, Outcome, Span};
 use crate::config::Parsed;
 use crate::ctx::Level;
 use crate::error::{Error, Result};
 use crate::request::Request;
 use crate::runtime::Inside;
 use crate::socket::Ask;
-use crate::store::{Answer, Op, Row};
-use crate::task::{self, Taken};
 
 /// A counted hold on a host's context.
 pub(crate) struct Attached(abi::Context);

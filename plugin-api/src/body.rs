@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::StatusCode;
+use midair_abi::Outcome;
+use midair_abi::stream::{Pieces, Source, pieces};
 
-use crate::abi::Outcome;
 use crate::error::{Error, Result};
 use crate::runtime::Inside;
-use crate::stream::{Pieces, Source, pieces};
 
 /// A body that comes in pieces: of a request, or of the answer to [`Ctx::call`](crate::Ctx::call).
 ///

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use midair_abi::store::{Answer, Op};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -14,7 +15,6 @@ use crate::operation::Operation;
 use crate::request::Request;
 use crate::response::Response;
 use crate::state::{self, Batch, Cell, Counter, Table};
-use crate::store::{Answer, Op};
 use crate::test::World;
 
 /// How much a log line matters.

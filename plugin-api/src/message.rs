@@ -5,10 +5,10 @@
 
 use std::fmt;
 
+use midair_abi::Handler;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::Handler;
 use crate::ctx::{Ctx, Link};
 use crate::error::{Error, Result};
 use crate::operation::Operation;

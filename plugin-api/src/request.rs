@@ -8,14 +8,14 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use midair_abi::stream::Pieces;
+use midair_abi::{self as abi, Parts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StatusCode;
-use crate::abi::{self, Parts};
 use crate::body::BodyStream;
 use crate::error::{Error, Result};
-use crate::stream::Pieces;
 
 /// An HTTP request. Its body has been read, unless its route is [streamed](crate::Plugin::streamed).
 ///

@@ -4,7 +4,10 @@
 
 use std::ffi::c_void;
 
-use crate::abi::{self, Address, Built, Handler, Made, Many, Outcome, Owner, Pair, Root, Span};
+use midair_abi::manifest::Note;
+use midair_abi::{self as abi, Address, Built, Handler, Made, Many, Outcome, Owner, Pair, Root, Span};
+use midair_abi::{task, wall};
+
 use crate::attached::Attached;
 use crate::config::Misfit;
 use crate::ctx::{Ctx, Link};
@@ -12,7 +15,7 @@ use crate::error::Result;
 use crate::plugin::{Handle, Hook, Plugin, Reply, TableDecl};
 use crate::request::Request;
 use crate::runtime::{self, Inside, Runtime};
-use crate::{census, logs, state, task, wall};
+use crate::{census, logs, state};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
@@ -124,7 +127,7 @@ unsafe extern "C" fn check(data: Address, schema: u32, bytes: Span) -> Outcome {
 /// # Safety
 ///
 /// `plugin` is the address that `build`'s owner holds, and the section outlives the call.
-pub unsafe extern "C" fn configure(plugin: *const c_void, section: Span) -> Outcome {
+pub(crate) unsafe extern "C" fn configure(plugin: *const c_void, section: Span) -> Outcome {
     // SAFETY: passed on to the caller; the shelf isn't changed any more.
     let shelf = unsafe { &*plugin.cast::<Shelf>() };
     // SAFETY: passed on to the caller.
@@ -145,7 +148,7 @@ pub unsafe extern "C" fn configure(plugin: *const c_void, section: Span) -> Outc
 /// # Safety
 ///
 /// `plugin` is the address that `build`'s owner holds, and the host gives the context away with the call.
-pub unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> Outcome {
+pub(crate) unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> Outcome {
     // SAFETY: passed on to the caller.
     let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
     // SAFETY: passed on to the caller; the shelf isn't changed any more.
@@ -174,4 +177,10 @@ fn run(hook: impl FnOnce() -> Result<()>) -> Outcome {
 #[must_use]
 pub const fn root(manifest: extern "C" fn() -> Span, build: extern "C" fn() -> Built) -> Root {
     Root { manifest, build, init, attach: census::attach, configure, log_to: logs::log_to, refilter: logs::refilter }
+}
+
+/// What a plugin's file says about it, for `export!`.
+#[must_use]
+pub const fn note(name: &str, version: &str) -> Note {
+    Note::new(name, version, env!("CARGO_PKG_VERSION"))
 }

@@ -9,10 +9,11 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use bytes::Bytes;
+use midair_abi::store::Row;
+use midair_abi::{Handler, SocketOp, Span};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::{Handler, SocketOp, Span};
 use crate::ctx::{Ctx, Link};
 use crate::error::{Error, Result};
 use crate::frame::{Closed, Message};
@@ -21,7 +22,6 @@ use crate::plugin::{Handle, IntoReply, Plugin, Reply, Work};
 use crate::request::Request;
 use crate::response::IntoResponse;
 use crate::state;
-use crate::store::Row;
 
 /// What happens on a WebSocket route; see [`Plugin::socket`]. Each part may be left out.
 ///

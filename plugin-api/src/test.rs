@@ -24,12 +24,13 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode};
+use midair_abi as abi;
+use midair_abi::store::{Limits, Memory, clock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::socket::Sockets;
 pub use self::socket::TestSocket;
-use crate::abi;
 use crate::config::{ConfigDecl, Parsed};
 use crate::ctx::{Ctx, Level, Link};
 use crate::error::{Error, Result};
@@ -41,7 +42,6 @@ use crate::request::{Request, RequestParts};
 use crate::response::{IntoResponse, Response};
 use crate::runtime;
 use crate::state::History;
-use crate::store::{Limits, Memory, clock};
 
 /// A plugin with a small host around it.
 pub struct App(Arc<World>);

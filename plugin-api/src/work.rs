@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use futures_channel::oneshot::{Receiver, Sender, channel};
 use http::StatusCode;
+use midair_abi::wall;
+use midair_abi::{Host, Outcome};
 
-use crate::abi::{Host, Outcome};
 use crate::ctx::{Ctx, Link};
 use crate::error::{Error, Result};
 use crate::operation::{Operation, block_on};
-use crate::wall;
 
 /// Work that was spawned. Await it for its result; dropped, it goes on without anybody waiting.
 #[must_use = "a task goes on when this is dropped; say so with `drop`"]

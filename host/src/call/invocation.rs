@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use midair_plugin::abi::{self, Outcome};
-use midair_plugin::stream::Pieces;
-use midair_plugin::task::{Taken, lend};
-use midair_plugin::wall::Panic;
+use midair_abi::stream::Pieces;
+use midair_abi::task::{Taken, lend};
+use midair_abi::wall::Panic;
+use midair_abi::{self as abi, Outcome};
 
 use crate::call::request::RequestParts;
 use crate::live::config::Config;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use midair_plugin::abi::Parts;
+use midair_abi::Parts;
 
 /// What a request is made of.
 pub(crate) struct RequestParts {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
-use midair_plugin::stream::Pieces;
+use midair_abi::stream::Pieces;
 
 use crate::call::body::Body;
 use crate::call::invocation::{Answer, Call, decode};

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-pub use midair_plugin::store::Limits;
+pub use midair_abi::store::Limits;
 use parking_lot::Mutex;
 
 use self::pipeline::{Job, Journey};
@@ -341,7 +341,7 @@ impl Host {
     }
 
     /// The host is about to end: from now on it isn't [`ready`](Self::ready), no job begins a beat, and what is on trial isn't blamed for
-    /// the end. What serves is told by [`Ctx::retiring`](midair_plugin::Ctx::retiring).
+    /// the end. What serves is told by `Ctx::retiring`.
     pub fn end(&self) {
         self.shared.jobs.stop();
         // With the load where code begins to serve: what the snapshot doesn't have yet is told there.

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
 use bytes::Bytes;
-use midair_plugin::abi::{self, Address, HostRef, Many, Outcome, SocketOp, Span};
-use midair_plugin::store::{self, Op, Refusal};
-use midair_plugin::stream::{self, Pieces};
-use midair_plugin::task::{Keep, Taken};
-use midair_plugin::{task, wall};
+use midair_abi::store::{self, Op, Refusal};
+use midair_abi::stream::{self, Pieces};
+use midair_abi::task::{Keep, Taken};
+use midair_abi::{self as abi, Address, HostRef, Many, Outcome, SocketOp, Span};
+use midair_abi::{task, wall};
 
 use crate::call::body::{self, Body};
 use crate::call::invocation::{Answer, Call};

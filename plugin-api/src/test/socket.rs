@@ -10,9 +10,10 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use http::StatusCode;
+use midair_abi::store::Row;
+use midair_abi::{self as abi, Handler, SocketOp};
 
 use super::{World, parts};
-use crate::abi::{self, Handler, SocketOp};
 use crate::ctx::{Ctx, Link};
 use crate::error::{Error, Result};
 use crate::frame::{Closed, Message};
@@ -21,7 +22,6 @@ use crate::plugin::Reply;
 use crate::request::{Request, RequestParts};
 use crate::response::{IntoResponse, Response};
 use crate::socket::Ask;
-use crate::store::Row;
 
 /// All connections of a test.
 #[derive(Default)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use midair_plugin::store::run::{self, Look, Rows};
-use midair_plugin::store::{Answer, Found, Op, Refusal, Tally, Value};
+use midair_abi::store::run::{self, Look, Rows};
+use midair_abi::store::{Answer, Found, Op, Refusal, Tally, Value};
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::Order;

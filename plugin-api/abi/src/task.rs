@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 
-use crate::abi::{self, Outcome, Owner};
 use crate::wall;
+use crate::{self as abi, Outcome, Owner};
 
 /// What must stay alive as long as a waker from the other side does.
 pub type Keep = Arc<dyn Any + Send + Sync>;

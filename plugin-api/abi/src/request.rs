@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use abi_stable::StableAbi;
 
-use super::memory::{Held, Many, Owner, Pair, Span, read_pairs};
-use super::outcome::{Outcome, PollFn, Waker};
+use crate::memory::{Held, Many, Owner, Pair, Span, read_pairs};
+use crate::outcome::{Outcome, PollFn, Waker};
 
 /// The other end of the connection.
 #[repr(C)]

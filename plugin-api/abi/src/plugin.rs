@@ -7,11 +7,11 @@ use abi_stable::library::RootModule;
 use abi_stable::package_version_strings;
 use abi_stable::sabi_types::VersionStrings;
 
-use super::host::Context;
-use super::logs::Logs;
-use super::memory::{Address, Many, Owner, Pair, Span};
-use super::outcome::{Outcome, Waker};
-use super::request::Request;
+use crate::host::Context;
+use crate::logs::Logs;
+use crate::memory::{Address, Many, Owner, Pair, Span};
+use crate::outcome::{Outcome, Waker};
+use crate::request::Request;
 
 /// A handler of a plugin.
 #[repr(C)]

@@ -7,9 +7,9 @@
 use std::ffi::c_void;
 use std::task::{Context, Poll};
 
-use crate::abi::{self, Outcome, Owner};
 use crate::task::{Keep, borrow, lend};
 use crate::wall;
+use crate::{self as abi, Outcome, Owner};
 
 /// Makes a body: a `CHUNK` each time that it is asked, then `DONE`; or an `ERROR`, after which nothing follows.
 pub type Source = Box<dyn FnMut(&mut Context<'_>) -> Poll<Outcome> + Send>;

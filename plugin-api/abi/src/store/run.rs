@@ -169,7 +169,7 @@ pub fn sum(there: Option<&[u8]>, number: i64) -> Option<i64> {
 ///
 /// # Errors
 ///
-/// As for [`write`]; `look` does the reads.
+/// As for [`write`](write()); `look` does the reads.
 pub fn foresee(ops: &[Op<'_>], look: impl Fn(&Op<'_>) -> Answer) -> Answer {
     let mut rows = Vec::with_capacity(ops.len());
     for (index, op) in ops.iter().enumerate() {
