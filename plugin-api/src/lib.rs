@@ -47,6 +47,7 @@ mod error;
 mod every;
 mod export;
 mod frame;
+mod link;
 pub mod message;
 mod plugin;
 mod request;

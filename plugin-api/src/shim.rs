@@ -10,8 +10,9 @@ use midair_abi::{task, wall};
 
 use crate::attached::Attached;
 use crate::config::Misfit;
-use crate::ctx::{Ctx, Link};
+use crate::ctx::Ctx;
 use crate::error::Result;
+use crate::link::Link;
 use crate::plugin::{Handle, Hook, Plugin, Reply, TableDecl};
 use crate::request::Request;
 use crate::runtime::{self, Inside, Runtime};
@@ -96,7 +97,7 @@ unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Re
     // SAFETY: `data` is the address of a handler on the shelf, which the host holds while it calls.
     let handler = unsafe { &*data.0.cast::<Box<dyn Handle>>() };
     // SAFETY: the host gives the context away with the call.
-    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let ctx = Ctx(Link::Attached(unsafe { Attached::new(context) }));
     let _entered = runtime::enter();
     let reply = wall::guard(|| match handler.handle(Request::from_wire(request), ctx) {
         Reply::Ready(response) => Ok(response.into_outcome()),
@@ -150,7 +151,7 @@ pub(crate) unsafe extern "C" fn configure(plugin: *const c_void, section: Span) 
 /// `plugin` is the address that `build`'s owner holds, and the host gives the context away with the call.
 pub(crate) unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> Outcome {
     // SAFETY: passed on to the caller.
-    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let ctx = Ctx(Link::Attached(unsafe { Attached::new(context) }));
     // SAFETY: passed on to the caller; the shelf isn't changed any more.
     let shelf = unsafe { &*plugin.cast::<Shelf>() };
     run(|| shelf.plugin.init.as_ref().map_or(Ok(()), |init| init(ctx)))
@@ -158,7 +159,7 @@ pub(crate) unsafe extern "C" fn init(plugin: *const c_void, context: abi::Contex
 
 unsafe extern "C" fn selftest(data: Address, context: abi::Context) -> Outcome {
     // SAFETY: the host gives the context away with the call.
-    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let ctx = Ctx(Link::Attached(unsafe { Attached::new(context) }));
     // SAFETY: `data` is the address of a self-test on the shelf, which the host holds while it calls.
     let test = unsafe { &*data.0.cast::<Hook>() };
     run(|| test(ctx))
