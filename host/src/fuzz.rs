@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use midair_plugin::manifest::Manifest;
+use midair_abi::manifest::Manifest;
 
 use crate::artifact::inspect::{Rules, digest, judge, loaded};
 use crate::report::error::Code;

@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http::StatusCode;
+use midair_abi::Outcome;
+use midair_abi::stream::{Pieces, Source, pieces};
 
-use crate::abi::Outcome;
 use crate::error::{Error, Result};
-use crate::stream::{Pieces, Source, pieces};
+use crate::runtime::Inside;
 
 /// A body that comes in pieces: of a request, or of the answer to [`Ctx::call`](crate::Ctx::call).
 ///
@@ -77,9 +78,11 @@ impl BodyStream {
     }
 
     /// What makes the body for the other side.
-    pub(crate) fn into_source(mut self) -> Source {
+    pub(crate) fn into_source(self) -> Source {
+        let mut body = Inside::new(self);
         Box::new(move |context| {
-            Poll::Ready(match ready!(Pin::new(&mut self).poll_next(context)) {
+            let next = body.run(|body| Pin::new(body).poll_next(context)).unwrap_or(Poll::Ready(None));
+            Poll::Ready(match ready!(next) {
                 Some(Ok(piece)) => Outcome::chunk(piece),
                 Some(Err(error)) => Outcome::told(Outcome::ERROR, error.status().as_u16(), error.to_string(), &[]),
                 None => Outcome::done(),

@@ -14,8 +14,8 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use crate::abi::{self, Address, Enrolled, Outcome};
-use crate::wall;
+use midair_abi::wall;
+use midair_abi::{self as abi, Address, Enrolled, Outcome};
 
 /// Emits the six names. Label, visibility and jump stand in one block: in two they may land in two objects, and the name is visible then.
 #[doc(hidden)]
@@ -28,12 +28,12 @@ use crate::wall;
 ))]
 macro_rules! census {
     () => {
-        $crate::census!("__cxa_thread_atexit_impl", $crate::census::thread_atexit);
-        $crate::census!("pthread_create", $crate::census::create_thread);
-        $crate::census!("pthread_key_create", $crate::census::create_key);
-        $crate::census!("pthread_key_delete", $crate::census::delete_key);
-        $crate::census!("pthread_setspecific", $crate::census::set_value);
-        $crate::census!("pthread_getspecific", $crate::census::value);
+        $crate::census!("__cxa_thread_atexit_impl", $crate::__export::thread_atexit);
+        $crate::census!("pthread_create", $crate::__export::create_thread);
+        $crate::census!("pthread_key_create", $crate::__export::create_key);
+        $crate::census!("pthread_key_delete", $crate::__export::delete_key);
+        $crate::census!("pthread_setspecific", $crate::__export::set_value);
+        $crate::census!("pthread_getspecific", $crate::__export::value);
     };
     ($name:literal, $function:path) => {
         #[cfg(target_arch = "x86_64")]
@@ -130,17 +130,18 @@ macro_rules! real {
 /// # Safety
 ///
 /// What the census points to stays as long as this library is mapped.
-pub unsafe extern "C" fn attach(census: abi::Census) -> Enrolled {
+pub(crate) unsafe extern "C" fn attach(census: abi::Census) -> Enrolled {
     // From here on no look-up has to wait for the loader.
     CREATE_THREAD.address();
     wall::install_hook();
     let _ = HOST.set(census);
+    wall::tell_to(tell);
     let is_blind = wall::guard(is_blind).unwrap_or(true);
     Enrolled { is_blind: is_blind.into(), early: EARLY.load(Ordering::Relaxed), destroy, sweep }
 }
 
 /// The host that counts, if there is one.
-pub(crate) fn host() -> Option<&'static abi::Census> {
+fn host() -> Option<&'static abi::Census> {
     HOST.get()
 }
 
@@ -159,7 +160,7 @@ fn is_blind() -> bool {
 }
 
 /// Hands a panic to the host that belongs to no call of its.
-pub(crate) fn tell(panic: wall::Panic) {
+fn tell(panic: wall::Panic) {
     if let Some(host) = host() {
         // SAFETY: the host's data stays as long as this library is mapped.
         unsafe { (host.panicked)(host.data, Outcome::panicked(panic)) }

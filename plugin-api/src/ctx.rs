@@ -1,21 +1,19 @@
 //! What can a handler ask of the host?
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
+use midair_abi::store::{Answer, Op};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::attached::Attached;
 use crate::config::Parsed;
 use crate::error::Result;
+use crate::link::Link;
 use crate::operation::Operation;
 use crate::request::Request;
 use crate::response::Response;
-use crate::state::{self, Batch, Cell, Counter, Table};
-use crate::store::{Answer, Op};
-use crate::test::World;
+use crate::state::{Batch, Cell, Counter, Table};
 
 /// How much a log line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,39 +38,24 @@ pub enum Level {
 #[derive(Clone)]
 pub struct Ctx(pub(crate) Link);
 
-#[derive(Clone)]
-pub(crate) enum Link {
-    Host(Attached),
-    Test(Arc<World>),
-}
-
 impl Ctx {
     /// The plugin's name.
     #[must_use]
     pub fn plugin(&self) -> &str {
-        match &self.0 {
-            Link::Host(host) => host.plugin(),
-            Link::Test(_) => "test",
-        }
+        self.0.plugin()
     }
 
     /// The number of the generation whose code this is; in `init` and in the probe the one that it will have.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        match &self.0 {
-            Link::Host(host) => host.generation(),
-            Link::Test(_) => 1,
-        }
+        self.0.generation()
     }
 
     /// Whether this runs in the probe, a process of its own in which new code is tried before the host opens it. Its state is empty and
     /// thrown away, but what code does to the world outside of `Ctx` is as real there as anywhere.
     #[must_use]
     pub fn is_probe(&self) -> bool {
-        match &self.0 {
-            Link::Host(host) => host.is_probe(),
-            Link::Test(world) => world.is_probe(),
-        }
+        self.0.is_probe()
     }
 
     /// The plugin's config, in the snapshot that this call was admitted to: whatever is edited meanwhile, it stays the same to the call's end.
@@ -86,19 +69,12 @@ impl Ctx {
     #[must_use]
     #[track_caller]
     pub fn config<T: Send + Sync + 'static>(&self) -> &T {
-        let parsed = match &self.0 {
-            Link::Host(host) => host.config(),
-            Link::Test(world) => world.config(),
-        };
-        Parsed::get(parsed).unwrap_or_else(|wrong| panic!("{wrong}"))
+        Parsed::get(self.0.config()).unwrap_or_else(|wrong| panic!("{wrong}"))
     }
 
     /// A line in the host's log.
     pub fn log(&self, level: Level, message: impl fmt::Display) {
-        match &self.0 {
-            Link::Host(host) => host.log(level, &message.to_string()),
-            Link::Test(world) => world.log(level, message.to_string()),
-        }
+        self.0.log(level, &message.to_string());
     }
 
     /// A line in the host's log, at [`Level::Info`].
@@ -123,15 +99,7 @@ impl Ctx {
     /// If this generation was rejected before publish.
     pub fn sleep(&self, duration: Duration) -> Operation<impl Future<Output = Result<()>> + Send + 'static> {
         let link = self.0.clone();
-        Operation::new(async move {
-            match link {
-                Link::Host(host) => host.sleep(duration).await,
-                Link::Test(world) => {
-                    world.sleep(duration).await;
-                    Ok(())
-                }
-            }
-        })
+        Operation::new(async move { link.sleep(duration).await })
     }
 
     /// Asks another route of this host, of any plugin, in the snapshot that this call was admitted to: whatever is swapped meanwhile, both
@@ -142,12 +110,7 @@ impl Ctx {
     /// If the called handler panicked or failed, or calls nest deeper than the host allows. A route that isn't there answers 404.
     pub fn call(&self, request: Request) -> Operation<impl Future<Output = Result<Response>> + Send + 'static> {
         let link = self.0.clone();
-        Operation::new(async move {
-            match link {
-                Link::Host(host) => Response::from_outcome(host.call(request).await),
-                Link::Test(world) => world.call(request).await,
-            }
-        })
+        Operation::new(async move { link.call(request).await })
     }
 
     /// The host-held table `name` of this plugin: values of `T` by key.
@@ -156,11 +119,7 @@ impl Ctx {
     /// [`Plugin::table`](crate::Plugin::table) to have them tried before newer code is published.
     #[must_use]
     pub fn table<T: Serialize + DeserializeOwned>(&self, name: &str) -> Table<T> {
-        let history = match &self.0 {
-            Link::Host(_) => state::remembered(name),
-            Link::Test(world) => world.history(name),
-        };
-        Table::new(self.clone(), format!("{}/{name}", self.plugin()), history)
+        Table::new(self.clone(), format!("{}/{name}", self.plugin()), self.0.history(name))
     }
 
     /// The table `name` of another plugin. Sharing is explicit: whoever reads it depends on the owner's types. Values are read in the form in
@@ -190,16 +149,10 @@ impl Ctx {
 
     /// Whether this code isn't committed, so that older code may have to read what it writes.
     pub(crate) fn may_go_back(&self) -> bool {
-        match &self.0 {
-            Link::Host(host) => host.may_go_back(),
-            Link::Test(_) => true,
-        }
+        self.0.may_go_back()
     }
 
     pub(crate) async fn submit(&self, ops: &[Op<'_>]) -> Answer {
-        match &self.0 {
-            Link::Host(host) => host.state(ops).await,
-            Link::Test(world) => world.store().apply(ops),
-        }
+        self.0.state(ops).await
     }
 }

@@ -4,7 +4,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::abi::Handler;
+use midair_abi::Handler;
+
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::plugin::{IntoReply, Plugin};

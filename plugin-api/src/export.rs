@@ -26,22 +26,42 @@ macro_rules! export {
 
             #[used]
             #[unsafe(link_section = ".note.midair")]
-            static NOTE: $crate::manifest::Note = $crate::manifest::Note::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            static NOTE: $crate::__export::Note = $crate::__export::note(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 
-            extern "C" fn manifest() -> $crate::abi::Span {
-                $crate::abi::Span::of(NOTE.text())
+            extern "C" fn manifest() -> $crate::__export::Span {
+                $crate::__export::Span::of(NOTE.text())
             }
 
-            extern "C" fn build() -> $crate::abi::Built {
-                $crate::shim::build($plugin)
+            extern "C" fn build() -> $crate::__export::Built {
+                $crate::__export::build($plugin)
             }
 
-            extern "C" fn module() -> $crate::root::RootModuleResult {
-                $crate::root::module($crate::shim::root(manifest, build))
+            extern "C" fn module() -> $crate::__export::RootModuleResult {
+                $crate::__export::module($crate::__export::root(manifest, build))
             }
 
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
-            static HEADER: $crate::root::LibHeader = $crate::root::header(module);
+            static HEADER: $crate::__export::LibHeader = $crate::__export::header(module);
         };
     };
+}
+
+/// What `export!` names in the plugin's crate, whose author depends on no more than this one.
+pub mod expanded {
+    pub use midair_abi::manifest::Note;
+    pub use midair_abi::root::{LibHeader, RootModuleResult, header, module};
+    pub use midair_abi::{Built, Span};
+
+    pub use crate::census::{create_key, create_thread, delete_key, set_value, thread_atexit, value};
+    pub use crate::shim::{build, note, root};
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_symbol_that_export_writes_is_the_one_that_abi_stable_looks_for() {
+        let name = midair_abi::ROOT_SYMBOL.strip_suffix(b"\0").expect("it ends with a zero");
+        let name = std::str::from_utf8(name).expect("text");
+        assert!(include_str!("export.rs").contains(&format!("export_name = \"{name}\"")), "export! must write {name}");
+    }
 }

@@ -1,13 +1,13 @@
 //! What comes over a WebSocket, and how does it end?
 
 use bytes::Bytes;
+use midair_abi::SocketOp;
+use midair_abi::store::Row;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::SocketOp;
 use crate::error::{Error, Result};
 use crate::request::Request;
-use crate::store::Row;
 
 /// A message of a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,6 +47,7 @@ mod error;
 mod every;
 mod export;
 mod frame;
+mod link;
 pub mod message;
 mod plugin;
 mod request;
@@ -66,40 +67,20 @@ mod operation;
 #[cfg_attr(feature = "tokio", expect(unsafe_code, reason = "a handle that is freed with the generation"))]
 mod runtime;
 
-#[doc(hidden)]
-#[expect(unsafe_code, reason = "the border's types: spans, owners, function tables")]
-pub mod abi;
-#[doc(hidden)]
 #[expect(unsafe_code, reason = "stands in for the system's functions of threads and thread-locals")]
-pub mod census;
-#[doc(hidden)]
+mod census;
 #[expect(unsafe_code, reason = "the only caller of the functions by which a host hears what is logged")]
-pub mod logs;
-#[doc(hidden)]
-pub mod manifest;
-#[doc(hidden)]
-#[expect(unsafe_code, reason = "abi_stable's header and root")]
-pub mod root;
-#[doc(hidden)]
+mod logs;
 #[expect(unsafe_code, reason = "the functions that the host calls")]
-pub mod shim;
-#[doc(hidden)]
-pub mod store;
-#[doc(hidden)]
-#[expect(unsafe_code, reason = "bodies in pieces across the border")]
-pub mod stream;
-#[doc(hidden)]
-#[expect(unsafe_code, reason = "futures and wakers across the border")]
-pub mod task;
-#[doc(hidden)]
-#[expect(unsafe_code, reason = "walks the stack of a panic")]
-pub mod wall;
+mod shim;
 
 pub use body::BodyStream;
 pub use bytes::Bytes;
 pub use ctx::{Ctx, Level};
 pub use error::{Error, Result};
 pub use every::{Beat, Every, Overlap};
+#[doc(hidden)]
+pub use export::expanded as __export;
 pub use frame::{Closed, Message};
 pub use futures_core::Stream;
 pub use http::{HeaderMap, Method, StatusCode};

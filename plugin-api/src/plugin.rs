@@ -4,10 +4,10 @@ use std::any::type_name;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use midair_abi::{Handler, Outcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::{Handler, Outcome};
 use crate::config::ConfigDecl;
 use crate::ctx::Ctx;
 use crate::error::Result;
@@ -74,7 +74,7 @@ impl Route {
 
 /// A handler that is called by its name and not by a request.
 pub(crate) struct Work {
-    /// One of [`Handler`](crate::abi::Handler)'s.
+    /// One of [`Handler`](midair_abi::Handler)'s.
     pub(crate) kind: u32,
     pub(crate) name: String,
     /// What else the kind needs to know.

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use midair_abi::stream::Pieces;
+use midair_abi::{self as abi, Parts};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StatusCode;
-use crate::abi::{self, RequestParts};
 use crate::body::BodyStream;
 use crate::error::{Error, Result};
-use crate::stream::Pieces;
 
 /// An HTTP request. Its body has been read, unless its route is [streamed](crate::Plugin::streamed).
 ///
@@ -321,5 +321,53 @@ impl RequestBuilder {
 
     fn and(self, change: impl FnOnce(&mut RequestParts) -> Result<()>) -> Self {
         Self { parts: self.parts.and_then(|mut parts| change(&mut parts).map(|()| parts)), rest: self.rest }
+    }
+}
+
+/// What a request is made of.
+pub(crate) struct RequestParts {
+    /// `GET`, `POST`, ..
+    pub(crate) method: Method,
+    /// The path as it was sent, percent-encoded.
+    pub(crate) path: String,
+    /// What follows `?`, percent-encoded.
+    pub(crate) query: String,
+    /// The path's parameters by name, decoded.
+    pub(crate) params: Vec<(String, String)>,
+    /// All headers.
+    pub(crate) headers: HeaderMap,
+    /// The body.
+    pub(crate) body: Bytes,
+    /// The other end of the connection.
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+impl Parts for RequestParts {
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn query(&self) -> &str {
+        &self.query
+    }
+
+    fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.params.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 }

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use midair_abi::Outcome;
+use midair_abi::stream::{self, Pieces};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::Outcome;
 use crate::body::BodyStream;
 use crate::error::{Error, Result};
 use crate::operation::Operation;
-use crate::stream::{self, Pieces};
 
 /// A status, headers and a body: a whole one, one that is [streamed](Self::stream), or a [file](Self::file).
 ///

@@ -3,7 +3,10 @@
 //! With the feature `tokio` each generation has a runtime of its own, which is entered wherever the plugin's code runs: so what needs a
 //! reactor works in handlers as it does elsewhere. It lives as long as the generation: made with the plugin, so that a host that has no room
 //! for it hears of that before publish, and ended after the last lease, with all that still runs on it. Without the feature all of this is
-//! nothing. A host that was built with the same feature never starts one.
+//! nothing.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 #[cfg(feature = "tokio")]
 mod tokio_runtime {
@@ -96,3 +99,36 @@ mod tokio_runtime {
 }
 
 pub(crate) use tokio_runtime::{Runtime, enter, start_for_tests};
+
+/// Something of the plugin's that the host polls and drops when it likes: its runtime is entered for both.
+pub(crate) struct Inside<T> {
+    /// Taken by `Drop` alone.
+    inner: Option<T>,
+}
+
+impl<T> Inside<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self { inner: Some(inner) }
+    }
+
+    /// Runs `call` in the runtime; `None` of what is being dropped.
+    pub(crate) fn run<R>(&mut self, call: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let _entered = enter();
+        self.inner.as_mut().map(call)
+    }
+}
+
+impl<T> Drop for Inside<T> {
+    fn drop(&mut self) {
+        let _entered = enter();
+        drop(self.inner.take());
+    }
+}
+
+impl<F: Future + Unpin> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.run(|future| Pin::new(future).poll(context)).unwrap_or(Poll::Pending)
+    }
+}

@@ -7,8 +7,9 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::ctx::{Ctx, Link};
+use crate::ctx::Ctx;
 use crate::error::Result;
+use crate::link::Link;
 use crate::message::{decode, encode};
 use crate::operation::Operation;
 
@@ -58,10 +59,7 @@ impl Service {
         let (link, name) = (self.link.clone(), self.name.clone());
         let request = encode(&format!("the request to the service {name}"), request);
         Operation::new(async move {
-            let answer = match link {
-                Link::Host(host) => host.service(&name, &request?).await?,
-                Link::Test(world) => world.serve(&name, &request?)?,
-            };
+            let answer = link.service(&name, &request?).await?;
             decode(&format!("the answer of the service {name}"), &answer)
         })
     }

@@ -4,15 +4,19 @@
 
 use std::ffi::c_void;
 
-use crate::abi::{self, Address, Built, Handler, Many, Outcome, Owner, Pair, Root, Span};
+use midair_abi::manifest::Note;
+use midair_abi::{self as abi, Address, Built, Handler, Made, Many, Outcome, Owner, Pair, Root, Span};
+use midair_abi::{task, wall};
+
 use crate::attached::Attached;
 use crate::config::Misfit;
-use crate::ctx::{Ctx, Link};
+use crate::ctx::Ctx;
 use crate::error::Result;
+use crate::link::Link;
 use crate::plugin::{Handle, Hook, Plugin, Reply, TableDecl};
 use crate::request::Request;
-use crate::runtime::{self, Runtime};
-use crate::{census, logs, state, task, wall};
+use crate::runtime::{self, Inside, Runtime};
+use crate::{census, logs, state};
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
@@ -30,14 +34,7 @@ struct Shelf {
 #[must_use]
 pub fn build(factory: fn() -> Plugin) -> Built {
     wall::install_hook();
-    wall::guard(|| lay_out(factory())).unwrap_or_else(|panic| Built {
-        outcome: Outcome::panicked(panic),
-        handlers: Many::of(&[]),
-        tables: Many::of(&[]),
-        selftests: Many::of(&[]),
-        smokes: Many::of(&[]),
-        owner: Owner::NONE,
-    })
+    wall::guard(|| lay_out(factory())).unwrap_or_else(|panic| Built::failed(Outcome::panicked(panic)))
 }
 
 fn lay_out(plugin: Plugin) -> Built {
@@ -86,21 +83,21 @@ fn lay_out(plugin: Plugin) -> Built {
         target: Span::of(smoke.target.as_bytes()),
         status: smoke.status.into(),
     }));
-    Built {
-        outcome: Outcome::done(),
+    let made = Made {
         handlers: Many::of(&shelf.handlers),
         tables: Many::of(&shelf.tables),
         selftests: Many::of(&shelf.selftests),
         smokes: Many::of(&shelf.smokes),
-        owner,
-    }
+    };
+    // SAFETY: all of it lies on the shelf, which the owner owns and nobody changes from here on.
+    unsafe { Built::new(made, owner) }
 }
 
 unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Request, waker: *const abi::Waker) -> Outcome {
     // SAFETY: `data` is the address of a handler on the shelf, which the host holds while it calls.
     let handler = unsafe { &*data.0.cast::<Box<dyn Handle>>() };
     // SAFETY: the host gives the context away with the call.
-    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let ctx = Ctx(Link::Attached(unsafe { Attached::new(context) }));
     let _entered = runtime::enter();
     let reply = wall::guard(|| match handler.handle(Request::from_wire(request), ctx) {
         Reply::Ready(response) => Ok(response.into_outcome()),
@@ -109,7 +106,7 @@ unsafe extern "C" fn call(data: Address, context: abi::Context, request: abi::Re
     match reply {
         Ok(Ok(outcome)) => outcome,
         // SAFETY: the host lends the waker for this call.
-        Ok(Err(future)) => unsafe { task::give(future, None, waker) },
+        Ok(Err(future)) => unsafe { task::give(Inside::new(future), None, waker) },
         Err(panic) => Outcome::panicked(panic),
     }
 }
@@ -131,7 +128,7 @@ unsafe extern "C" fn check(data: Address, schema: u32, bytes: Span) -> Outcome {
 /// # Safety
 ///
 /// `plugin` is the address that `build`'s owner holds, and the section outlives the call.
-pub unsafe extern "C" fn configure(plugin: *const c_void, section: Span) -> Outcome {
+pub(crate) unsafe extern "C" fn configure(plugin: *const c_void, section: Span) -> Outcome {
     // SAFETY: passed on to the caller; the shelf isn't changed any more.
     let shelf = unsafe { &*plugin.cast::<Shelf>() };
     // SAFETY: passed on to the caller.
@@ -152,9 +149,9 @@ pub unsafe extern "C" fn configure(plugin: *const c_void, section: Span) -> Outc
 /// # Safety
 ///
 /// `plugin` is the address that `build`'s owner holds, and the host gives the context away with the call.
-pub unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> Outcome {
+pub(crate) unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> Outcome {
     // SAFETY: passed on to the caller.
-    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let ctx = Ctx(Link::Attached(unsafe { Attached::new(context) }));
     // SAFETY: passed on to the caller; the shelf isn't changed any more.
     let shelf = unsafe { &*plugin.cast::<Shelf>() };
     run(|| shelf.plugin.init.as_ref().map_or(Ok(()), |init| init(ctx)))
@@ -162,7 +159,7 @@ pub unsafe extern "C" fn init(plugin: *const c_void, context: abi::Context) -> O
 
 unsafe extern "C" fn selftest(data: Address, context: abi::Context) -> Outcome {
     // SAFETY: the host gives the context away with the call.
-    let ctx = Ctx(Link::Host(unsafe { Attached::new(context) }));
+    let ctx = Ctx(Link::Attached(unsafe { Attached::new(context) }));
     // SAFETY: `data` is the address of a self-test on the shelf, which the host holds while it calls.
     let test = unsafe { &*data.0.cast::<Hook>() };
     run(|| test(ctx))
@@ -181,4 +178,10 @@ fn run(hook: impl FnOnce() -> Result<()>) -> Outcome {
 #[must_use]
 pub const fn root(manifest: extern "C" fn() -> Span, build: extern "C" fn() -> Built) -> Root {
     Root { manifest, build, init, attach: census::attach, configure, log_to: logs::log_to, refilter: logs::refilter }
+}
+
+/// What a plugin's file says about it, for `export!`.
+#[must_use]
+pub const fn note(name: &str, version: &str) -> Note {
+    Note::new(name, version, env!("CARGO_PKG_VERSION"))
 }

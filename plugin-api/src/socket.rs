@@ -9,11 +9,12 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use bytes::Bytes;
+use midair_abi::store::Row;
+use midair_abi::{Handler, SocketOp, Span};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::abi::{Handler, SocketOp, Span};
-use crate::ctx::{Ctx, Link};
+use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::frame::{Closed, Message};
 use crate::operation::Operation;
@@ -21,7 +22,6 @@ use crate::plugin::{Handle, IntoReply, Plugin, Reply, Work};
 use crate::request::Request;
 use crate::response::IntoResponse;
 use crate::state;
-use crate::store::Row;
 
 /// What happens on a WebSocket route; see [`Plugin::socket`]. Each part may be left out.
 ///
@@ -430,10 +430,7 @@ impl Asking {
     async fn done(self) -> Result<Vec<Row>> {
         let Self { ctx, kind, flags, id, code, room, message } = self;
         let ask = Ask { kind, flags, id, code, room: &room, bytes: message.bytes() };
-        match &ctx.0 {
-            Link::Host(host) => host.socket(&ask).await,
-            Link::Test(world) => world.sockets().ask(&ask).await,
-        }
+        ctx.0.socket(&ask).await
     }
 
     async fn number(self) -> Result<usize> {

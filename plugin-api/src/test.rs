@@ -15,33 +15,33 @@
 //! assert_eq!(app.get("/count").text(), "2");
 //! ```
 
+mod link;
 mod socket;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode};
+use midair_abi as abi;
+use midair_abi::store::{Limits, Memory, clock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::socket::Sockets;
 pub use self::socket::TestSocket;
-use crate::abi::{self, RequestParts};
 use crate::config::{ConfigDecl, Parsed};
-use crate::ctx::{Ctx, Level, Link};
+use crate::ctx::{Ctx, Level};
 use crate::error::{Error, Result};
+use crate::link::HostLink;
 use crate::message;
 pub use crate::message::Emitted;
 use crate::operation::block_on;
 use crate::plugin::{Plugin, Reply};
-use crate::request::Request;
+use crate::request::{Request, RequestParts};
 use crate::response::{IntoResponse, Response};
 use crate::runtime;
-use crate::state::History;
-use crate::store::{Limits, Memory, clock};
 
 /// A plugin with a small host around it.
 pub struct App(Arc<World>);
@@ -136,7 +136,7 @@ impl App {
         runtime::start_for_tests(plugin.runtime_threads);
         let _entered = runtime::enter();
         if let Some(init) = &plugin.init {
-            init(Ctx(Link::Test(Arc::clone(&world)))).unwrap_or_else(|error| panic!("init: {error}"));
+            init(world.ctx()).unwrap_or_else(|error| panic!("init: {error}"));
         }
         Self(world)
     }
@@ -170,7 +170,7 @@ impl App {
     /// A way to the state that the handlers see.
     #[must_use]
     pub fn ctx(&self) -> Ctx {
-        Ctx(Link::Test(Arc::clone(&self.0)))
+        self.0.ctx()
     }
 
     /// Sends a GET.
@@ -211,7 +211,7 @@ impl App {
     #[must_use]
     pub fn send(&self, request: Result<Request>) -> Response {
         let _entered = runtime::enter();
-        request.and_then(|request| block_on(self.0.call(request))).unwrap_or_else(IntoResponse::into_response)
+        request.and_then(|request| block_on(self.0.answer(request))).unwrap_or_else(IntoResponse::into_response)
     }
 
     /// Runs the job `name` once, as a host does when a beat is due; what it returned.
@@ -376,71 +376,11 @@ impl App {
 }
 
 impl World {
-    pub(crate) fn store(&self) -> &Memory {
-        &self.store
+    fn ctx(self: &Arc<Self>) -> Ctx {
+        Ctx(self.again())
     }
 
-    pub(crate) fn config(&self) -> Option<&Parsed> {
-        self.config.as_ref()
-    }
-
-    pub(crate) fn sockets(&self) -> &Sockets {
-        &self.sockets
-    }
-
-    pub(crate) fn history(&self, name: &str) -> Option<Arc<History>> {
-        let (plugin, _) = self.plugin.get()?;
-        plugin.tables.iter().find(|table| table.name == name).map(|table| Arc::clone(&table.history))
-    }
-
-    pub(crate) fn is_probe(&self) -> bool {
-        self.probe.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn log(&self, level: Level, message: String) {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).push((level, message));
-    }
-
-    pub(crate) fn emit(&self, topic: &str, bytes: Vec<u8>) {
-        let emitted = Emitted { topic: topic.to_owned(), bytes };
-        self.emitted.lock().unwrap_or_else(PoisonError::into_inner).push(emitted);
-    }
-
-    pub(crate) fn serve(&self, name: &str, request: &[u8]) -> Result<Vec<u8>> {
-        let fake = {
-            let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
-            let offered: Vec<&str> = services.keys().map(String::as_str).collect();
-            let unknown = || Error::internal(format!("no service {name} is offered, only: {}", offered.join(", ")));
-            services.get(name).cloned().ok_or_else(unknown)?
-        };
-        fake(request)
-    }
-
-    /// A thread keeps the time: a test has no host to do so.
-    pub(crate) async fn sleep(&self, duration: Duration) {
-        type Alarm = (Mutex<(bool, Option<Waker>)>, Condvar);
-        let alarm = Arc::new(Alarm::default());
-        let ringer = Arc::clone(&alarm);
-        std::thread::spawn(move || {
-            std::thread::sleep(duration);
-            let mut state = ringer.0.lock().unwrap_or_else(PoisonError::into_inner);
-            state.0 = true;
-            if let Some(waker) = state.1.take() {
-                waker.wake();
-            }
-        });
-        std::future::poll_fn(move |context| {
-            let mut state = alarm.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.0 {
-                return Poll::Ready(());
-            }
-            state.1 = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    pub(crate) async fn call(self: &Arc<Self>, mut request: Request) -> Result<Response> {
+    async fn answer(self: &Arc<Self>, mut request: Request) -> Result<Response> {
         let Some((plugin, router)) = self.plugin.get() else { return Ok(StatusCode::NOT_FOUND.into_response()) };
         let Ok(found) = router.at(request.path()) else { return Ok(StatusCode::NOT_FOUND.into_response()) };
         let method = if *request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
@@ -452,7 +392,7 @@ impl World {
             Some(rest) if route.is_streamed() => rest.into_pieces().give_with(abi::Request::new(parts)),
             Some(rest) => abi::Request::new(RequestParts { body: rest.collect().await?, ..parts }),
         };
-        match route.handler.handle(Request::from_wire(request), Ctx(Link::Test(Arc::clone(self)))) {
+        match route.handler.handle(Request::from_wire(request), self.ctx()) {
             Reply::Ready(response) => response.seen_by_caller(),
             Reply::Later(future) => Response::from_outcome(future.await),
         }

@@ -6,18 +6,18 @@
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot::{Receiver, Sender, channel};
 use http::StatusCode;
+use midair_abi::wall;
+use midair_abi::{Host, Outcome};
 
-use crate::abi::{Host, Outcome};
-use crate::ctx::{Ctx, Link};
+use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::operation::{Operation, block_on};
-use crate::wall;
+use crate::link::Link;
+use crate::operation::Operation;
 
 /// Work that was spawned. Await it for its result; dropped, it goes on without anybody waiting.
 #[must_use = "a task goes on when this is dropped; say so with `drop`"]
@@ -30,9 +30,7 @@ pub struct Task<T> {
 impl<T> Task<T> {
     /// Ends the work where it waits: its future is dropped, soon and on another thread. What is over stays as it is.
     pub fn cancel(&self) {
-        if let Link::Host(host) = &self.link {
-            host.cancel(self.id);
-        }
+        self.link.cancel(self.id);
     }
 }
 
@@ -109,7 +107,7 @@ impl Ctx {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let ctx = self.free();
+        let ctx = Ctx(self.0.detached());
         let link = ctx.0.clone();
         link.start(name, 0, work(ctx))
     }
@@ -119,7 +117,7 @@ impl Ctx {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let ctx = self.free();
+        let ctx = Ctx(self.0.detached());
         let link = ctx.0.clone();
         link.start(name, Host::UNTIL_RETIRE, work(ctx))
     }
@@ -131,12 +129,7 @@ impl Ctx {
     /// for declared tasks and [`spawn_until_retire`](Self::spawn_until_retire) if they have asked for this.
     pub fn retiring(&self) -> Operation<impl Future<Output = ()> + Send + 'static> {
         let link = self.0.clone();
-        Operation::new(async move {
-            match link {
-                Link::Host(host) => host.retiring().await,
-                Link::Test(_) => std::future::pending().await,
-            }
-        })
+        Operation::new(async move { link.retiring().await })
     }
 
     /// `future`'s result, unless that takes longer than `limit`; then it is dropped.
@@ -165,13 +158,6 @@ impl Ctx {
     pub fn interval(&self, period: Duration) -> Interval {
         Interval { ctx: self.clone(), period, next: Instant::now() }
     }
-
-    fn free(&self) -> Ctx {
-        match &self.0 {
-            Link::Host(host) => Ctx(Link::Host(host.free())),
-            Link::Test(world) => Ctx(Link::Test(Arc::clone(world))),
-        }
-    }
 }
 
 impl Link {
@@ -181,14 +167,7 @@ impl Link {
     {
         let (sender, end) = channel();
         let work = Work { future: Box::pin(future), end: Some(sender) };
-        let id = match &self {
-            Link::Host(host) => host.spawn(name, flags, Box::pin(work)),
-            Link::Test(_) => {
-                // A test has no host to poll it.
-                std::thread::spawn(move || drop(block_on(work)));
-                0
-            }
-        };
+        let id = self.spawn(name, flags, Box::pin(work));
         Task { end, id, link: self }
     }
 }

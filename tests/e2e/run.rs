@@ -263,21 +263,21 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
             "a field of another type",
             &[
                 (
-                    "abi/outcome.rs",
+                    "outcome.rs",
                     "    status: u32,\n    /// The response's headers",
                     "    status: u64,\n    /// The response's headers",
                 ),
-                ("abi/outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
+                ("outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
             ][..],
             &["Outcome", "status", "u32", "u64"][..],
         ),
-        ("a field deep below", &[("abi/request.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
+        ("a field deep below", &[("request.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
         (
             "fields in another order",
             &[
-                ("abi/host.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
+                ("host.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
                 (
-                    "abi/host.rs",
+                    "host.rs",
                     "    pub flags: u32,\n}\n\nimpl Identity",
                     "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
                 ),
@@ -294,7 +294,7 @@ fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
 #[test]
 fn fault_9_another_version_of_the_border_is_refused_with_both_named() {
     let edits = [
-        ("abi/mod.rs", "ABI_VERSION: u32 = 1", "ABI_VERSION: u32 = 7"),
+        ("lib.rs", "ABI_VERSION: u32 = 1", "ABI_VERSION: u32 = 7"),
         ("manifest.rs", "ABI_VERSION == 1", "ABI_VERSION == 7"),
         ("manifest.rs", "\"abi=1\\nname=\"", "\"abi=7\\nname=\""),
     ];

@@ -14,7 +14,8 @@ fn the_core_alone_brings_no_runtime_no_http_server_no_watcher_and_no_command_lin
     let tree = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-    assert!(names.contains("arc-swap") && names.contains("midair-plugin"), "it is the tree of the core: {names:?}");
+    assert!(names.contains("arc-swap") && names.contains("midair-abi"), "it is the tree of the core: {names:?}");
+    assert!(!names.contains("midair-plugin"), "what plugins are written with is none of a host's");
     for unwanted in ["tokio", "axum", "hyper", "notify", "clap"] {
         let found: Vec<_> = names.iter().filter(|name| name.split('-').next() == Some(unwanted)).collect();
         assert!(found.is_empty(), "{found:?}");
@@ -117,6 +118,22 @@ fn the_host_is_small_enough_to_be_read() {
     let modules = sources::modules(&root);
     let long: Vec<_> = modules.iter().map(|(path, module)| (path, lines(module))).filter(|(_, lines)| *lines > 600).collect();
     assert!(long.is_empty(), "over 600 lines without tests: {long:?}");
+}
+
+#[test]
+fn what_host_and_plugin_both_compile_knows_no_http_no_serde_and_no_runtime() {
+    let tree = |more: &[&str]| {
+        let args = ["tree", "-p", "midair-abi", "-e", "normal", "--prefix", "none", "--format", "{p}"];
+        let output = Command::new("cargo").current_dir(repository::root()).args(args).args(more).output().expect("cargo starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let names = String::from_utf8_lossy(&output.stdout);
+        names.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect::<BTreeSet<_>>()
+    };
+    // What abi_stable itself stands on, serde among it, is its affair: no code here can name it.
+    assert_eq!(tree(&["--depth", "1"]), BTreeSet::from(["abi_stable", "midair-abi"].map(str::to_owned)));
+    for unwanted in ["http", "bytes", "tokio", "rmp-serde", "serde_json", "midair-plugin"] {
+        assert!(!tree(&[]).contains(unwanted), "{unwanted}");
+    }
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Project {
         self
     }
 
-    /// Lets its plugins depend on a copy of midair-plugin that differs: in each `(file, from, to)` of its sources.
+    /// Lets its plugins depend on a copy of midair-plugin whose midair-abi differs: in each `(file, from, to)` of its sources.
     #[must_use]
     pub fn with_another_border(self, edits: &[(&str, &str, &str)]) -> Self {
         copy(&repository::root().join("plugin-api"), &self.path("border"));
@@ -107,12 +107,15 @@ impl Project {
                 format!("{name} = {{ {said}, {more}")
             }
         };
-        let manifest = repository::read("plugin-api/Cargo.toml");
-        // Neither its tests nor its lints matter here.
-        let needed = manifest.split("[dev-dependencies]").next().unwrap_or_default();
-        self.save("border/Cargo.toml", &needed.lines().map(|line| inherited(line) + "\n").collect::<String>());
+        for folder in ["", "abi/"] {
+            let manifest = repository::read(&format!("plugin-api/{folder}Cargo.toml"));
+            // Neither its tests nor its lints matter here.
+            let needed = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+            let needed: String = needed.lines().map(|line| inherited(line) + "\n").collect();
+            self.save(&format!("border/{folder}Cargo.toml"), &needed.replace("\"plugin-api/abi\"", "\"abi\""));
+        }
         for (file, from, to) in edits {
-            self.edit(&format!("border/src/{file}"), from, to);
+            self.edit(&format!("border/abi/src/{file}"), from, to);
         }
         let api = format!("path = {:?}", repository::root().join("plugin-api"));
         self.edit("Cargo.toml", &api, "path = \"border\"");

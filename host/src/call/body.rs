@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use midair_plugin::abi::Outcome;
-use midair_plugin::stream::{Pieces, Source};
+use midair_abi::Outcome;
+use midair_abi::stream::{Pieces, Source};
 
 use crate::call::invocation::{Call, Reply};
 use crate::mutation::{self, Bug};

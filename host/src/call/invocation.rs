@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use midair_plugin::abi::{self, Outcome, RequestParts};
-use midair_plugin::stream::Pieces;
-use midair_plugin::task::{Taken, lend};
-use midair_plugin::wall::Panic;
+use midair_abi::stream::Pieces;
+use midair_abi::task::{Taken, lend};
+use midair_abi::wall::Panic;
+use midair_abi::{self as abi, Outcome};
 
+use crate::call::request::RequestParts;
 use crate::live::config::Config;
 use crate::live::generation::Generation;
 use crate::live::lease::{Lease, Named};

@@ -4,4 +4,5 @@
 
 pub(crate) mod body;
 pub(crate) mod invocation;
+pub(crate) mod request;
 pub(crate) mod respond;

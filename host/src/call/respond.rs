@@ -9,11 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
-use midair_plugin::abi::RequestParts;
-use midair_plugin::stream::Pieces;
+use midair_abi::stream::Pieces;
 
 use crate::call::body::Body;
 use crate::call::invocation::{Answer, Call, decode};
+use crate::call::request::RequestParts;
 #[cfg(feature = "http")]
 use crate::live::generation::Generation;
 use crate::live::route::Found;

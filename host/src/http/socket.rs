@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, requ
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use midair_plugin::abi::{RequestParts, SocketOp};
+use midair_abi::SocketOp;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -31,6 +31,7 @@ pub use super::ws_io::SocketLimits;
 use super::ws_io::carry;
 use crate::call::body::Body;
 use crate::call::invocation::{Answer, Call, decode};
+use crate::call::request::RequestParts;
 use crate::call::respond::{Admitted, Answered, Asked, own};
 use crate::live::lease::Lease;
 use crate::live::route::{Found, UPGRADE};

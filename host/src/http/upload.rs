@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use midair_plugin::abi::Outcome;
-use midair_plugin::stream::{Pieces, pieces};
+use midair_abi::Outcome;
+use midair_abi::stream::{Pieces, pieces};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 

@@ -171,7 +171,7 @@ async fn discard(mut io: impl AsyncRead + AsyncWrite + Unpin) {
 mod tests {
     use std::sync::Arc;
 
-    use midair_plugin::abi::SocketOp;
+    use midair_abi::SocketOp;
     use tokio::io::DuplexStream;
 
     use super::*;
@@ -241,7 +241,7 @@ mod tests {
         let connection = Arc::clone(entry.connection());
         let payload = |text: &'static str| Bytes::from_static(text.as_bytes());
         let op = |kind, flags, code| {
-            let (room, bytes) = (midair_plugin::abi::Span::EMPTY, midair_plugin::abi::Span::EMPTY);
+            let (room, bytes) = (midair_abi::Span::EMPTY, midair_abi::Span::EMPTY);
             SocketOp { kind, flags, id: connection.id, code, room, bytes }
         };
         let sockets = entry.sockets();

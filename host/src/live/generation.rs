@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use midair_plugin::abi::{self, HostRef, Outcome};
-use midair_plugin::store::{Op, Refusal};
-use midair_plugin::task::Keep;
+use midair_abi::store::{Op, Refusal};
+use midair_abi::task::Keep;
+use midair_abi::{self as abi, HostRef, Outcome};
 use parking_lot::Mutex;
 
 use crate::artifact::stage::Staged;

@@ -461,7 +461,7 @@ pub(crate) mod tests {
     use std::sync::OnceLock;
     use std::sync::mpsc::{Receiver, channel};
 
-    use midair_plugin::store::Limits;
+    use midair_abi::store::Limits;
 
     use super::*;
     use crate::live::config::Config;

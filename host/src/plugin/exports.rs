@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use midair_plugin::abi::{self, Built, Outcome, Span};
-use midair_plugin::wall::Panic;
+use midair_abi::wall::Panic;
+use midair_abi::{self as abi, Built, Outcome, Span};
 
 use crate::plugin::library::Library;
 use crate::plugin::symbolize::Module;

@@ -9,7 +9,7 @@ use abi_stable::abi_stability::abi_checking::{
 };
 use abi_stable::library::LibHeader;
 use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
-use midair_plugin::abi::RootRef;
+use midair_abi::RootRef;
 
 /// Compares the library's root with the host's.
 ///

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use abi_stable::library::{AbiHeaderRef, LibHeader};
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
-use midair_plugin::abi::{ROOT_SYMBOL, RootRef};
+use midair_abi::{ROOT_SYMBOL, RootRef};
 
 use crate::plugin::layout;
 use crate::plugin::symbolize::Module;

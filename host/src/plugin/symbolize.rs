@@ -13,8 +13,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use addr2line::Loader;
-use midair_plugin::manifest::SOURCES;
-use midair_plugin::wall::Panic;
+use midair_abi::manifest::SOURCES;
+use midair_abi::wall::Panic;
 use object::{Endianness, elf::FileHeader64, read::elf::FileHeader, read::elf::SectionHeader};
 
 use crate::report::error::{Code, Error, Result};
@@ -235,18 +235,25 @@ fn tell(function: &str, place: Option<&(String, u32)>, root: &str) -> String {
 fn is_machinery(function: &str, place: &Option<(String, u32)>) -> bool {
     let is_apart = place.as_ref().is_some_and(|(file, _)| {
         let folders = ["/rustlib/src/", "/registry/src/"];
-        file.starts_with("/rustc/") || file.starts_with(SOURCES) || folders.iter().any(|folder| is_ours_in(file, folder))
+        file.starts_with("/rustc/") || is_of_this_checkout(file) || folders.iter().any(|folder| is_ours_in(file, folder))
     });
     // `<T as Trait>::f` and `<T>::f` belong to the crate of `T`.
     let path = function.trim_start_matches(['<', '&', '_']).trim_start_matches("dyn ");
-    let crates = ["core::", "std::", "alloc::", "rustc::", "midair_plugin::"];
+    let crates = ["core::", "std::", "alloc::", "rustc::", "midair_abi::", "midair_plugin::"];
     let functions = ["rust_try", "rust_begin_unwind", "rust_panic", "rust_begin_short_backtrace", "rust_end_short_backtrace"];
     is_apart || crates.iter().any(|name| path.starts_with(name)) || functions.contains(&path)
 }
 
-/// Whether a file below one of the compiler's or cargo's folders is of std or of midair-plugin.
+/// Whether a file is of midair-abi, as the host was built with it, or of midair-plugin around that.
+fn is_of_this_checkout(file: &str) -> bool {
+    let around = SOURCES.strip_suffix("abi/src/").filter(|around| around.ends_with('/'));
+    file.starts_with(SOURCES) || around.and_then(|around| file.strip_prefix(around)).is_some_and(|file| file.starts_with("src/"))
+}
+
+/// Whether a file below one of the compiler's or cargo's folders is of std, of midair-plugin or of midair-abi.
 fn is_ours_in(file: &str, folder: &str) -> bool {
-    file.split_once(folder).is_some_and(|(_, rest)| rest.starts_with("rust/library/") || rest.contains("/midair-plugin-"))
+    let is_ours = |rest: &str| ["/midair-plugin-", "/midair-abi-"].iter().any(|package| rest.contains(package));
+    file.split_once(folder).is_some_and(|(_, rest)| rest.starts_with("rust/library/") || is_ours(rest))
 }
 
 /// Without the machinery at both ends; whole if there is nothing else.

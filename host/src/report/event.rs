@@ -138,7 +138,7 @@ pub struct Left {
     /// Requests that were being answered.
     #[serde(rename = "abandoned")]
     pub requests: usize,
-    /// What plugins spawned and declared, but for what may be dropped and never asked for [`Ctx::retiring`](midair_plugin::Ctx::retiring).
+    /// What plugins spawned and declared, but for what may be dropped and never asked for `Ctx::retiring`.
     pub tasks: usize,
     /// Beats of jobs that ran.
     pub beats: u64,

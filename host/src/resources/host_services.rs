@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use midair_plugin::wall;
+use midair_abi::wall;
 use parking_lot::RwLock;
 
 /// Which plugin asks.

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use midair_plugin::message;
 use serde::Serialize;
 
 use super::host::Host;
 use crate::resources::host_services::Caller;
 
 impl Host {
-    /// Emits a message to every plugin that takes `topic`, as [`Ctx::emit`](midair_plugin::Ctx::emit) does. Done once each has it in its queue;
+    /// Emits a message to every plugin that takes `topic`, as `Ctx::emit` does. Done once each has it in its queue;
     /// while one is full this waits. No plugin code runs inside.
     ///
     /// # Errors
     ///
     /// If the message can't be written as MessagePack.
     pub async fn emit<T: Serialize + ?Sized>(&self, topic: &str, message: &T) -> Result<(), String> {
-        let bytes = message::encode(topic, message).map_err(|error| error.to_string())?;
+        let bytes = encode(topic, message)?;
         Arc::clone(&self.shared.services.messages).emit(topic.to_owned(), bytes.into()).await;
         Ok(())
     }
@@ -28,18 +27,18 @@ impl Host {
     ///
     /// Also if a queue is full; then nobody got it.
     pub fn try_emit<T: Serialize + ?Sized>(&self, topic: &str, message: &T) -> Result<(), String> {
-        let bytes = message::encode(topic, message).map_err(|error| error.to_string())?;
+        let bytes = encode(topic, message)?;
         self.shared.services.messages.try_emit(topic, &bytes.into()).map_err(|full| full.to_string())
     }
 
-    /// Takes the messages of a topic, in order, as MessagePack that [`message::decode`] reads. Up to 1,024 may wait. It runs on the threads
+    /// Takes the messages of a topic, in order, as MessagePack that `midair_plugin::message::decode` reads. Up to 1,024 may wait. It runs on the threads
     /// for work beside requests, and holds one; a panic in it is caught and told.
     pub fn on(&self, topic: &str, listener: impl Fn(Bytes) + Send + Sync + 'static) {
         self.shared.services.messages.listen(topic, Arc::new(listener));
     }
 
     /// Offers plugins a function by name, before or after they are loaded; one of the same name is replaced. They call it with
-    /// [`Ctx::service`](midair_plugin::Ctx::service); request and answer are MessagePack where they do, see [`message`].
+    /// `Ctx::service`; request and answer are MessagePack where they do, which `midair_plugin::message` reads and writes.
     ///
     /// It runs on the thread of the plugin's handler. Its error is the plugin's, and a panic in it is caught and told to the plugin. A probe
     /// offers nothing: it is another process.
@@ -65,4 +64,9 @@ impl Host {
     {
         self.shared.services.offers.offer_async(name, move |request, caller| Box::pin(service(request, caller)));
     }
+}
+
+/// A message as plugins read it.
+fn encode<T: Serialize + ?Sized>(topic: &str, message: &T) -> Result<Vec<u8>, String> {
+    rmp_serde::to_vec_named(message).map_err(|error| format!("{topic}: it can't be written: {error}"))
 }

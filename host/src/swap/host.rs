@@ -201,7 +201,7 @@ impl Host {
     }
 
     /// The host is about to end: from now on it isn't [`ready`](Self::ready), no job begins a beat, and what is on trial isn't blamed for
-    /// the end. What serves is told by [`Ctx::retiring`](midair_plugin::Ctx::retiring).
+    /// the end. What serves is told by `Ctx::retiring`.
     pub fn end(&self) {
         self.shared.cutover.shut_down();
         if let Err(error) = self.shared.recovery.close() {

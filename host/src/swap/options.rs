@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use midair_plugin::store::Limits;
+pub use midair_abi::store::Limits;
 
 pub use crate::artifact::stage::Trust;
 use crate::live::probation::Rules;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Instant;
 
-use midair_plugin::manifest::Manifest;
+use midair_abi::manifest::Manifest;
 
 use super::cutover::Performed;
 use super::options::Artifact;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use midair_plugin::store::{Kind, Lasts, Op, clock};
+use midair_abi::store::{Kind, Lasts, Op, clock};
 use serde::Serialize;
 
 use super::host::Host;
@@ -46,7 +46,7 @@ impl Host {
     /// All tables that hold something, by their names. No plugin code runs.
     #[must_use]
     pub fn tables(&self) -> Vec<TableStatus> {
-        let status = |(name, tally): (String, midair_plugin::store::Tally)| {
+        let status = |(name, tally): (String, midair_abi::store::Tally)| {
             let (plugin, table) = name.split_once('/').unwrap_or(("", &name));
             TableStatus { plugin: plugin.to_owned(), table: table.to_owned(), values: tally.values, bytes: tally.bytes }
         };

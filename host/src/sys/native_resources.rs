@@ -1,7 +1,7 @@
 //! What does a plugin leave in this process, and when is it over?
 //!
 //! Its threads, the destructors of its thread-locals and the values of its keys: each may run its code after the last request did. A
-//! plugin's library hands all of them to this room ([`midair_plugin::census`] says how), which counts them by generation and runs the
+//! plugin's library hands all of them to this room (the room `census` of midair-plugin says how), which counts them by generation and runs the
 //! destructors on the threads that they belong to:
 //!
 //! - on a plugin's own thread, and on any thread that ends: when it ends, the newest first, then the values of keys in up to four rounds, as
@@ -18,8 +18,8 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
-use midair_plugin::abi::{self, Address, Enrolled, Outcome, RootRef};
-use midair_plugin::wall::{self, Panic};
+use midair_abi::wall::{self, Panic};
+use midair_abi::{self as abi, Address, Enrolled, Outcome, RootRef};
 use parking_lot::Mutex;
 use serde::Serialize;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use midair_plugin::abi::Outcome;
+use midair_abi::Outcome;
 
 use crate::call::invocation::Call;
 use crate::live::config::{Config, Section};

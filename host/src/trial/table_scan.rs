@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use midair_plugin::abi::Outcome;
-use midair_plugin::store::Row;
+use midair_abi::Outcome;
+use midair_abi::store::Row;
 
 use crate::live::generation::{Alarm, Generation};
 use crate::live::probation::{Breach, Verdict};

@@ -11,10 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_timer::Delay;
 use http::{HeaderMap, Method};
-use midair_plugin::abi::{Outcome, RequestParts};
-use midair_plugin::task::Taken;
+use midair_abi::Outcome;
+use midair_abi::task::Taken;
 
 use crate::call::invocation::Call;
+use crate::call::request::RequestParts;
 use crate::live::generation::Generation;
 use crate::live::resident::{By, Plan, Resident};
 use crate::live::snapshot::Setup;

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use midair_plugin::abi::Outcome;
-use midair_plugin::store::Refusal;
-use midair_plugin::task::{self, Keep};
+use midair_abi::Outcome;
+use midair_abi::store::Refusal;
+use midair_abi::task::{self, Keep};
 
 use crate::call::invocation::{Call, parts};
 use crate::live::generation::Generation;

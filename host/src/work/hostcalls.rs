@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use abi_stable::prefix_type::WithMetadata;
 use bytes::Bytes;
-use midair_plugin::abi::{self, Address, HostRef, Many, Outcome, SocketOp, Span};
-use midair_plugin::store::{self, Op, Refusal};
-use midair_plugin::stream::{self, Pieces};
-use midair_plugin::task::{Keep, Taken};
-use midair_plugin::{task, wall};
+use midair_abi::store::{self, Op, Refusal};
+use midair_abi::stream::{self, Pieces};
+use midair_abi::task::{Keep, Taken};
+use midair_abi::{self as abi, Address, HostRef, Many, Outcome, SocketOp, Span};
+use midair_abi::{task, wall};
 
 use crate::call::body::{self, Body};
 use crate::call::invocation::{Answer, Call};
+use crate::call::request::RequestParts;
 use crate::live::config::Config;
 use crate::live::generation::Ask;
 use crate::live::slot::Slot;
@@ -178,7 +179,7 @@ impl Ask for Slot {
 }
 
 /// The answer to a plugin that asked: there at once, or a future of it.
-fn answer(found: Result<(Arc<Call>, abi::RequestParts), Outcome>, mut request: abi::Request, keep: Keep) -> Outcome {
+fn answer(found: Result<(Arc<Call>, RequestParts), Outcome>, mut request: abi::Request, keep: Keep) -> Outcome {
     let (callee, parts) = match found {
         Ok(found) => found,
         Err(refusal) => return refusal,
@@ -193,7 +194,7 @@ fn answer(found: Result<(Arc<Call>, abi::RequestParts), Outcome>, mut request: a
                 (parts, Some(rest))
             }
             Some(mut rest) => match body::gather(&mut rest.pieces).await {
-                Ok(body) => (abi::RequestParts { body, ..parts }, None),
+                Ok(body) => (RequestParts { body, ..parts }, None),
                 Err(outcome) => return Outcome::told(Outcome::ERROR, outcome.status(), outcome.text(), &[]),
             },
         };

@@ -2,13 +2,13 @@
 //!
 //! It keeps nothing but the host's address of each callsite. Spans are the host's, by its numbers; which one a thread is in is known there.
 
+use midair_abi::logs::{Callsite, Logs, Parent, Site};
+use midair_abi::{Address, Many, Span};
 use tracing_core::span::{Attributes, Current, Id, Record};
 use tracing_core::{Dispatch, Event, Interest, Level, LevelFilter, Metadata, Subscriber, dispatcher};
 
 use super::sites::Sites;
 use super::values::Gathered;
-use crate::abi::logs::{Callsite, Logs, Parent, Site};
-use crate::abi::{Address, Many, Span};
 
 /// The plugin's side of the host's subscriber.
 struct Bridge {

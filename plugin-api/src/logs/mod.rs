@@ -18,16 +18,16 @@ mod sites;
 #[cfg(feature = "tracing")]
 mod values;
 
-use crate::abi::logs::Logs;
 #[cfg(feature = "tracing")]
-use crate::wall;
+use midair_abi::logs::Logs;
+use midair_abi::wall;
 
 /// Takes the places of the plugin's subscriber and logger. Whoever set one before keeps it: then those lines don't arrive.
 ///
 /// # Safety
 ///
 /// The functions may be called with their data for as long as this library is mapped.
-pub unsafe extern "C" fn log_to(logs: Logs) {
+pub(crate) unsafe extern "C" fn log_to(logs: Logs) {
     #[cfg(feature = "tracing")]
     wall::guard_told(|| {
         records::install(logs);
@@ -38,7 +38,7 @@ pub unsafe extern "C" fn log_to(logs: Logs) {
 }
 
 /// Asks the host anew what it wants of each callsite.
-pub extern "C" fn refilter() {
+pub(crate) extern "C" fn refilter() {
     #[cfg(feature = "tracing")]
     wall::guard_told(|| {
         records::refilter();

@@ -6,10 +6,10 @@
 use std::sync::OnceLock;
 
 use log::{LevelFilter, Log, Metadata, Record};
+use midair_abi::logs::{Callsite, Logs, Parent, Site, Value};
+use midair_abi::{Many, Span};
 
 use super::values::Gathered;
-use crate::abi::logs::{Callsite, Logs, Parent, Site, Value};
-use crate::abi::{Many, Span};
 
 static RECORDS: OnceLock<Records> = OnceLock::new();
 

@@ -4,9 +4,8 @@
 
 use std::sync::OnceLock;
 
+use midair_abi::Address;
 use tracing_core::Metadata;
-
-use crate::abi::Address;
 
 /// Chains are short up to a few thousand callsites, which is more than a plugin with its dependencies has.
 const BUCKETS: usize = 512;

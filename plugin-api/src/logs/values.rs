@@ -6,11 +6,10 @@
 use std::error::Error;
 use std::fmt::{self, Debug, Write};
 
+use midair_abi::logs::{Value, Values};
+use midair_abi::{Many, Span};
 use tracing_core::Field;
 use tracing_core::field::Visit;
-
-use crate::abi::logs::{Value, Values};
-use crate::abi::{Many, Span};
 
 /// Room for values and for bytes of text before any is allocated.
 const FEW: usize = 8;

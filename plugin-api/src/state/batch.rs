@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use midair_abi::store::{Kind, Lasts, Op, Refusal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -9,7 +10,6 @@ use super::{Counter, Encoded, Revision, SCHEMA, Table};
 use crate::ctx::Ctx;
 use crate::error::Result;
 use crate::operation::Operation;
-use crate::store::{Kind, Lasts, Op, Refusal};
 
 /// Writes that happen all or not at all. Made by [`Ctx::batch`].
 #[must_use = "nothing is written before `commit`"]

@@ -7,11 +7,11 @@
 use std::any::type_name;
 use std::borrow::Cow;
 
+use midair_abi::store::pack_form;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{decode, encode_bytes};
-use crate::store::pack_form;
 
 /// From the bytes of one form to those of another.
 type Recode = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
@@ -118,7 +118,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::store::forms;
+    use midair_abi::store::forms;
 
     #[derive(Serialize, Deserialize)]
     struct One {

@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use midair_abi::store::{Kind, Lasts, Op, Refusal, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,7 +20,6 @@ use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::operation::Operation;
 use crate::plugin::TableDecl;
-use crate::store::{Kind, Lasts, Op, Refusal, Row};
 
 pub use batch::Batch;
 pub(crate) use history::History;

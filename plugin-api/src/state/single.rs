@@ -1,5 +1,6 @@
 //! What does a plugin remember that is one value, or one number?
 
+use midair_abi::store::{Kind, Op};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -7,7 +8,6 @@ use super::{Revision, SCHEMA, Table, decode};
 use crate::ctx::Ctx;
 use crate::error::{Error, Result};
 use crate::operation::Operation;
-use crate::store::{Kind, Op};
 
 /// A host-held single value. Made by [`Ctx::cell`].
 pub struct Cell<T> {

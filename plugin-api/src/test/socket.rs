@@ -10,18 +10,17 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use http::StatusCode;
+use midair_abi::store::Row;
+use midair_abi::{self as abi, Handler, SocketOp};
 
 use super::{World, parts};
-use crate::abi::{self, Handler, RequestParts, SocketOp};
-use crate::ctx::{Ctx, Link};
 use crate::error::{Error, Result};
 use crate::frame::{Closed, Message};
 use crate::operation::block_on;
 use crate::plugin::Reply;
-use crate::request::Request;
+use crate::request::{Request, RequestParts};
 use crate::response::{IntoResponse, Response};
 use crate::socket::Ask;
-use crate::store::Row;
 
 /// All connections of a test.
 #[derive(Default)]
@@ -54,15 +53,12 @@ impl Sockets {
         self.hall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Vec<Row>> {
+    pub(super) fn ask(&self, ask: &Ask<'_>) -> Result<Vec<Row>> {
         let number = |number: usize| vec![Row { number: number.try_into().unwrap_or(i64::MAX), ..Row::default() }];
         let message = || {
             let (text, bytes) = (String::from_utf8_lossy(ask.bytes), Bytes::copy_from_slice(ask.bytes));
             if ask.flags & SocketOp::TEXT != 0 { Message::Text(text.into_owned()) } else { Message::Binary(bytes) }
         };
-        if ask.kind == SocketOp::RECEIVE {
-            return Ok(self.receive(ask.id).await);
-        }
         let mut hall = self.hall();
         let Hall { connections, rooms, .. } = &mut *hall;
         let gone = || Error::new(StatusCode::GONE, "the connection has ended");
@@ -105,7 +101,7 @@ impl Sockets {
         Ok(Vec::new())
     }
 
-    async fn receive(&self, id: u64) -> Vec<Row> {
+    pub(super) async fn receive(&self, id: u64) -> Vec<Row> {
         poll_fn(|context| {
             let mut hall = self.hall();
             let Some(connection) = hall.connections.get_mut(&id) else { return Poll::Ready(Vec::new()) };
@@ -207,7 +203,7 @@ pub(super) fn open(world: &Arc<World>, request: Request) -> Result<TestSocket, B
 fn call(world: &Arc<World>, handler: usize, parts: RequestParts) -> Response {
     let Some((plugin, _)) = world.plugin.get() else { return StatusCode::NOT_FOUND.into_response() };
     let request = Request::from_wire(abi::Request::new(parts));
-    match plugin.works[handler].handler.handle(request, Ctx(Link::Test(Arc::clone(world)))) {
+    match plugin.works[handler].handler.handle(request, world.ctx()) {
         Reply::Ready(response) => response,
         Reply::Later(future) => Response::from_outcome(block_on(future)).unwrap_or_else(IntoResponse::into_response),
     }

@@ -18,8 +18,8 @@ mod libraries;
 use std::fs::File;
 use std::path::Path;
 
-use midair_plugin::abi::ABI_VERSION;
-use midair_plugin::manifest::{Manifest, NOTE_OWNER, NOTE_TYPE};
+use midair_abi::ABI_VERSION;
+use midair_abi::manifest::{Manifest, NOTE_OWNER, NOTE_TYPE, TARGET};
 use object::elf::{self, NoteType};
 use object::read::elf::ProgramHeader;
 use object::{LittleEndian, ReadCache, ReadRef};
@@ -176,7 +176,6 @@ fn remarks(name: &str, asks: &dynamic::Dynamic) -> Vec<String> {
 
 /// Whether this host can serve such a plugin; else why not, and what to do.
 fn compatible(manifest: &Manifest) -> Result<(), (String, &'static str)> {
-    let ours = Manifest::of_this_build("", "");
     if manifest.abi != ABI_VERSION {
         let reason = format!("it speaks ABI version {}, the host speaks {ABI_VERSION}", manifest.abi);
         return Err((reason, "build plugin and host against the same version of midair-plugin"));
@@ -185,8 +184,8 @@ fn compatible(manifest: &Manifest) -> Result<(), (String, &'static str)> {
         let reason = format!("its panics {}, so one would end the host; they must unwind", manifest.panic);
         return Err((reason, "remove `panic = \"abort\"` from the plugin's profile"));
     }
-    if manifest.target != ours.target {
-        let reason = format!("it was built for {}, the host for {}", manifest.target, ours.target);
+    if manifest.target != TARGET {
+        let reason = format!("it was built for {}, the host for {}", manifest.target, TARGET);
         return Err((reason, "build the plugin for the host's target"));
     }
     Ok(())

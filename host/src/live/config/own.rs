@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use midair_plugin::abi::{Address, Outcome};
+use midair_abi::{Address, Outcome};
 
 use super::file::{File, Section};
 use crate::live::generation::{Ended, Generation};

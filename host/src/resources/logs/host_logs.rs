@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use midair_plugin::abi::RootRef;
+use midair_abi::RootRef;
 use parking_lot::Mutex;
 
 use super::late::{self, Changes};

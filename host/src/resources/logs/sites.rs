@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Once, OnceLock};
 
-use midair_plugin::abi::logs as abi;
+use midair_abi::logs as abi;
 use parking_lot::Mutex;
 use tracing::callsite::{self, Callsite, Identifier};
 use tracing::field::FieldSet;

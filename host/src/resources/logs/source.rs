@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::{ArcSwap, Guard};
-use midair_plugin::abi::logs as abi;
-use midair_plugin::abi::{Address, RootRef};
-use midair_plugin::wall;
+use midair_abi::logs as abi;
+use midair_abi::wall;
+use midair_abi::{Address, RootRef};
 use tracing::{Event as Told, Span};
 
 use super::late::{Errand, send};

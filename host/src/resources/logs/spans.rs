@@ -9,8 +9,8 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use midair_plugin::abi::Address;
-use midair_plugin::wall;
+use midair_abi::Address;
+use midair_abi::wall;
 use parking_lot::Mutex;
 use tracing::Span;
 

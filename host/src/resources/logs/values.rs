@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt::{self, Debug, Display};
 
-use midair_plugin::abi::logs::Value;
+use midair_abi::logs::Value;
 use smallvec::SmallVec;
 use tracing::field::{self, DebugValue, ValueSet};
 

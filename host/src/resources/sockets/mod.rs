@@ -13,8 +13,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use event_listener::{Event, EventListener};
-use midair_plugin::abi::{Outcome, SocketOp};
-use midair_plugin::store::Row;
+use midair_abi::store::Row;
+use midair_abi::{Outcome, SocketOp};
 use parking_lot::Mutex;
 
 #[cfg(any(all(test, not(midair_loom)), feature = "http"))]
@@ -348,7 +348,7 @@ mod tests {
     }
 
     fn op(kind: u32, id: u64) -> SocketOp {
-        use midair_plugin::abi::Span;
+        use midair_abi::Span;
         SocketOp { kind, flags: SocketOp::TEXT, id, code: 0, room: Span::EMPTY, bytes: Span::EMPTY }
     }
 

@@ -1,6 +1,6 @@
 //! What became of some operations?
 
-use midair_plugin::store::Answer;
+use midair_abi::store::Answer;
 
 #[cfg(feature = "redb")]
 use super::later::Pending;

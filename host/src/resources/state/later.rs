@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use midair_plugin::store::{Answer, Refusal};
+use midair_abi::store::{Answer, Refusal};
 use parking_lot::Mutex;
 
 #[derive(Default)]

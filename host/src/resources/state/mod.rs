@@ -1,6 +1,6 @@
 //! What do plugins remember, wherever it lies?
 //!
-//! One way to the values for all backends. What operations do is said by `midair_plugin::store`; here is where they do it. Reads are answered
+//! One way to the values for all backends. What operations do is said by `midair_abi::store`; here is where they do it. Reads are answered
 //! at once and wait for no write. No plugin code runs inside.
 
 mod applied;
@@ -16,7 +16,7 @@ mod write;
 use std::path::Path;
 use std::time::Duration;
 
-use midair_plugin::store::{Answer, Kind, Limits, Memory, Op, Refusal, Row, Tally, clock, run};
+use midair_abi::store::{Answer, Kind, Limits, Memory, Op, Refusal, Row, Tally, clock, run};
 
 use crate::report::error::Result;
 #[cfg(not(feature = "redb"))]

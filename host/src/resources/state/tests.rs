@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use midair_plugin::store::{Lasts, pack_form};
+use midair_abi::store::{Lasts, pack_form};
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! What is an operation that outlives its call?
 
-use midair_plugin::store::{Kind, Lasts, Op};
+use midair_abi::store::{Kind, Lasts, Op};
 
 use crate::mutation::{self, Bug};
 

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use midair_plugin::abi::Outcome;
-use midair_plugin::store::Limits;
+use midair_abi::Outcome;
+use midair_abi::store::Limits;
 use parking_lot::Mutex;
 use rustix::process::{self, Resource, Rlimit, Signal};
 

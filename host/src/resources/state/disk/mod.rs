@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use midair_plugin::store::{Answer, Limits, Op, Refusal, Tally, run};
+use midair_abi::store::{Answer, Limits, Op, Refusal, Tally, run};
 use parking_lot::{RwLock, RwLockReadGuard};
 use redb::{CommitError, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError};
 
@@ -78,7 +78,7 @@ impl Disk {
         check(path)?;
         let file = path.to_owned();
         let open = move || draft::open(&file);
-        Self::with(Box::new(open), limits, midair_plugin::store::clock).map_err(|error| refused(path, error))
+        Self::with(Box::new(open), limits, midair_abi::store::clock).map_err(|error| refused(path, error))
     }
 
     /// One for tests, with a clock.
@@ -95,7 +95,7 @@ impl Disk {
         make(path)?;
         let room = Arc::new(AtomicU64::new(u64::MAX));
         let disk =
-            Self::with(failing::open(path, &room), limits, midair_plugin::store::clock).map_err(|error| refused(path, error))?;
+            Self::with(failing::open(path, &room), limits, midair_abi::store::clock).map_err(|error| refused(path, error))?;
         Ok((disk, room))
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::mpsc::Sender;
 
-use midair_plugin::store::run::{self, Look, Rows};
-use midair_plugin::store::{Answer, Found, Op, Refusal, Tally, Value};
+use midair_abi::store::run::{self, Look, Rows};
+use midair_abi::store::{Answer, Found, Op, Refusal, Tally, Value};
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::resources::state::write::Write;

@@ -4,11 +4,11 @@ use std::ffi::c_void;
 
 use abi_stable::StableAbi;
 
-use super::memory::{Address, Many, Span};
-use super::outcome::Outcome;
-use super::request::Request;
-use super::socket::SocketOp;
-use super::state::Op;
+use crate::memory::{Address, Many, Span};
+use crate::outcome::Outcome;
+use crate::request::Request;
+use crate::socket::SocketOp;
+use crate::state::Op;
 
 /// A call's way to the host: whose call it is, and the functions that serve it.
 #[repr(C)]

@@ -11,32 +11,31 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 
-use crate::abi::{self, Outcome, Owner};
-use crate::{census, runtime, wall};
+use crate::wall;
+use crate::{self as abi, Outcome, Owner};
 
 /// What must stay alive as long as a waker from the other side does.
 pub type Keep = Arc<dyn Any + Send + Sync>;
 
-struct Given {
-    /// Taken by `Drop` alone.
-    future: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+/// What is given is polled and dropped by the other side's calls.
+struct Given<F> {
+    future: F,
+    // Dropped last.
     keep: Option<Keep>,
 }
 
-impl Drop for Given {
-    fn drop(&mut self) {
-        let _entered = runtime::enter();
-        drop(self.future.take());
-    }
-}
+/// What can be given: a future that needs no pinning, as a boxed one.
+pub trait Work: Future<Output = Outcome> + Unpin + Send + 'static {}
+
+impl<F: Future<Output = Outcome> + Unpin + Send + 'static> Work for F {}
 
 /// Polls `future` once with the other side's `waker`; if that isn't enough, packs it so that the other side can go on.
 ///
 /// # Safety
 ///
 /// `waker` must be valid during the call.
-pub unsafe fn give(future: Pin<Box<dyn Future<Output = Outcome> + Send>>, keep: Option<Keep>, waker: *const abi::Waker) -> Outcome {
-    let mut given = Given { future: Some(future), keep };
+pub unsafe fn give(future: impl Work, keep: Option<Keep>, waker: *const abi::Waker) -> Outcome {
+    let mut given = Given { future, keep };
     // SAFETY: passed on to the caller.
     match unsafe { given.poll(waker) } {
         Some(outcome) => {
@@ -49,30 +48,29 @@ pub unsafe fn give(future: Pin<Box<dyn Future<Output = Outcome> + Send>>, keep: 
 }
 
 /// Packs a future that hasn't been polled yet.
-pub fn give_unpolled(future: Pin<Box<dyn Future<Output = Outcome> + Send>>, keep: Option<Keep>) -> Outcome {
-    pack(Given { future: Some(future), keep })
+pub fn give_unpolled(future: impl Work, keep: Option<Keep>) -> Outcome {
+    pack(Given { future, keep })
 }
 
-fn pack(given: Given) -> Outcome {
-    unsafe extern "C" fn poll(data: *mut c_void, waker: *const abi::Waker) -> Outcome {
+fn pack<F: Work>(given: Given<F>) -> Outcome {
+    unsafe extern "C" fn poll<F: Work>(data: *mut c_void, waker: *const abi::Waker) -> Outcome {
         // SAFETY: `data` is the owner's, made below; the other side polls from one thread at a time and not after releasing it.
-        let given = unsafe { &mut *data.cast::<Given>() };
+        let given = unsafe { &mut *data.cast::<Given<F>>() };
         // SAFETY: the other side lends the waker for this call.
         unsafe { given.poll(waker) }.unwrap_or_else(|| Outcome::pending(None))
     }
-    Outcome::pending(Some((Owner::of(given), poll)))
+    Outcome::pending(Some((Owner::of(given), poll::<F>)))
 }
 
-impl Given {
+impl<F: Work> Given<F> {
     /// # Safety
     ///
     /// `waker` must be valid during the call.
     unsafe fn poll(&mut self, waker: *const abi::Waker) -> Option<Outcome> {
         let Given { future, keep } = self;
-        let future = future.as_mut()?;
-        let _entered = runtime::enter();
         // SAFETY: passed on to the caller.
-        let polled = unsafe { borrow(waker, keep, |waker| wall::guard(|| future.as_mut().poll(&mut Context::from_waker(waker)))) };
+        let polled =
+            unsafe { borrow(waker, keep, |waker| wall::guard(|| Pin::new(&mut *future).poll(&mut Context::from_waker(waker)))) };
         match polled {
             Ok(Poll::Ready(outcome)) => Some(outcome),
             Ok(Poll::Pending) => None,
@@ -121,7 +119,7 @@ pub fn lend<R>(waker: &Waker, call: impl FnOnce(&abi::Waker) -> R) -> R {
         // SAFETY: data is a lent or cloned `Waker` that its holder has not released.
         let waker = unsafe { &*data.cast::<Waker>() };
         wall::guard(|| Box::into_raw(Box::new(waker.clone())).cast_const().cast()).unwrap_or_else(|panic| {
-            census::tell(panic);
+            wall::tell(panic);
             // A waker that can't be cloned is replaced by one that does nothing: its task is lost, the host is not.
             Box::into_raw(Box::new(Waker::noop().clone())).cast_const().cast()
         })

@@ -3,7 +3,7 @@
 //! A note in the section `.note.midair`: lines of `key=value`. Being a note it has a program header, so it is found in a stripped library
 //! too. The host reads it from the file; [`Manifest::parse`] turns the text into fields.
 
-/// Where this crate's own sources lie as it is compiled: what lies there isn't the plugin's.
+/// Where this package's own sources lie as it is compiled: what lies there isn't the plugin's.
 pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
 
 /// The owner's name in the note.
@@ -12,6 +12,10 @@ pub const NOTE_OWNER: &[u8] = b"midair";
 pub const NOTE_TYPE: u32 = 1;
 
 const CAPACITY: usize = 512;
+/// The compiler of this build, as `rustc --version` prints it.
+const RUSTC: &str = env!("MIDAIR_RUSTC");
+/// The target triple of this build.
+pub const TARGET: &str = env!("MIDAIR_TARGET");
 /// What panics do in this build; one strategy for all crates of a cdylib.
 const PANIC: &str = if cfg!(panic = "unwind") { "unwind" } else { "abort" };
 
@@ -26,25 +30,25 @@ pub struct Note {
 }
 
 impl Note {
-    /// The note of a plugin: `export!` gives the name and version of its package.
+    /// The note of a plugin: the name and version of its package, and the version of the library that it is written with.
     ///
     /// # Panics
     ///
     /// At compile time, if the texts are longer than a note holds.
     #[must_use]
-    pub const fn new(name: &str, version: &str) -> Self {
-        const { assert!(crate::abi::ABI_VERSION == 1, "the line below says so") };
+    pub const fn new(name: &str, version: &str, api: &str) -> Self {
+        const { assert!(crate::ABI_VERSION == 1, "the line below says so") };
         let lines = [
             "abi=1\nname=",
             name,
             "\nversion=",
             version,
             "\napi=",
-            env!("CARGO_PKG_VERSION"),
+            api,
             "\nrustc=",
-            env!("MIDAIR_RUSTC"),
+            RUSTC,
             "\ntarget=",
-            env!("MIDAIR_TARGET"),
+            TARGET,
             "\npanic=",
             PANIC,
             "\n",
@@ -119,20 +123,6 @@ impl Manifest {
             panic: needed("panic")?,
         })
     }
-
-    /// What this build of the crate says about a plugin of that name and version.
-    #[must_use]
-    pub fn of_this_build(name: &str, version: &str) -> Self {
-        Self {
-            abi: crate::abi::ABI_VERSION,
-            name: name.to_owned(),
-            version: version.to_owned(),
-            api: env!("CARGO_PKG_VERSION").to_owned(),
-            rustc: env!("MIDAIR_RUSTC").to_owned(),
-            target: env!("MIDAIR_TARGET").to_owned(),
-            panic: PANIC.to_owned(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -141,8 +131,10 @@ mod tests {
 
     #[test]
     fn what_a_note_says_is_read_back() {
-        const NOTE: Note = Note::new("shop", "1.2.3");
-        assert_eq!(Manifest::parse(NOTE.text()), Ok(Manifest::of_this_build("shop", "1.2.3")));
+        const NOTE: Note = Note::new("shop", "1.2.3", "0.4.0");
+        let [name, version, api, rustc, target, panic] = ["shop", "1.2.3", "0.4.0", RUSTC, TARGET, PANIC].map(str::to_owned);
+        let manifest = Manifest { abi: crate::ABI_VERSION, name, version, api, rustc, target, panic };
+        assert_eq!(Manifest::parse(NOTE.text()), Ok(manifest));
     }
 
     #[test]

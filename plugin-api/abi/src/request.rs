@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use abi_stable::StableAbi;
 
-use super::memory::{Held, Many, Owner, Pair, Span, read_pairs};
-use super::outcome::{Outcome, PollFn, Waker};
+use crate::memory::{Held, Many, Owner, Pair, Span, read_pairs};
+use crate::outcome::{Outcome, PollFn, Waker};
 
 /// The other end of the connection.
 #[repr(C)]
@@ -66,42 +66,42 @@ pub struct Request {
     poll: Option<unsafe extern "C" fn(data: *mut c_void, waker: *const Waker) -> Outcome>,
 }
 
-/// What a request is made of; whoever makes one keeps all of it behind [`Request::new`].
-pub struct RequestParts {
+/// What a request is made of, in the types of the side that makes it. [`Request::new`] keeps it and points into it.
+pub trait Parts: Send + 'static {
     /// `GET`, `POST`, ..
-    pub method: http::Method,
+    fn method(&self) -> &str;
     /// The path as it was sent, percent-encoded.
-    pub path: String,
+    fn path(&self) -> &str;
     /// What follows `?`, percent-encoded.
-    pub query: String,
+    fn query(&self) -> &str;
     /// The path's parameters by name, decoded.
-    pub params: Vec<(String, String)>,
+    fn params(&self) -> impl Iterator<Item = (&str, &str)>;
     /// All headers.
-    pub headers: http::HeaderMap,
+    fn headers(&self) -> impl Iterator<Item = (&str, &[u8])>;
     /// The body.
-    pub body: bytes::Bytes,
+    fn body(&self) -> &[u8];
     /// The other end of the connection.
-    pub peer: Option<SocketAddr>,
+    fn peer(&self) -> Option<SocketAddr>;
 }
 
 impl Request {
     /// Packs a request for the other side.
     #[must_use]
-    pub fn new(parts: RequestParts) -> Self {
+    pub fn new<P: Parts>(parts: P) -> Self {
         let owner = Owner::of(Held { inner: (parts, Vec::<Pair>::new()), pairs: Vec::new() });
         // SAFETY: the owner was just made of a value of this very type and nobody else knows of it.
-        let held = unsafe { &mut *owner.data().cast::<Held<(RequestParts, Vec<Pair>)>>() };
+        let held = unsafe { &mut *owner.data().cast::<Held<(P, Vec<Pair>)>>() };
         let Held { inner: (parts, params), pairs: headers } = held;
-        params.extend(parts.params.iter().map(|(name, value)| Pair::of(name, value.as_bytes())));
-        headers.extend(parts.headers.iter().map(|(name, value)| Pair::of(name.as_str(), value.as_bytes())));
+        params.extend(parts.params().map(|(name, value)| Pair::of(name, value.as_bytes())));
+        headers.extend(parts.headers().map(|(name, value)| Pair::of(name, value)));
         Self {
-            method: Span::of(parts.method.as_str().as_bytes()),
-            path: Span::of(parts.path.as_bytes()),
-            query: Span::of(parts.query.as_bytes()),
+            method: Span::of(parts.method().as_bytes()),
+            path: Span::of(parts.path().as_bytes()),
+            query: Span::of(parts.query().as_bytes()),
             params: Many::of(params),
             headers: Many::of(headers),
-            body: Span::of(&parts.body),
-            peer: parts.peer.into(),
+            body: Span::of(parts.body()),
+            peer: parts.peer().into(),
             owner,
             rest: Owner::NONE,
             poll: None,

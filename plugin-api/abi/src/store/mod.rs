@@ -7,6 +7,7 @@
 //! A value bears the schema number of its writer. Beside it may lie older forms of the same value, which newer code wrote so that the code
 //! before can go on reading: a reader gets the newest form that isn't newer than its own schema.
 
+mod integer;
 mod memory;
 pub mod run;
 mod value;

@@ -2,7 +2,7 @@
 
 use abi_stable::StableAbi;
 
-use super::memory::Span;
+use crate::memory::Span;
 
 /// One operation on a connection or a room. What a kind doesn't need is empty.
 #[repr(C)]

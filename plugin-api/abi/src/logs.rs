@@ -7,7 +7,7 @@ use std::ffi::c_void;
 
 use abi_stable::StableAbi;
 
-use super::memory::{Address, Many, Span};
+use crate::memory::{Address, Many, Span};
 
 /// A place in the plugin's source that says something.
 #[repr(C)]

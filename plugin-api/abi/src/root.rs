@@ -7,7 +7,7 @@ use abi_stable::library::CheckTypeLayout;
 pub use abi_stable::library::{LibHeader, RootModuleResult};
 use abi_stable::prefix_type::{PrefixRefTrait, PrefixTypeTrait};
 
-use crate::abi::{Root, RootRef};
+use crate::{Root, RootRef};
 
 /// The header behind the exported symbol.
 #[must_use]
@@ -22,13 +22,4 @@ pub fn module(root: Root) -> RootModuleResult {
     let root: RootRef = root.leak_into_prefix();
     // SAFETY: the host reads it back as a `RootRef`, after checking that this is what the layout says.
     RootModuleResult::ROk(unsafe { root.to_prefix_ref().cast() })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_symbol_that_export_writes_is_the_one_that_abi_stable_looks_for() {
-        let name = abi_stable::library::ROOT_MODULE_LOADER_NAME;
-        assert!(include_str!("export.rs").contains(&format!("export_name = \"{name}\"")), "export! must write {name}");
-    }
 }

@@ -4,8 +4,8 @@ use std::ffi::c_void;
 
 use abi_stable::StableAbi;
 
-use super::memory::{Address, Held, Many, Owner, Pair, Span, read_pairs};
-use super::state::Row;
+use crate::memory::{Address, Held, Many, Owner, Pair, Span, read_pairs};
+use crate::state::Row;
 use crate::{store, wall};
 
 /// How a future's side of the border wakes the other side's task.

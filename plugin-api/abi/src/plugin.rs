@@ -7,11 +7,11 @@ use abi_stable::library::RootModule;
 use abi_stable::package_version_strings;
 use abi_stable::sabi_types::VersionStrings;
 
-use super::host::Context;
-use super::logs::Logs;
-use super::memory::{Address, Many, Owner, Pair, Span};
-use super::outcome::{Outcome, Waker};
-use super::request::Request;
+use crate::host::Context;
+use crate::logs::Logs;
+use crate::memory::{Address, Many, Owner, Pair, Span};
+use crate::outcome::{Outcome, Waker};
+use crate::request::Request;
 
 /// A handler of a plugin.
 #[repr(C)]
@@ -93,20 +93,49 @@ pub struct Smoke {
 #[derive(StableAbi)]
 pub struct Built {
     /// As [`Outcome`]: `DONE` or `PANIC`.
-    pub(crate) outcome: Outcome,
+    outcome: Outcome,
     /// Its handlers.
-    pub(crate) handlers: Many<Handler>,
+    handlers: Many<Handler>,
     /// Its tables.
-    pub(crate) tables: Many<TableDecl>,
+    tables: Many<TableDecl>,
     /// Its self-tests.
-    pub(crate) selftests: Many<SelfTest>,
+    selftests: Many<SelfTest>,
     /// Its smokes.
-    pub(crate) smokes: Many<Smoke>,
+    smokes: Many<Smoke>,
     /// Owns the above.
-    pub(crate) owner: Owner,
+    owner: Owner,
+}
+
+/// What a plugin consists of, for [`Built::new`].
+pub struct Made {
+    /// Its handlers.
+    pub handlers: Many<Handler>,
+    /// Its tables.
+    pub tables: Many<TableDecl>,
+    /// Its self-tests.
+    pub selftests: Many<SelfTest>,
+    /// Its smokes.
+    pub smokes: Many<Smoke>,
 }
 
 impl Built {
+    /// A plugin whose data `owner` owns.
+    ///
+    /// # Safety
+    ///
+    /// `made`, and all that it points to, lives as long as what `owner` owns and doesn't change.
+    #[must_use]
+    pub unsafe fn new(Made { handlers, tables, selftests, smokes }: Made, owner: Owner) -> Self {
+        Self { outcome: Outcome::done(), handlers, tables, selftests, smokes, owner }
+    }
+
+    /// A plugin that couldn't be put together.
+    #[must_use]
+    pub fn failed(outcome: Outcome) -> Self {
+        let (handlers, tables, selftests, smokes) = (Many::of(&[]), Many::of(&[]), Many::of(&[]), Many::of(&[]));
+        Self { outcome, handlers, tables, selftests, smokes, owner: Owner::NONE }
+    }
+
     /// Whether it was put together, or why not.
     #[must_use]
     pub fn outcome(&self) -> &Outcome {

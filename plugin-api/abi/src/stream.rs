@@ -7,9 +7,9 @@
 use std::ffi::c_void;
 use std::task::{Context, Poll};
 
-use crate::abi::{self, Outcome, Owner};
 use crate::task::{Keep, borrow, lend};
-use crate::{runtime, wall};
+use crate::wall;
+use crate::{self as abi, Outcome, Owner};
 
 /// Makes a body: a `CHUNK` each time that it is asked, then `DONE`; or an `ERROR`, after which nothing follows.
 pub type Source = Box<dyn FnMut(&mut Context<'_>) -> Poll<Outcome> + Send>;
@@ -20,13 +20,6 @@ struct Given {
     keep: Option<Keep>,
     /// What owns the head that the body belongs to.
     _head: Owner,
-}
-
-impl Drop for Given {
-    fn drop(&mut self) {
-        let _entered = runtime::enter();
-        drop(self.source.take());
-    }
 }
 
 /// `head`, a response, with a body that `source` makes. `keep` is what must stay as long as a waker of the other side does.
@@ -44,7 +37,6 @@ unsafe extern "C" fn poll(data: *mut c_void, waker: *const abi::Waker) -> Outcom
     // SAFETY: `data` is the owner's, made above; the other side polls from one thread at a time and not after releasing it.
     let Given { source, keep, .. } = unsafe { &mut *data.cast::<Given>() };
     let Some(next) = source else { return Outcome::done() };
-    let _entered = runtime::enter();
     // SAFETY: the other side lends the waker for this call.
     let polled = unsafe { borrow(waker, keep, |waker| wall::guard(|| next(&mut Context::from_waker(waker)))) };
     let end = match polled {

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use super::{Answer, Found, Kind, Lasts, Op, Refusal, Row, Value};
+use super::{Answer, Found, Kind, Lasts, Op, Refusal, Row, Value, integer};
 
 /// Rows to read, as they are at one moment.
 pub trait Look {
@@ -143,7 +143,7 @@ fn write_one(rows: &mut impl Rows, index: usize, op: &Op<'_>, now: u64) -> Resul
         Kind::Remove => (None, i64::from(there.is_some())),
         Kind::Add => {
             let sum = sum(there.as_deref(), op.number).ok_or(Refusal::NotANumber { index })?;
-            (Some(rmp_serde::to_vec(&sum).map_err(|error| Refusal::Failed(error.to_string()))?), sum)
+            (Some(integer::write(sum)), sum)
         }
         Kind::Get | Kind::Scan | Kind::Put | Kind::Count => (Some(op.bytes.to_vec()), 0),
     };
@@ -162,14 +162,14 @@ fn write_one(rows: &mut impl Rows, index: usize, op: &Op<'_>, now: u64) -> Resul
 /// What an integer becomes when `number` is added; `None` if it is no integer, or out of range.
 #[must_use]
 pub fn sum(there: Option<&[u8]>, number: i64) -> Option<i64> {
-    there.map_or(Some(0), |bytes| rmp_serde::from_slice::<i64>(bytes).ok())?.checked_add(number)
+    there.map_or(Some(0), integer::read)?.checked_add(number)
 }
 
 /// What some writes would answer now, without writing. A row's revision is 0, as none was given yet.
 ///
 /// # Errors
 ///
-/// As for [`write`]; `look` does the reads.
+/// As for [`write`](write()); `look` does the reads.
 pub fn foresee(ops: &[Op<'_>], look: impl Fn(&Op<'_>) -> Answer) -> Answer {
     let mut rows = Vec::with_capacity(ops.len());
     for (index, op) in ops.iter().enumerate() {

@@ -125,7 +125,7 @@ impl Pair {
 /// # Safety
 ///
 /// What they were made of must be alive and unchanged for `'a`.
-pub(super) unsafe fn read_pairs<'a>(pairs: Many<Pair>) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+pub(crate) unsafe fn read_pairs<'a>(pairs: Many<Pair>) -> impl Iterator<Item = (&'a str, &'a [u8])> {
     // SAFETY: passed on to the caller.
     let pairs = unsafe { pairs.items::<'a>() };
     pairs.iter().map(|pair| {
@@ -137,9 +137,9 @@ pub(super) unsafe fn read_pairs<'a>(pairs: Many<Pair>) -> impl Iterator<Item = (
 }
 
 /// A value and the spans into its heap, kept together.
-pub(super) struct Held<T> {
-    pub(super) inner: T,
-    pub(super) pairs: Vec<Pair>,
+pub(crate) struct Held<T> {
+    pub(crate) inner: T,
+    pub(crate) pairs: Vec<Pair>,
 }
 
 /// Memory with its maker's way to free it, which runs when it is dropped, on whichever side that happens.

@@ -7,9 +7,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-
-use crate::census;
+use std::sync::{Once, OnceLock};
 
 /// A panic that was caught.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,20 +67,35 @@ pub fn guard<T>(call: impl FnOnce() -> T) -> Result<T, Panic> {
     result
 }
 
-/// Drops `value`; a panic in its `Drop` ends here and is told to the host that counts, and what it left is leaked.
+/// Who hears of panics that no answer tells of.
+static LISTENER: OnceLock<fn(Panic)> = OnceLock::new();
+
+/// From here on `listener` hears of panics that no answer tells of; before, and without one, nobody does. Whoever comes first stays.
+pub fn tell_to(listener: fn(Panic)) {
+    let _ = LISTENER.set(listener);
+}
+
+/// Hands on a panic that no answer tells of.
+pub(crate) fn tell(panic: Panic) {
+    if let Some(listener) = LISTENER.get() {
+        listener(panic);
+    }
+}
+
+/// Drops `value`; a panic in its `Drop` ends here and is told to the listener, and what it left is leaked.
 pub fn guard_drop<T>(value: T) {
     guard_told(|| drop(value));
 }
 
-/// Runs `call` where no answer could tell of a panic: it ends here and is told to the host that counts.
-pub(crate) fn guard_told(call: impl FnOnce()) {
+/// Runs `call` where no answer could tell of a panic: it ends here and is told to the listener.
+pub fn guard_told(call: impl FnOnce()) {
     if let Err(panic) = guard(call) {
-        census::tell(panic);
+        tell(panic);
     }
 }
 
 /// Lets panics inside a [`guard`] keep their place and stay silent, since they are reported as values. Others are handled as before and
-/// told to the host that counts.
+/// told to the listener.
 ///
 /// Once per copy of std; a plugin's shims do so when it is built.
 pub fn install_hook() {
@@ -99,7 +112,7 @@ pub fn install_hook() {
             before(info);
             let (location, frames) = site.map(|site| (site.text(), site.frames())).unwrap_or_default();
             let message = info.payload_as_str().unwrap_or(NO_TEXT).to_owned();
-            census::tell(Panic { message, location, frames });
+            tell(Panic { message, location, frames });
         }));
     });
 }

@@ -2,7 +2,7 @@
 
 use abi_stable::StableAbi;
 
-use super::memory::Span;
+use crate::memory::Span;
 use crate::store;
 
 /// One operation on the state; see [`store::Op`](crate::store::Op), whose fields these are.
@@ -37,7 +37,7 @@ pub struct Row {
 }
 
 impl Row {
-    pub(super) fn copied(&self) -> store::Row {
+    pub(crate) fn copied(&self) -> store::Row {
         // SAFETY: the spans of a row live in what the outcome's owner owns, through which alone rows are reached.
         let key = unsafe { self.key.text() }.to_owned();
         // SAFETY: as above.
