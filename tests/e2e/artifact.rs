@@ -22,7 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::dev::saying;
-use crate::run::{built, built_from, left_out, one_and_two};
+use crate::run::{built_from, hello, left_out, one_and_two};
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
@@ -320,17 +320,9 @@ pub extern \"C\" fn uses_it() {
 
 #[test]
 fn a_constructor_is_told_and_not_refused() {
-    let source = saying("constructed")
-        + "
-#[used]
-#[unsafe(link_section = \".init_array\")]
-static CONSTRUCTOR: extern \"C\" fn() = constructor;
-
-extern \"C\" fn constructor() {}
-";
     let folder = folder();
     let path = folder.path().join("libhello.so");
-    project::save(&path, built(&source));
+    project::save(&path, hello("constructing", "does no harm"));
     let mut midair = Launch::run(&[&path]).start();
     warning(&mut midair, &["hello runs a constructor of its own"]);
     midair.published();

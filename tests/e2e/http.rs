@@ -134,27 +134,6 @@ fn abandoned(ended: &Ended) -> Option<u64> {
     ended.events.iter().find(|event| event["event"] == "stopped").and_then(|event| event["abandoned"].as_u64())
 }
 
-/// A constructor that never comes to an end, run by the system's loader before any symbol is looked up.
-const STUCK: &str = r#"
-use midair_plugin::Plugin;
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new()
-}
-
-extern "C" fn stuck() {
-    loop {
-        std::thread::park();
-    }
-}
-
-#[used]
-#[unsafe(link_section = ".init_array")]
-static CONSTRUCTOR: extern "C" fn() = stuck;
-"#;
-
 #[test]
 fn without_the_probe_a_constructor_that_hangs_is_given_up_and_named_and_the_host_still_ends() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -163,7 +142,7 @@ fn without_the_probe_a_constructor_that_hangs_is_given_up_and_named_and_the_host
     // Long enough for what is no more than slow.
     let mut midair = Launch::run(&[&path]).arg("--no-probe").arg("--step-timeout").arg("6").start();
     midair.published();
-    project::save(&path, crate::run::built(STUCK));
+    project::save(&path, crate::run::hello("constructing", "hangs"));
     midair.rejected("E_TIMEOUT");
     project::save(&path, &crate::run::one_and_two()[1]);
     let rejected = midair.rejected("E_TIMEOUT");

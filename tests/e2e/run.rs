@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use midair_tests::client::read_answer;
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
 use midair_tests::repository;
@@ -16,12 +17,12 @@ use tempfile::TempDir;
 
 use crate::dev::saying;
 
-/// Builds the plugin `hello` with this source; the artifact's bytes.
-pub(crate) fn built(source: &str) -> Vec<u8> {
-    built_from(|| Project::plugin("hello", source), &repository::shared_target().join("midair"))
+/// The artifact of a plugin of `tests/plugins` that calls itself `hello`.
+pub(crate) fn hello(plugin: &str, variant: &str) -> Vec<u8> {
+    fixture::artifact(plugin).named("hello").variant(variant).bytes()
 }
 
-/// The same from a project that differs in more; one at a time, since they all have one name.
+/// The plugin `hello` of a project that no cargo call builds along with others; one at a time, since they all have one name.
 pub(crate) fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Vec<u8> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +33,7 @@ pub(crate) fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Ve
 /// Two good artifacts: one says "one", the other "two".
 pub(crate) fn one_and_two() -> &'static [Vec<u8>; 2] {
     static BOTH: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
-    BOTH.get_or_init(|| [built(&saying("one")), built(&saying("two"))])
+    BOTH.get_or_init(|| fixture::artifacts("saying", "hello", ["one", "two"]))
 }
 
 /// An artifact in a folder of its own, and a host that serves it.
@@ -177,7 +178,6 @@ fn fault_12_the_same_bytes_again_make_no_new_generation() {
 fn fault_7_what_is_no_plugin_is_refused_by_what_it_is() {
     let mut served = Served::one();
     let good = &one_and_two()[1];
-    let bare = "#[unsafe(no_mangle)]\npub extern \"C\" fn answer() -> u32 { 42 }\n";
     served.refuses(
         "a text",
         b"not a library, but longer than a header of one would be: it goes on and on",
@@ -190,7 +190,7 @@ fn fault_7_what_is_no_plugin_is_refused_by_what_it_is() {
         &["E_ELF", "E_ABI", "E_SYM", "E_DEPS"],
         &[],
     );
-    served.refuses("a cdylib without manifest", &built(bare), &["E_ABI", "E_SYM"], &["manifest"]);
+    served.refuses("a cdylib without manifest", &fixture::artifact("bare").bytes(), &["E_ABI", "E_SYM"], &["manifest"]);
     served.refuses("an empty file", b"", &["E_SIZE", "E_ELF", "E_TRUNC"], &[]);
     served.refuses("half a library", &good[..good.len() / 2], &["E_TRUNC", "E_ELF"], &[]);
     served.refuses("a library without its last bytes", &good[..good.len() - 64], &["E_TRUNC", "E_ELF"], &[]);
@@ -341,9 +341,8 @@ pub(crate) fn left_out(why: &str) {
 
 #[test]
 fn one_of_two_artifacts_is_swapped_and_the_other_keeps_its_generation() {
-    let other = Project::plugin("other", &saying("other one").replace("\"/\"", "\"/other\""));
     let folder = tempfile::tempdir().expect("a folder");
-    let other = other.build_to(folder.path()).remove(0);
+    let other = fixture::artifact("elsewhere").named("other").variant("/other other one").save_in(folder.path());
     let hello = folder.path().join("libhello.so");
     project::save(&hello, &one_and_two()[0]);
     let mut midair = Launch::run(&[&hello, &other]).arg("--generation-header").start();
@@ -356,33 +355,7 @@ fn one_of_two_artifacts_is_swapped_and_the_other_keeps_its_generation() {
 
 #[test]
 fn fault_23_g1_a_request_lives_through_twenty_swaps_and_ends_on_its_own_generation() {
-    let source = |text: &str| {
-        format!(
-            "
-use midair_plugin::{{Ctx, Plugin, Request, Result}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().get(\"/\", |_, _| {text:?}).get(\"/long\", long).get(\"/end\", end)
-}}
-
-async fn long(_: Request, ctx: Ctx) -> Result<String> {{
-    ctx.info(\"has begun\");
-    while ctx.counter(\"end\").get().await? == 0 {{
-        ctx.sleep(std::time::Duration::from_millis(5)).await?;
-    }}
-    let called = ctx.call(Request::build(\"GET\", \"/\").finish()?).await?;
-    Ok(format!(\"{text} {{}} {{}}\", ctx.generation(), called.text()))
-}}
-
-async fn end(_: Request, ctx: Ctx) -> Result<String> {{
-    Ok(ctx.counter(\"end\").add(1).await?.to_string())
-}}
-"
-        )
-    };
-    let artifacts = [built(&source("even")), built(&source("odd"))];
+    let artifacts = fixture::artifacts("long", "hello", ["even", "odd"]);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("libhello.so");
     project::save(&path, &artifacts[0]);
@@ -408,17 +381,8 @@ async fn end(_: Request, ctx: Ctx) -> Result<String> {{
 
 #[test]
 fn without_being_asked_run_keeps_generation_and_errors_to_itself() {
-    let source = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().get(\"/\", |_, _| -> midair_plugin::Result<String> { Ok(\"secret\".parse::<u32>()?.to_string()) })
-}
-";
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("libhello.so");
-    project::save(&path, built(source));
-    let mut midair = Launch::run(&[&path]).start();
+    let failing = fixture::artifact("failing").placed();
+    let mut midair = Launch::run(&[&failing.path]).start();
     midair.published();
     let answer = midair.get("/");
     assert_eq!((answer.status, answer.header("x-midair-generation")), (500, None));

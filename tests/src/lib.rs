@@ -9,6 +9,7 @@
 //! | [`repository`] | where is what we test? |
 //! | [`cargo`] | how are things built, and once only? |
 //! | [`project`] | what does a user edit? |
+//! | [`fixture`] | which plugins are there already? |
 //! | [`host`] | what does a running midair say? |
 //! | [`client`] | what does it answer? |
 //! | [`socket`] | what does somebody get who talks over a WebSocket? |
@@ -30,6 +31,7 @@ pub mod browser;
 pub mod cargo;
 pub mod client;
 pub mod edit_to_live;
+pub mod fixture;
 pub mod host;
 pub mod probe_cost;
 pub mod project;
