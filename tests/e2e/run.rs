@@ -257,61 +257,73 @@ fn fault_17_an_artifact_that_vanishes_harms_nobody_and_is_taken_when_it_is_back(
 
 #[test]
 fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
+    let outcome = ("    status: u32,\n    /// The response's headers", "    status: u64,\n    /// The response's headers");
+    let edits =
+        [("abi/outcome.rs", outcome.0, outcome.1), ("abi/outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64")];
+    refuses_layout("a field of another type", &edits, &["Outcome", "status", "u32", "u64"]);
+}
+
+#[test]
+#[ignore = "tests/long builds"]
+fn fault_8_other_layouts_are_refused_with_the_type_and_the_field_that_differ() {
+    let deep = [("abi/request.rs", "    port: u32,", "    port: u64,")];
+    refuses_layout("a field deep below", &deep, &["Peer", "port", "u32", "u64"]);
+    let order = [
+        ("abi/host.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
+        (
+            "abi/host.rs",
+            "    pub flags: u32,\n}\n\nimpl Identity",
+            "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
+        ),
+    ];
+    refuses_layout("fields in another order", &order, &["Identity", "generation"]);
+}
+
+/// A plugin that was built with these edits of midair-plugin is refused with these words.
+#[track_caller]
+fn refuses_layout(what: &str, edits: &[(&str, &str, &str)], words: &[&str]) {
+    let project = || Project::plugin("hello", &saying("another layout")).with_another_border(edits);
+    let artifact = built_from(project, &repository::shared_target().join("midair"));
+    Served::one().refuses(what, &artifact, &["E_LAYOUT"], words);
+}
+
+const ANOTHER_ABI: (&str, &[&str]) = ("another ABI version", &["1", "7"]);
+const ABORTS: (&str, &[&str]) = ("panic = abort", &["abort", "unwind"]);
+const MUSL: (&str, &[&str]) = ("another target", &["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu"]);
+
+#[test]
+fn fault_9_another_abi_or_target_or_way_to_panic_is_refused_with_both_named() {
+    let saying = |key: &str, value: &str| fixture::artifact("saying").named("hello").manifest(key, value).bytes();
     let mut served = Served::one();
-    for (what, edits, words) in [
-        (
-            "a field of another type",
-            &[
-                (
-                    "abi/outcome.rs",
-                    "    status: u32,\n    /// The response's headers",
-                    "    status: u64,\n    /// The response's headers",
-                ),
-                ("abi/outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
-            ][..],
-            &["Outcome", "status", "u32", "u64"][..],
-        ),
-        ("a field deep below", &[("abi/request.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
-        (
-            "fields in another order",
-            &[
-                ("abi/host.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
-                (
-                    "abi/host.rs",
-                    "    pub flags: u32,\n}\n\nimpl Identity",
-                    "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
-                ),
-            ],
-            &["Identity", "generation"],
-        ),
+    for ((what, words), artifact) in [
+        (ANOTHER_ABI, saying("abi", "7")),
+        (ABORTS, saying("panic", "abort")),
+        (MUSL, saying("target", "x86_64-unknown-linux-musl")),
     ] {
-        let project = || Project::plugin("hello", &saying("another layout")).with_another_border(edits);
-        let artifact = built_from(project, &repository::shared_target().join("midair"));
-        served.refuses(what, &artifact, &["E_LAYOUT"], words);
+        served.refuses(what, &artifact, &["E_ABI"], words);
     }
 }
 
 #[test]
-fn fault_9_another_version_of_the_border_is_refused_with_both_named() {
+#[ignore = "tests/long builds"]
+fn fault_9_what_was_built_for_another_abi_or_target_or_to_abort_on_panic_says_so_itself() {
+    let mut served = Served::one();
     let edits = [
         ("abi/mod.rs", "ABI_VERSION: u32 = 1", "ABI_VERSION: u32 = 7"),
         ("manifest.rs", "ABI_VERSION == 1", "ABI_VERSION == 7"),
         ("manifest.rs", "\"abi=1\\nname=\"", "\"abi=7\\nname=\""),
     ];
     let project = || Project::plugin("hello", &saying("another version")).with_another_border(&edits);
-    let artifact = built_from(project, &repository::shared_target().join("midair"));
-    Served::one().refuses("another ABI version", &artifact, &["E_ABI"], &["1", "7"]);
-}
-
-#[test]
-fn fault_9_a_plugin_that_aborts_on_panic_is_refused() {
+    served.refuses(ANOTHER_ABI.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], ANOTHER_ABI.1);
+    let edits = [("manifest.rs", "env!(\"MIDAIR_TARGET\")", "\"x86_64-unknown-linux-musl\"")];
+    let project = || Project::plugin("hello", &saying("another target")).with_another_border(&edits);
+    served.refuses(MUSL.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], MUSL.1);
     let project = || {
         let project = Project::plugin("hello", &saying("aborts"));
         project.edit("Cargo.toml", "[profile.dev]\n", "[profile.dev]\npanic = \"abort\"\n");
         project
     };
-    let artifact = built_from(project, &repository::shared_target().join("abort"));
-    Served::one().refuses("panic = abort", &artifact, &["E_ABI"], &["abort", "unwind"]);
+    served.refuses(ABORTS.0, &built_from(project, &repository::shared_target().join("abort")), &["E_ABI"], ABORTS.1);
 }
 
 #[test]

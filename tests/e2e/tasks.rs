@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use midair::attempt::Outcome;
 use midair_tests::client::read_answer;
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::Project;
 use serde_json::Value;
 
-use crate::inside::{Inside, built, until};
+use crate::inside::{Inside, until};
 
 const SOURCE: &str = r#"
 use midair_plugin::{Ctx, On, Plugin, Request, Result};
@@ -302,17 +303,7 @@ fn work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code() {
 
 #[test]
 fn each_term_of_code_that_came_back_gives_its_work_the_whole_time() {
-    let source = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().get(\"/\", |_, ctx: midair_plugin::Ctx| {
-        drop(ctx.spawn_free(\"waits\", |_| std::future::pending::<()>()));
-        \"1\"
-    })
-}
-";
-    let bytes = built("in-terms", &[source.to_owned(), source.replace("\"1\"", "\"2\"")]);
+    let bytes = fixture::artifacts("never_done", "in-terms", ["1", "2"]);
     let inside = Inside::retiring("in-terms", Duration::from_secs(3));
     let [first, second] = [0, 1].map(|which| inside.publish(&bytes[which]));
     assert_eq!(inside.get("/"), 2);
@@ -543,53 +534,12 @@ fn plugin() -> midair_plugin::Plugin {{
     assert_eq!(fs::read_to_string(&seen).expect("it was written"), format!("two {}\n", midair.pid()));
 }
 
-/// Waits for its retirement on threads of its own, since `init` and since requests.
-const WAITING: &str = r#"
-use midair_plugin::{Ctx, Plugin, Result};
-use std::pin::pin;
-use std::sync::{Arc, mpsc};
-use std::task::{Context, Wake, Waker};
-use std::thread::{self, Thread};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().init(init).get("/wait", |_, ctx: Ctx| { wait(&ctx, "again"); "waits" })
-}
-
-fn init(ctx: Ctx) -> Result<()> {
-    wait(&ctx, "init");
-    RESULT
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) { self.0.unpark() }
-}
-
-/// Returns when a thread waits; that one notes when it is told.
-fn wait(ctx: &Ctx, since: &'static str) {
-    let (ctx, (waits, is_waiting)) = (ctx.clone(), mpsc::channel());
-    thread::spawn(move || {
-        let note = format!("{}-{since}", ctx.generation());
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut retiring = pin!(ctx.retiring());
-        while retiring.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            let _ = waits.send(());
-            thread::park();
-        }
-        std::fs::write(std::path::Path::new("FOLDER").join(note), "").expect("it can be written");
-    });
-    let _ = is_waiting.recv();
-}
-"#;
-
 #[test]
 fn who_waits_for_retirement_since_init_is_told_by_a_refusal_or_when_newer_code_comes_each_time_anew() {
     let notes = tempfile::tempdir().expect("a folder");
-    let source = |result: &str| WAITING.replace("FOLDER", &notes.path().display().to_string()).replace("RESULT", result);
-    let bytes = built("waiting", &[source("Ok(())"), source("Err(midair_plugin::Error::internal(\"on purpose\"))")]);
+    let variant = |end: &str| format!("{} {end}", notes.path().display());
+    let waiting = |end: &str| fixture::artifact("waiting_for_retirement").named("waiting").variant(&variant(end)).bytes();
+    let bytes = ["", "fails"].map(waiting);
     let inside = Inside::new("waiting");
     let told = |note: &str| until(note, || notes.path().join(note).exists());
     let first = inside.publish(&bytes[0]);

@@ -68,15 +68,25 @@ impl Fixture {
     /// If the name is too long.
     #[must_use]
     #[track_caller]
-    pub fn named(mut self, plugin: &str) -> Self {
+    pub fn named(self, plugin: &str) -> Self {
+        Self { name: plugin.to_owned(), ..self }.manifest("name", plugin)
+    }
+
+    /// With another value of a key of its manifest.
+    ///
+    /// # Panics
+    ///
+    /// If it has no such key, or the manifest gets too long.
+    #[must_use]
+    #[track_caller]
+    pub fn manifest(mut self, key: &str, value: &str) -> Self {
         let text = only(&self.bytes, NOTE) + b"midair\0\0".len();
         let note = &mut self.bytes[text..text + TEXT];
         let said = String::from_utf8(note.to_vec()).expect("a manifest is text");
-        let lines = said.trim_end_matches('\0').lines();
-        let said: String =
-            lines.map(|line| if line.starts_with("name=") { format!("name={plugin}\n") } else { format!("{line}\n") }).collect();
+        let of_key = |line: &&str| line.split_once('=').is_some_and(|(name, _)| name == key);
+        let line = said.lines().find(of_key).unwrap_or_else(|| panic!("there is no {key} in {said:?}"));
+        let said = said.trim_end_matches('\0').replacen(&format!("{line}\n"), &format!("{key}={value}\n"), 1);
         fill(note, said.as_bytes());
-        self.name = plugin.to_owned();
         self
     }
 

@@ -55,3 +55,15 @@ pub fn patience() -> Duration {
     let said = std::env::var("MIDAIR_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     said.map_or(PATIENCE, Duration::from_secs)
 }
+
+/// How much of what could go on for long: `full` where `tests/long` asks for it, else `usual`, which shows the same with less.
+#[must_use]
+pub fn size<T>(usual: T, full: T) -> T {
+    if is_full() { full } else { usual }
+}
+
+/// Whether `tests/long` runs this test at its full size.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var("MIDAIR_SIZE").is_ok_and(|size| size == "full")
+}
