@@ -135,29 +135,30 @@ fn levels(midair: &mut Midair, plugin: &str) -> Vec<String> {
 #[test]
 fn levels_are_changed_by_target_while_two_plugins_run_and_without_a_swap() {
     let folder = tempfile::tempdir().expect("a folder");
-    let artifacts: Vec<_> = ["one", "two"].map(|name| logging(name, name).save_in(folder.path())).into();
-    let mut midair = Launch::run(&[&artifacts[0], &artifacts[1]]).env("MIDAIR_LOG", Some("warn,two=info")).start();
-    midair.all_published(&["one", "two"]);
-    assert_eq!(levels(&mut midair, "one"), ["warn", "error"]);
-    assert_eq!(levels(&mut midair, "two"), ["info", "warn", "error"]);
+    let artifacts: Vec<_> =
+        ["logging", "more_logging"].map(|name| fixture::artifact(name).variant(name).save_in(folder.path())).into();
+    let mut midair = Launch::run(&[&artifacts[0], &artifacts[1]]).env("MIDAIR_LOG", Some("warn,more_logging=info")).start();
+    midair.all_published(&["logging", "more_logging"]);
+    assert_eq!(levels(&mut midair, "logging"), ["warn", "error"]);
+    assert_eq!(levels(&mut midair, "more_logging"), ["info", "warn", "error"]);
     let shown = client(&midair, &["log"]);
-    assert_eq!(String::from_utf8_lossy(&shown.stdout), "warn,two=info\n");
-    let changed = client(&midair, &["log", "warn,one=trace"]);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "warn,more_logging=info\n");
+    let changed = client(&midair, &["log", "warn,logging=trace"]);
     assert!(changed.status.success(), "{changed:?}");
-    assert_eq!(levels(&mut midair, "one"), ["trace", "debug", "info", "warn", "error"]);
-    assert_eq!(levels(&mut midair, "two"), ["warn", "error"]);
-    let refused = client(&midair, &["log", "info,one=loud"]);
+    assert_eq!(levels(&mut midair, "logging"), ["trace", "debug", "info", "warn", "error"]);
+    assert_eq!(levels(&mut midair, "more_logging"), ["warn", "error"]);
+    let refused = client(&midair, &["log", "info,logging=loud"]);
     let words = String::from_utf8_lossy(&refused.stderr);
-    assert!(refused.status.code() == Some(1) && words.contains("one=loud"), "{refused:?}");
-    assert_eq!(midair.admin().get("/log").json(), json!({ "filter": "warn,one=trace" }));
-    assert_eq!(levels(&mut midair, "one"), ["trace", "debug", "info", "warn", "error"]);
+    assert!(refused.status.code() == Some(1) && words.contains("logging=loud"), "{refused:?}");
+    assert_eq!(midair.admin().get("/log").json(), json!({ "filter": "warn,logging=trace" }));
+    assert_eq!(levels(&mut midair, "logging"), ["trace", "debug", "info", "warn", "error"]);
     assert!(client(&midair, &["log", "error"]).status.success());
     assert_eq!(midair.admin().get("/log").json(), json!({ "filter": "error" }));
-    ask(&midair, "/one/record");
-    for prefix in ["one", "two"] {
+    ask(&midair, "/logging/record");
+    for prefix in ["logging", "more_logging"] {
         ask(&midair, &format!("/{prefix}/levels"));
     }
-    for plugin in ["one", "two"] {
+    for plugin in ["logging", "more_logging"] {
         midair.wait_for("the errors", |event| message(event, "a level") && event["plugin"] == plugin && event["level"] == "error");
     }
     let after: Vec<_> = midair.all("log").into_iter().rev().take(2).map(|event| event["level"].clone()).collect();

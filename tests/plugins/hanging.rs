@@ -9,7 +9,7 @@ midair_plugin::export!(plugin);
 fn plugin() -> Plugin {
     let often = Duration::from_millis(2);
     Plugin::new()
-        .every(often, "waits", |ctx| waits(ctx))
+        .every(often, "waits", waits)
         .every(often, "spins", |ctx| spins(&ctx))
         .on("paid", |_: u32, ctx| waits(ctx))
         .on("sent", |_: u32, ctx| spins(&ctx))

@@ -17,7 +17,7 @@ async fn x(_: Request, ctx: Ctx) -> Result<&'static str> {
     let calls = CALLS.fetch_add(1, Ordering::Relaxed);
     match variant() {
         // One in fifty, from the first one on.
-        "panics" if calls % 50 == 0 => panic!("one in fifty"),
+        "panics" if calls.is_multiple_of(50) => panic!("one in fifty"),
         "slow" => ctx.sleep(Duration::from_millis(100)).await?,
         "fails" => return Err(Error::internal("always")),
         _ => {}

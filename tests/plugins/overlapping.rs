@@ -9,7 +9,7 @@ midair_plugin::export!(plugin);
 fn plugin() -> Plugin {
     let (often, seldom) = (Every::new(Duration::from_millis(2)), Every::new(Duration::from_millis(20)));
     Plugin::new()
-        .every(Duration::from_millis(2), "skips", |ctx| wait(ctx))
+        .every(Duration::from_millis(2), "skips", wait)
         .every_with(often.overlap(Overlap::Queue), "queues", |_: Beat, ctx| wait(ctx))
         .every_with(seldom.overlap(Overlap::Parallel), "beside", |_: Beat, ctx| wait(ctx))
         .get("/open", open)

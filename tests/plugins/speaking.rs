@@ -22,5 +22,5 @@ fn ready((generation, number): (u64, u32), ctx: Ctx) -> Result<()> {
 
 async fn ask(req: Request, ctx: Ctx) -> Json<Value> {
     let answer = ctx.service(&req.param::<String>("name").unwrap_or_default()).call::<_, Value>(&21).await;
-    Json(answer.map_or_else(|error| json!(error.to_string()), |answer| answer))
+    Json(answer.unwrap_or_else(|error| json!(error.to_string())))
 }
