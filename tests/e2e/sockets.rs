@@ -29,7 +29,7 @@ fn variants() -> &'static Path {
         let folder = tempfile::tempdir().expect("a folder");
         for variant in 0..VARIANTS {
             let variant = variant.to_string();
-            fixture::artifact("chat").named("sockets").variant(&variant).save_in(&folder.path().join(&variant));
+            fixture::artifact("sockets").variant(&variant).save_in(&folder.path().join(&variant));
         }
         folder
     };
