@@ -5,35 +5,16 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Instant;
 
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::{cargo, patience, project};
 use serde_json::{Value, json};
 
-use crate::run::{built, one_and_two};
-
-fn waiting(text: &str) -> Vec<u8> {
-    built(&format!(
-        "
-use midair_plugin::{{Ctx, Plugin, Request, Result}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().get(\"/\", |_, _| {text:?}).get(\"/wait\", wait)
-}}
-
-async fn wait(_: Request, ctx: Ctx) -> Result<&'static str> {{
-    ctx.info(\"waiting\");
-    ctx.sleep(std::time::Duration::from_secs(600)).await?;
-    Ok({text:?})
-}}
-"
-    ))
-}
+use crate::run::one_and_two;
 
 #[test]
 fn fault_25_g4_over_the_budget_a_swap_is_refused_and_nobody_is_killed() {
-    let artifacts = ["one", "two"].map(waiting);
+    let artifacts = fixture::artifacts("waiting", "hello", ["one", "two"]);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("libhello.so");
     project::save(&path, &artifacts[0]);

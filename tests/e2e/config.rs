@@ -6,58 +6,12 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use midair_tests::client::read_answer;
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
 use serde_json::Value;
 
-use crate::run::built;
-
-/// A plugin whose config has these fields beside `greeting`, with more in its `Plugin` and more functions.
-fn greeter(fields: &str, more: &str, functions: &str) -> String {
-    format!(
-        "
-use midair_plugin::{{Ctx, Error, Plugin, Request, Result}};
-
-midair_plugin::export!(plugin);
-
-#[derive(serde::Deserialize)]
-struct Settings {{
-    #[serde(default)]
-    greeting: String,
-    #[serde(default)]
-    limits: Limits,
-    {fields}
-}}
-
-#[derive(Default, serde::Deserialize)]
-struct Limits {{ max: u32 }}
-
-fn plugin() -> Plugin {{
-    Plugin::new().config::<Settings>().get(\"/\", greet).get(\"/long\", long).get(\"/end\", end){more}
-}}
-
-fn greet(_: Request, ctx: Ctx) -> String {{
-    let settings = ctx.config::<Settings>();
-    format!(\"{{}} {{}}\", settings.greeting, settings.limits.max)
-}}
-
-async fn long(_: Request, ctx: Ctx) -> Result<String> {{
-    let before = ctx.config::<Settings>();
-    ctx.info(\"has begun\");
-    while ctx.counter(\"end\").get().await? == 0 {{
-        ctx.sleep(std::time::Duration::from_millis(5)).await?;
-    }}
-    let called = ctx.call(Request::build(\"GET\", \"/\").finish()?).await?;
-    Ok(format!(\"{{}} {{}} {{}}\", before.greeting, ctx.config::<Settings>().greeting, called.text()))
-}}
-
-async fn end(_: Request, ctx: Ctx) -> Result<String> {{
-    Ok(ctx.counter(\"end\").add(1).await?.to_string())
-}}
-{functions}
-"
-    )
-}
+use crate::run::hello;
 
 fn section(greeting: &str, max: &str) -> String {
     format!("[plugin.hello]\ngreeting = {greeting:?}\n\n[plugin.hello.limits]\nmax = {max}\n")
@@ -76,7 +30,7 @@ impl Served {
 
     fn with_args(config: &str, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        project::save(&folder.path().join("libhello.so"), built(&greeter("", "", "")));
+        project::save(&folder.path().join("libhello.so"), hello("greeting", ""));
         project::save(&folder.path().join("midair.toml"), config);
         let config = folder.path().join("midair.toml");
         let launch = Launch::run(&[&folder.path().join("libhello.so")]).arg("--config").arg(config).arg("--generation-header");
@@ -91,8 +45,8 @@ impl Served {
         project::save(&self.path("midair.toml"), text);
     }
 
-    fn put(&self, source: &str) {
-        project::save(&self.path("libhello.so"), built(source));
+    fn put(&self, variant: &str) {
+        project::save(&self.path("libhello.so"), hello("greeting", variant));
     }
 
     /// The next end of an attempt is this new config.
@@ -187,7 +141,7 @@ fn what_a_plugin_can_not_take_is_refused_with_file_line_key_and_expectation_and_
     fs::remove_file(served.path("midair.toml")).expect("it can be removed");
     served.midair.wait_for("a warning", |event| event["message"].as_str().is_some_and(|message| message.contains("is gone")));
     served.answers("in place 3", 1);
-    served.put(&greeter("", ".get(\"/other\", |_, _| \"other code\")", ""));
+    served.put("other");
     served.midair.published();
     served.answers("in place 3", 2);
     served.configure(&section("back", "4"));
@@ -197,18 +151,11 @@ fn what_a_plugin_can_not_take_is_refused_with_file_line_key_and_expectation_and_
 
 #[test]
 fn code_and_config_that_need_each_other_go_live_in_one_store_whichever_comes_first() {
-    let needs = |field: &str| {
-        greeter(
-            &format!("{field}: String,"),
-            &format!(".get(\"/{field}\", |_, ctx: Ctx| ctx.config::<Settings>().{field}.clone())"),
-            "",
-        )
-    };
     let with = |more: &str| section("hi", "1").replacen("\n\n", &format!("\n{more}\n\n"), 1);
     let mut served = Served::with(&section("hi", "1"));
     served.midair.published();
     // The code first: what it lacks is named, and the edit that brings it brings the code along.
-    served.put(&needs("first"));
+    served.put("first");
     let rejected = served.midair.rejected("E_CONFIG");
     assert!(rejected["reason"].as_str().is_some_and(|reason| reason.contains("plugin.hello: missing field `first`")), "{rejected}");
     served.configure(&with("first = \"now\""));
@@ -219,7 +166,7 @@ fn code_and_config_that_need_each_other_go_live_in_one_store_whichever_comes_fir
     served.configure(&with("second = \"then\""));
     served.midair.rejected("E_CONFIG");
     assert_eq!(served.midair.get("/first").body, "now");
-    served.put(&needs("second"));
+    served.put("second");
     let published = served.midair.published();
     assert_eq!((published["generation"].as_u64(), published["epoch"].as_u64()), (Some(3), Some(3)), "{published}");
     assert_eq!(served.midair.get("/second").body, "then");
@@ -238,7 +185,7 @@ fn a_rollback_goes_back_with_the_config_that_the_code_served_with() {
     commit(&mut served);
     served.configure(&section("edited", "1"));
     served.configured();
-    served.put(&greeter("", ".get(\"/bad\", bad)", "fn bad(_: Request, _: Ctx) -> &'static str { panic!(\"on trial\") }"));
+    served.put("bad");
     served.midair.published();
     served.configure(&section("on trial", "1"));
     served.configured();
@@ -257,7 +204,7 @@ fn a_rollback_goes_back_with_the_config_that_the_code_served_with() {
     served.configured();
     served.answers("after 1", 1);
     // By hand, and forward again.
-    served.put(&greeter("", ".get(\"/good\", |_, _| \"good\")", ""));
+    served.put("other");
     served.midair.published();
     commit(&mut served);
     served.configure(&section("last", "1"));
@@ -270,23 +217,9 @@ fn a_rollback_goes_back_with_the_config_that_the_code_served_with() {
 
 #[test]
 fn the_probe_sees_the_config_so_an_init_that_minds_it_is_found_there() {
-    let minds = greeter(
-        "",
-        ".init(init).selftest(\"greets\", greets).smoke(\"GET /\", 200)",
-        "fn init(ctx: Ctx) -> Result<()> {
-    let max = ctx.config::<Settings>().limits.max;
-    if max < 10 { Ok(()) } else { Err(Error::internal(format!(\"max is {max}, which is too much\"))) }
-}
-
-fn greets(ctx: Ctx) -> Result<()> {
-    let answer = ctx.call(Request::build(\"GET\", \"/\").finish()?).wait()?;
-    let own = format!(\"{} {}\", ctx.config::<Settings>().greeting, ctx.config::<Settings>().limits.max);
-    if answer.text() == own && own.starts_with(\"real\") { Ok(()) } else { Err(Error::internal(answer.text().to_owned())) }
-}",
-    );
     let mut served = Served::with(&section("real", "11"));
     served.midair.published();
-    served.put(&minds);
+    served.put("minds");
     let rejected = served.midair.rejected("E_INIT");
     let reason = rejected["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("max is 11, which is too much (found in the probe)"), "{rejected}");
@@ -303,7 +236,7 @@ fn greets(ctx: Ctx) -> Result<()> {
 
 #[test]
 fn dev_takes_midair_toml_beside_the_manifest_and_code_saved_with_it_in_one_store() {
-    let project = Project::plugin("configured", &greeter("", "", ""));
+    let project = Project::plugin("configured", &fixture::source("greeting", ""));
     let mut midair = Launch::dev(&[project.root()]).start();
     midair.published();
     assert_eq!(midair.get("/").body, " 0", "no file, empty sections");
@@ -318,16 +251,13 @@ fn dev_takes_midair_toml_beside_the_manifest_and_code_saved_with_it_in_one_store
         "{warning}"
     );
     // The code lacks what it needs; the config that it needs is saved while it is built or after it was refused.
-    project.save(
-        "src/lib.rs",
-        &greeter("needed: String,", ".get(\"/needed\", |_, ctx: Ctx| ctx.config::<Settings>().needed.clone())", ""),
-    );
+    project.save("src/lib.rs", &fixture::source("greeting", "needed"));
     project.save("midair.toml", "[plugin.configured]\nneeded = \"here\"\n");
     let published = midair.published();
     assert_eq!(published["generation"], 2, "{published}");
     assert_eq!(midair.get("/needed").body, "here");
     // What was asked for in another way is told by what to write.
-    project.edit("src/lib.rs", "Plugin::new().config::<Settings>()", "Plugin::new()");
+    project.save("src/lib.rs", &fixture::source("greeting", "undeclared"));
     midair.published();
     let warning = midair.wait_for("a warning", |event| event["event"] == "warning");
     assert!(warning["message"].as_str().is_some_and(|text| text.contains("configured declares no config")), "{warning}");
@@ -339,7 +269,7 @@ fn dev_takes_midair_toml_beside_the_manifest_and_code_saved_with_it_in_one_store
 fn a_config_file_that_is_named_and_is_not_there_ends_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("libhello.so");
-    project::save(&path, built(&greeter("", "", "")));
+    project::save(&path, hello("greeting", ""));
     let ended = Launch::run(&[&path]).arg("--config").arg(folder.path().join("midiar.toml")).end();
     assert!(
         !ended.status.success() && ended.words().contains("E_CONFIG") && ended.words().contains("midiar.toml"),

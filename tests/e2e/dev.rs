@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
 
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::patience;
 use midair_tests::project::{Kind, Project};
@@ -16,10 +17,7 @@ use crate::load::show;
 
 /// A plugin that says `text` at `/`.
 pub(crate) fn saying(text: &str) -> String {
-    format!(
-        "midair_plugin::export!(plugin);\n\nfn plugin() -> midair_plugin::Plugin {{\n    \
-         midair_plugin::Plugin::new().get(\"/\", |_, _| {text:?})\n}}\n"
-    )
+    fixture::source("saying", text)
 }
 
 /// The plugin `name` that says "one", live.

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use midair_tests::asker::Asker;
 use midair_tests::client::Client;
 use midair_tests::host::Launch;
-use midair_tests::project::{Project, save};
+use midair_tests::project::save;
 use midair_tests::random::Random;
+use midair_tests::{fixture, size};
 use redb::{Builder, DatabaseError};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -23,55 +24,10 @@ use serde_json::{Value, json};
 use crate::inside::until;
 use crate::run::{left_out, one_and_two};
 
-const PAIRS: &str = r#"
-use midair_plugin::{Ctx, Json, Plugin, Request, Result};
-use serde::{Deserialize, Serialize};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().table::<u64>("pairs").post("/pair/{n}", pair).post("/blocking/{n}", blocking).get("/pairs", pairs).post("/half/{n}", half)
-        .post("/large/{size}", large).get("/large", |_, ctx: Ctx| async move {
-            let large = ctx.table::<Vec<u8>>("large");
-            Ok::<_, midair_plugin::Error>(format!("{:?} {:?}", large.get("x").await?.map(|x| x.len()), large.get("beside").await?))
-        })
-}
-
-async fn pair(req: Request, ctx: Ctx) -> Result<()> {
-    let (n, pairs) = (req.param::<u64>("n")?, ctx.table::<u64>("pairs"));
-    ctx.batch().put(&pairs, &format!("a{n}"), &n).put(&pairs, &format!("b{n}"), &n).commit().await?;
-    Ok(())
-}
-
-fn blocking(req: Request, ctx: Ctx) -> Result<String> {
-    let n = req.param::<u64>("n")?;
-    ctx.table::<u64>("pairs").put(&format!("a{n}"), &n).wait()?;
-    ctx.table::<u64>("pairs").put(&format!("b{n}"), &n).wait()?;
-    Ok(format!("{:?}", ctx.table::<u64>("pairs").get(&format!("a{n}")).wait()?))
-}
-
-/// No value has this revision.
-async fn half(req: Request, ctx: Ctx) -> Result<String> {
-    let (n, pairs) = (req.param::<u64>("n")?, ctx.table::<u64>("pairs"));
-    Ok(ctx.batch().put(&pairs, &format!("a{n}"), &n).put_if(&pairs, &format!("b{n}"), u64::MAX, &n).commit().await?.to_string())
-}
-
-async fn pairs(_: Request, ctx: Ctx) -> Result<Json<Vec<(String, u64)>>> {
-    Ok(Json(ctx.table::<u64>("pairs").scan("").await?))
-}
-
-async fn large(req: Request, ctx: Ctx) -> Result<()> {
-    let (large, size) = (ctx.table::<Vec<u8>>("large"), req.param::<usize>("size")?);
-    ctx.batch().put(&large, "beside", &vec![size as u8]).put(&large, "x", &vec![7; size]).commit().await?;
-    Ok(())
-}
-"#;
-
 /// The plugin's artifact, in a folder of its own.
-fn artifact(name: &str, source: &str) -> (tempfile::TempDir, PathBuf) {
-    let project = Project::plugin(name, source);
+fn artifact(plugin: &str, name: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
-    let artifact = project.build_to(folder.path()).remove(0);
+    let artifact = fixture::artifact(plugin).named(name).save_in(folder.path());
     (folder, artifact)
 }
 
@@ -99,13 +55,13 @@ fn pairs(client: Client) -> BTreeMap<u64, String> {
 
 #[test]
 fn fault_36_g17_after_a_kill_all_that_was_answered_is_there_and_nothing_is_half_there() {
-    const KILLS: usize = 100;
-    let (folder, artifact) = artifact("kills", PAIRS);
+    let kills = size(12, 100);
+    let (folder, artifact) = artifact("pairs", "kills");
     let state = folder.path().join("state");
     let (mut random, answered, next) =
         (Random::new(0x5eed), Arc::new(std::sync::Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
     let (mut found, start) = (0, Instant::now());
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let mut midair = on(&artifact, &state).start();
         midair.published();
         let (client, over) = (midair.http(), Arc::new(AtomicBool::new(false)));
@@ -147,15 +103,15 @@ fn fault_36_g17_after_a_kill_all_that_was_answered_is_there_and_nothing_is_half_
     }
     let (written, asked) = (answered.lock().expect("a lock").len(), next.load(Ordering::Relaxed));
     println!(
-        "{KILLS} kills in {:.1?}: {asked} batches asked for, {written} answered, {found} found, none lost, none half there",
+        "{kills} kills in {:.1?}: {asked} batches asked for, {written} answered, {found} found, none lost, none half there",
         start.elapsed()
     );
-    assert!(written > KILLS, "there was something to lose");
+    assert!(written > kills, "there was something to lose");
 }
 
 #[test]
 fn what_was_written_is_there_after_a_restart_and_the_file_is_one_hosts() {
-    let (folder, artifact) = artifact("restarts", PAIRS);
+    let (folder, artifact) = artifact("pairs", "restarts");
     let state = folder.path().join("state");
     let mut midair = on(&artifact, &state).arg("--value-limit").arg("1KiB").start();
     midair.published();
@@ -271,52 +227,9 @@ fn fault_35_what_cannot_be_a_state_file_ends_the_start_with_one_message_and_stay
     refused("a file that may not be read", &odd.join("closed"), &["Permission denied", "may read and write it"]);
 }
 
-const THINGS: &str = r#"
-use midair_plugin::{Ctx, Plugin, Request, Result};
-use serde::{Deserialize, Serialize};
-
-midair_plugin::export!(plugin);
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Thing { name: String, #[serde(with = "raw")] raw: Vec<u8>, by_number: std::collections::BTreeMap<u32, f64> }
-
-mod raw {
-    pub(super) fn serialize<S: serde::Serializer>(raw: &[u8], to: S) -> Result<S::Ok, S::Error> { to.serialize_bytes(raw) }
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        struct Raw;
-        impl serde::de::Visitor<'_> for Raw {
-            type Value = Vec<u8>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("bytes") }
-            fn visit_bytes<E>(self, raw: &[u8]) -> Result<Vec<u8>, E> { Ok(raw.to_vec()) }
-        }
-        from.deserialize_bytes(Raw)
-    }
-}
-
-fn thing(n: u32) -> Thing {
-    Thing { name: format!("thing {n}"), raw: vec![n as u8, 0, 255], by_number: [(n, f64::from(n) / 2.0)].into() }
-}
-
-fn plugin() -> Plugin {
-    Plugin::new().table::<Thing>("things").post("/make/{count}", make).get("/right", right)
-}
-
-async fn make(req: Request, ctx: Ctx) -> Result<()> {
-    for n in 0..req.param::<u32>("count")? { ctx.table::<Thing>("things").put(&format!("{n:05}/é"), &thing(n)).await?; }
-    ctx.counter("made").add(1).await?;
-    Ok(())
-}
-
-async fn right(_: Request, ctx: Ctx) -> Result<String> {
-    let things = ctx.table::<Thing>("things").scan("").await?;
-    let right = things.iter().enumerate().filter(|(n, (key, found))| *key == format!("{n:05}/é") && *found == thing(*n as u32)).count();
-    Ok(format!("{right} of {}", things.len()))
-}
-"#;
-
 #[test]
 fn a_table_is_exported_as_lines_and_comes_back_from_them_as_it_was() {
-    let (_folder, artifact) = artifact("exports", THINGS);
+    let (_folder, artifact) = artifact("things", "exports");
     let start = || {
         let mut midair = Launch::run(&[&artifact]).arg("--no-probe").start();
         midair.published();
@@ -389,38 +302,6 @@ fn a_table_is_exported_as_lines_and_comes_back_from_them_as_it_was() {
     assert_eq!(page.status, 403, "no web page writes here");
 }
 
-fn big(types: &str, history: &str, make: &str) -> String {
-    format!(
-        r#"
-use midair_plugin::{{Ctx, Json, Plugin, Request, Result}};
-use serde::{{Deserialize, Serialize}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().table::<Link>("links"){history}.post("/fill/{{from}}/{{to}}", fill).get("/links/{{n}}", get).get("/", |_, _| "here")
-}}
-
-{types}
-
-async fn fill(req: Request, ctx: Ctx) -> Result<()> {{
-    let links = ctx.table::<Link>("links");
-    let batch = (req.param::<u32>("from")?..req.param::<u32>("to")?).fold(ctx.batch(), |batch, n| batch.put(&links, &format!("{{n:08}}"), &{make}));
-    batch.commit().await?;
-    Ok(())
-}}
-
-async fn get(req: Request, ctx: Ctx) -> Result<Json<Option<Link>>> {{
-    Ok(Json(ctx.table::<Link>("links").get(&format!("{{:08}}", req.param::<u32>("n")?)).await?))
-}}
-"#
-    )
-}
-
-const OLD: &str = "#[derive(Serialize, Deserialize)] struct Link { url: String }";
-const NEW: &str = "#[derive(Serialize, Deserialize)] struct Old { url: String }\n#[derive(Serialize, Deserialize)] struct Link { urls: Vec<String> }";
-const BOTH_WAYS: &str = ".migrate(|old: Old| Link { urls: vec![old.url] }).reverse(|new: &Link| Old { url: new.urls.concat() })";
-
 /// The longest gap between two answers of a client that keeps asking, while `meanwhile` runs.
 fn longest_gap(client: Client, meanwhile: impl FnOnce()) -> (Duration, usize) {
     let over = Arc::new(AtomicBool::new(false));
@@ -444,15 +325,8 @@ fn longest_gap(client: Client, meanwhile: impl FnOnce()) -> (Duration, usize) {
 }
 
 fn swap_under_values(name: &str, values: u32) {
-    let project = Project::plugin(name, "");
     let folder = tempfile::tempdir().expect("a folder");
-    let [old, new] =
-        [big(OLD, "", "Link { url: format!(\"u{n}\") }"), big(NEW, BOTH_WAYS, "Link { urls: vec![format!(\"v{n}\")] }")].map(
-            |source| {
-                project.save("src/lib.rs", &source);
-                fs::read(project.build_to(&folder.path().join("built")).remove(0)).expect("an artifact")
-            },
-        );
+    let [old, new] = fixture::artifacts("plenty", name, ["old", "new"]);
     let serving = folder.path().join(format!("lib{name}.so"));
     save(&serving, &old);
     // However slowly the machine answers, that is no breach.
@@ -490,11 +364,6 @@ fn swap_under_values(name: &str, values: u32) {
 
 #[test]
 fn g13_many_values_migrate_without_a_pause_and_are_read_by_the_old_code_after_a_rollback() {
-    swap_under_values("plenty", 20_000);
-}
-
-#[test]
-#[ignore = "takes minutes in a build for development: the figures of docs/performance.md"]
-fn a_million_values_migrate_without_a_pause() {
-    swap_under_values("million", 1_000_000);
+    // In a build for development a million take minutes.
+    swap_under_values("plenty", size(20_000, 1_000_000));
 }

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use midair_tests::client::read_answer;
+use midair_tests::fixture::{self, Placed};
 use midair_tests::host::{Launch, Midair};
 use midair_tests::patience;
 use midair_tests::project::{self, Project};
@@ -12,50 +13,31 @@ use serde_json::json;
 
 use crate::inside::until;
 
-const SOURCE: &str = "
-use midair_plugin::{Ctx, Plugin, Request, Result};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().get(\"/sleep\", sleep)
-}
-
-async fn sleep(_: Request, ctx: Ctx) -> Result<&'static str> {
-    ctx.info(\"sleeps\");
-    let wake = std::env::var(\"WAKE\")?;
-    while !std::path::Path::new(&wake).exists() {
-        ctx.sleep(std::time::Duration::from_millis(5)).await?;
-    }
-    Ok(\"slept\")
-}
-";
-
 /// A host with one request that sleeps until it is [woken](wake), and so much time for it at the end.
 #[track_caller]
-fn with_a_sleeper(name: &str, drain: &str) -> (Project, Midair, TcpStream) {
-    let project = Project::plugin(name, SOURCE);
-    let launch = Launch::dev(&[project.root()]).env("WAKE", project.path("wake").to_str());
+fn with_a_sleeper(name: &str, drain: &str) -> (Placed, Midair, TcpStream) {
+    let placed = fixture::artifact("sleeping").named(name).placed();
+    let launch = Launch::run(&[&placed.path]).env("WAKE", placed.folder().join("wake").to_str());
     let mut midair = launch.arg("--drain-timeout").arg(drain).start();
     midair.published();
     let mut stream = midair.http().connect();
     write!(stream, "GET /sleep HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("it can be sent");
     midair.wait_for("the sleeper's log", |event| event["event"] == "log" && event["message"] == "sleeps");
-    (project, midair, stream)
+    (placed, midair, stream)
 }
 
-fn wake(project: &Project) {
-    project.save("wake", "");
+fn wake(placed: &Placed) {
+    project::save(&placed.folder().join("wake"), "");
 }
 
 #[test]
 fn sigterm_and_sigint_let_requests_finish_and_end_with_0() {
     for (name, signal, said) in [("term", Signal::TERM, "SIGTERM"), ("interrupt", Signal::INT, "SIGINT")] {
-        let (project, mut midair, mut stream) = with_a_sleeper(name, "3600");
+        let (placed, mut midair, mut stream) = with_a_sleeper(name, "3600");
         midair.signal(signal);
         let stopping = midair.wait_for("stopping", |event| event["event"] == "stopping");
         assert_eq!((stopping["signal"].as_str(), stopping["in_flight"].as_u64()), (Some(said), Some(1)));
-        wake(&project);
+        wake(&placed);
         let answer = read_answer(&mut stream).expect("the request finishes");
         assert_eq!((answer.status, answer.body.as_str()), (200, "slept"));
         let ended = midair.ended("its end");
@@ -67,7 +49,7 @@ fn sigterm_and_sigint_let_requests_finish_and_end_with_0() {
 
 #[test]
 fn a_host_that_ends_takes_no_new_connections() {
-    let (project, mut midair, mut stream) = with_a_sleeper("closes", "3600");
+    let (placed, mut midair, mut stream) = with_a_sleeper("closes", "3600");
     midair.signal(Signal::TERM);
     midair.wait_for("stopping", |event| event["event"] == "stopping");
     // While the request goes on the host is there, and so nobody else gets the port.
@@ -81,7 +63,7 @@ fn a_host_that_ends_takes_no_new_connections() {
         }
         Err(error) => error.kind() == ErrorKind::ConnectionRefused,
     });
-    wake(&project);
+    wake(&placed);
     assert_eq!(read_answer(&mut stream).expect("the request finishes").status, 200);
     let ended = midair.ended("its end");
     assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
@@ -89,7 +71,7 @@ fn a_host_that_ends_takes_no_new_connections() {
 
 #[test]
 fn a_request_that_outlasts_the_drain_is_counted_and_the_end_is_still_0() {
-    let (_project, midair, _stream) = with_a_sleeper("outlasts", "0.1");
+    let (_placed, midair, _stream) = with_a_sleeper("outlasts", "0.1");
     let ended = midair.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
     assert_eq!(ended.events.last().and_then(|last| last["abandoned"].as_u64()), Some(1), "{}", ended.words());
@@ -97,7 +79,7 @@ fn a_request_that_outlasts_the_drain_is_counted_and_the_end_is_still_0() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    let (_project, mut midair, _stream) = with_a_sleeper("hurried", "3600");
+    let (_placed, mut midair, _stream) = with_a_sleeper("hurried", "3600");
     midair.signal(Signal::TERM);
     midair.wait_for("stopping", |event| event["event"] == "stopping");
     midair.signal(Signal::TERM);
@@ -147,50 +129,10 @@ fn an_artifact_that_is_named_twice_is_served_once() {
     assert!(midair.all("rejected").is_empty());
 }
 
-/// Whatever goes on beside a request says that it began, and a while after it was told of the end that it ended; but not when a request to
-/// `/hold` came before.
-const BESIDE: &str = r#"
-use midair_plugin::{Ctx, On, Overlap, Every, Beat, Plugin, Request, Result};
-use std::time::Duration;
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new()
-        .get("/begin", begin)
-        .get("/hold", |_, ctx: Ctx| ctx.counter("hold").add(1).wait().map(|_| "held"))
-        .get("/wait", |_, ctx: Ctx| async move { wait(&ctx, "the request").await; "told" })
-        .task("declared", |ctx: Ctx| async move { wait(&ctx, "the task").await })
-        .task("lazy", |_| std::future::pending::<()>())
-        .every_with(Every::new(Duration::from_millis(5)).overlap(Overlap::Queue), "beat", |_: Beat, ctx: Ctx| async move { wait(&ctx, "a beat").await })
-        .on_with(On::new("numbers").queue(8), |number: u64, ctx: Ctx| async move { wait(&ctx, &format!("message {number}")).await })
-}
-
-async fn begin(_: Request, ctx: Ctx) -> Result<&'static str> {
-    for number in 1..=3_u64 {
-        ctx.emit("numbers", &number).await?;
-    }
-    let inside = ctx.clone();
-    drop(ctx.spawn(async move { wait(&inside, "what was spawned").await }));
-    drop(ctx.spawn_free("free", |ctx| async move { wait(&ctx, "what is free").await }));
-    Ok("begun")
-}
-
-async fn wait(ctx: &Ctx, what: &str) {
-    ctx.info(format!("{what} began"));
-    ctx.retiring().await;
-    if ctx.counter("hold").get().await.unwrap_or(0) > 0 {
-        let _ = ctx.sleep(Duration::from_secs(3600)).await;
-    }
-    let _ = ctx.sleep(Duration::from_millis(200)).await;
-    ctx.info(format!("{what} ended"));
-}
-"#;
-
 /// A host with all that it is to wait for, and a request that is being answered.
 #[track_caller]
-fn with_work(project: &Project, holds: bool, timeout: &str) -> (Midair, TcpStream) {
-    let mut midair = Launch::dev(&[project.root()]).arg("--drain-timeout").arg(timeout).start();
+fn with_work(placed: &Placed, holds: bool, timeout: &str) -> (Midair, TcpStream) {
+    let mut midair = Launch::run(&[&placed.path]).arg("--drain-timeout").arg(timeout).start();
     midair.published();
     if holds {
         assert_eq!(midair.get("/hold").body, "held");
@@ -209,8 +151,8 @@ fn with_work(project: &Project, holds: bool, timeout: &str) -> (Midair, TcpStrea
 
 #[test]
 fn the_end_is_told_and_waits_for_what_goes_on_beside_requests() {
-    let project = Project::plugin("beside", BESIDE);
-    let (midair, mut stream) = with_work(&project, false, "3600");
+    let placed = fixture::artifact("beside").placed();
+    let (midair, mut stream) = with_work(&placed, false, "3600");
     midair.signal(Signal::TERM);
     assert_eq!(read_answer(&mut stream).expect("the request finishes").body, "told");
     let ended = midair.ended("its end, though a task that may be dropped goes on");
@@ -222,7 +164,7 @@ fn the_end_is_told_and_waits_for_what_goes_on_beside_requests() {
     let last = ended.events.last().expect("it says something");
     assert_eq!(*last, json!({ "event": "stopped", "abandoned": 0, "tasks": 0, "beats": 0, "messages": 0 }));
 
-    let (midair, _stream) = with_work(&project, true, "0.3");
+    let (midair, _stream) = with_work(&placed, true, "0.3");
     let ended = midair.terminate();
     let last = ended.events.last().expect("it says something");
     assert_eq!(*last, json!({ "event": "stopped", "abandoned": 1, "tasks": 3, "beats": 1, "messages": 3 }), "{}", ended.words());

@@ -123,6 +123,7 @@ fn a_plugin_with_an_allocator_of_its_own_is_served_and_swapped() {
 }
 
 #[test]
+#[ignore = "tests/long builds"]
 fn a_plugin_built_by_the_nightly_compiler_is_served_or_refused_with_a_reason() {
     let nightly = || {
         let mut cargo = Command::new("rustup");

@@ -5,61 +5,24 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use midair_tests::client::read_answer;
+use midair_tests::fixture::{self, Placed};
 use midair_tests::host::{Ended, Launch, Midair};
-use midair_tests::project::{self, Project};
+use midair_tests::project;
 use rustix::process::Signal;
 
 use crate::inside::until;
 
-/// Answers in ways that HTTP has rules for.
-const MANNERS: &str = r#"
-use std::time::Duration;
-use midair_plugin::{Ctx, Plugin, Request, Response, Result, StatusCode};
-use serde::Deserialize;
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new()
-        .get("/lies", |_, _| -> Result<Response> {
-            Response::new(StatusCode::OK, "abc").header("content-length", "50")?.header("transfer-encoding", "chunked")?
-                .header("connection", "close")?.header("x-kept", "yes")
-        })
-        .get("/early", |_, _| StatusCode::EARLY_HINTS)
-        .get("/nothing", |_, _| StatusCode::NO_CONTENT)
-        .get("/hello", |_, _| "hello")
-        .get("/query", |req: Request, _| -> Result<String> { Ok(req.query::<Asked>()?.q) })
-        .post("/take", |req: Request, _| req.body().len().to_string())
-        .get("/large", |_, _| vec![b'x'; 60 << 20])
-        .get("/slow/{gate}", slow)
-}
-
-#[derive(Deserialize)]
-struct Asked {
-    q: String,
-}
-
-/// Is done when the file named is there.
-async fn slow(req: Request, ctx: Ctx) -> Result<&'static str> {
-    let gate: String = req.param("gate")?;
-    while !std::path::Path::new(&gate).exists() {
-        ctx.sleep(Duration::from_millis(5)).await?;
-    }
-    Ok("done")
-}
-"#;
-
-fn manners(name: &str, args: &[&str]) -> (Project, Midair) {
-    let project = Project::plugin(name, MANNERS);
-    let launch = args.iter().fold(Launch::dev(&[project.root()]), |launch, arg| launch.arg(arg));
+fn manners(name: &str, args: &[&str]) -> (Placed, Midair) {
+    let placed = fixture::artifact("manners").named(name).placed();
+    let launch = args.iter().fold(Launch::run(&[&placed.path]), |launch, arg| launch.arg(arg));
     let mut midair = launch.start();
     midair.published();
-    (project, midair)
+    (placed, midair)
 }
 
 #[test]
 fn what_a_handler_says_of_framing_is_left_out_and_its_answer_arrives_whole() {
-    let (_project, mut midair) = manners("manners", &[]);
+    let (_placed, mut midair) = manners("manners", &[]);
     let lies = midair.get("/lies");
     assert_eq!((lies.status, lies.body.as_str(), lies.header("x-kept")), (200, "abc", Some("yes")));
     assert_eq!((lies.header("content-length"), lies.header("transfer-encoding")), (Some("3"), None));
@@ -80,7 +43,7 @@ fn what_a_handler_says_of_framing_is_left_out_and_its_answer_arrives_whole() {
 
 #[test]
 fn a_client_that_sends_a_body_over_the_limit_before_it_listens_is_told_413() {
-    let (_project, midair) = manners("toolarge", &["--body-limit", "64KiB"]);
+    let (_placed, midair) = manners("toolarge", &["--body-limit", "64KiB"]);
     let body = |size| "x".repeat(size);
     for size in [70_000, 300_000, 3_000_000] {
         for _ in 0..5 {
@@ -101,7 +64,7 @@ fn send(midair: &Midair, path: &str) -> TcpStream {
 
 #[test]
 fn while_the_host_drains_it_isnt_ready_and_refuses_connections_and_what_runs_finishes() {
-    let (_project, mut midair) = manners("drains", &["--drain-timeout", "120"]);
+    let (_placed, mut midair) = manners("drains", &["--drain-timeout", "120"]);
     let folder = tempfile::tempdir().expect("a folder");
     let gate = folder.path().join("open");
     assert_eq!(midair.admin().get("/readyz").status, 200);
@@ -120,7 +83,7 @@ fn while_the_host_drains_it_isnt_ready_and_refuses_connections_and_what_runs_fin
 
 #[test]
 fn an_answer_that_nobody_reads_is_told_as_abandoned() {
-    let (_project, mut midair) = manners("unread", &["--drain-timeout", "1"]);
+    let (_placed, mut midair) = manners("unread", &["--drain-timeout", "1"]);
     let mut large = send(&midair, "/large");
     let mut first = [0; 1];
     large.read_exact(&mut first).expect("it begins");
@@ -134,27 +97,6 @@ fn abandoned(ended: &Ended) -> Option<u64> {
     ended.events.iter().find(|event| event["event"] == "stopped").and_then(|event| event["abandoned"].as_u64())
 }
 
-/// A constructor that never comes to an end, run by the system's loader before any symbol is looked up.
-const STUCK: &str = r#"
-use midair_plugin::Plugin;
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new()
-}
-
-extern "C" fn stuck() {
-    loop {
-        std::thread::park();
-    }
-}
-
-#[used]
-#[unsafe(link_section = ".init_array")]
-static CONSTRUCTOR: extern "C" fn() = stuck;
-"#;
-
 #[test]
 fn without_the_probe_a_constructor_that_hangs_is_given_up_and_named_and_the_host_still_ends() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -163,7 +105,7 @@ fn without_the_probe_a_constructor_that_hangs_is_given_up_and_named_and_the_host
     // Long enough for what is no more than slow.
     let mut midair = Launch::run(&[&path]).arg("--no-probe").arg("--step-timeout").arg("6").start();
     midair.published();
-    project::save(&path, crate::run::built(STUCK));
+    project::save(&path, crate::run::hello("constructing", "hangs"));
     midair.rejected("E_TIMEOUT");
     project::save(&path, &crate::run::one_and_two()[1]);
     let rejected = midair.rejected("E_TIMEOUT");

@@ -1,8 +1,6 @@
 //! How is a host driven within the test's own process, as a custom host is?
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,22 +10,10 @@ use midair::event::Event;
 use midair::probation::Rules;
 use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options, Which};
-use midair_tests::project::{self, Project};
-use midair_tests::{patience, repository};
+use midair_tests::{patience, project};
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
-
-/// Builds one plugin from each of these sources, one after the other; the artifacts' bytes.
-pub(crate) fn built(name: &str, sources: &[String]) -> Vec<Vec<u8>> {
-    let (project, folder) = (Project::plugin(name, &sources[0]), tempfile::tempdir().expect("a folder"));
-    let target = repository::shared_target().join("midair");
-    let build = |source: &String| {
-        project.save("src/lib.rs", source);
-        fs::read(&project.build_with(Command::new("cargo"), &target, folder.path())[0]).expect("it was built")
-    };
-    sources.iter().map(build).collect()
-}
 
 /// Waits until `is` is so.
 #[track_caller]

@@ -6,37 +6,11 @@ use std::time::Duration;
 use midair::attempt::Outcome;
 use midair::probation::Rules;
 use midair_tests::host::Launch;
-use midair_tests::project::Project;
+use midair_tests::{fixture, size};
 use serde_json::{Value, json};
 
-use crate::inside::{Inside, built, until};
+use crate::inside::{Inside, until};
 use crate::load::show;
-
-/// Each beat of `rank` writes its number and its generation down; one that comes twice is counted.
-const BEATING: &str = "
-use std::time::Duration;
-
-use midair_plugin::{Beat, Ctx, Every, Json, Overlap, Plugin, Request, Result};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    let every = Every::new(Duration::from_millis(5)).overlap(Overlap::Parallel);
-    Plugin::new().every_with(every, \"rank\", rank).get(\"/log\", log)
-}
-
-async fn rank(beat: Beat, ctx: Ctx) -> Result<()> {
-    let log = ctx.table::<u64>(\"log\");
-    if !log.insert(&format!(\"{:09}\", beat.number), &ctx.generation()).await? {
-        ctx.counter(\"twice\").add(1).await?;
-    }
-    Ok(())
-}
-
-async fn log(_: Request, ctx: Ctx) -> Result<Json<(Vec<(String, u64)>, i64)>> {
-    Ok(Json((ctx.table::<u64>(\"log\").scan(\"\").await?, ctx.counter(\"twice\").get().await?)))
-}
-";
 
 /// What `rank` is in the status, or null.
 fn job(inside: &Inside, name: &str) -> Value {
@@ -50,23 +24,21 @@ fn count(inside: &Inside, name: &str, what: &str) -> u64 {
 
 #[test]
 fn every_beat_runs_once_and_none_is_missed_over_two_hundred_swaps() {
-    two_hundred_swaps("beating", BEATING, 5);
+    swaps("beating", 5, 200);
 }
 
 #[test]
-#[ignore = "takes half a minute: at most one swap a beat"]
+#[ignore = "tests/long jobs"]
 fn every_beat_of_a_job_every_100_ms_runs_once_over_two_hundred_swaps() {
-    two_hundred_swaps("beating-slowly", &BEATING.replace("from_millis(5)", "from_millis(100)"), 100);
+    swaps("beating-slowly", 100, size(20, 200));
 }
 
-fn two_hundred_swaps(name: &str, beating: &str, period: u64) {
-    const SWAPS: u64 = 200;
-    let other = beating.replace("\"/log\", log", "\"/log\", log).get(\"/other\", |_, _| \"2\"");
-    let without = beating.replace(".every_with(every, \"rank\", rank)", "").replace("let every", "let _every");
-    let bytes = built(name, &[beating.to_owned(), other, without]);
+fn swaps(name: &str, period: u64, swaps: u64) {
+    let bytes = ["", "other", "without"]
+        .map(|variant| fixture::artifact("beating").named(name).variant(&format!("{period} {variant}")).bytes());
     let inside = Inside::new(name);
     let mut last = [inside.publish(&bytes[0]), inside.publish(&bytes[1])];
-    for swap in 0..SWAPS {
+    for swap in 0..swaps {
         let before = count(&inside, "rank", "beats");
         until("a beat", || count(&inside, "rank", "beats") > before);
         if swap % 20 == 19 {
@@ -89,30 +61,15 @@ fn two_hundred_swaps(name: &str, beating: &str, period: u64) {
     let numbers: Vec<u64> = log.iter().map(|(number, _)| number.parse().expect("a number")).collect();
     assert_eq!((numbers, twice), ((1..=log.len() as u64).collect(), 0), "each once, and none left out");
     assert!(log.len() as u64 >= due, "{told}");
-    show(&format!("{SWAPS} swaps, {} beats every {period} ms, each once, none missed", log.len()));
+    show(&format!("{swaps} swaps, {} beats every {period} ms, each once, none missed", log.len()));
     let by: BTreeSet<u64> = log.iter().map(|(_, generation)| *generation).collect();
     assert!(by.len() >= 3, "{by:?}");
 }
 
 #[test]
 fn another_period_a_removed_job_and_a_way_back_take_effect_with_the_publish() {
-    let simple = |jobs: &str| {
-        format!(
-            "midair_plugin::export!(plugin);\nuse std::time::Duration;\nfn plugin() -> midair_plugin::Plugin {{\n    \
-             midair_plugin::Plugin::new(){jobs}\n}}\n"
-        )
-    };
-    let every = |period: &str| format!(".every(Duration::{period}, \"rank\", |_| ())");
-    let sources = [
-        every("from_secs(3600)"),
-        every("from_millis(3)"),
-        String::new(),
-        every("ZERO"),
-        every("from_secs(9)").repeat(2),
-        ".task(\"rank\", |_| async {})".repeat(2),
-        ".table::<u64>(\"rank\").table::<String>(\"rank\")".to_owned(),
-    ];
-    let bytes = built("changing", &sources.map(|jobs| simple(&jobs)));
+    let variants = ["hourly", "often", "none", "no period", "two jobs", "two tasks", "two tables"];
+    let bytes = fixture::artifacts("changing", "changing", variants);
     let inside = Inside::new("changing");
     inside.publish(&bytes[0]);
     assert_eq!((count(&inside, "rank", "period_us"), count(&inside, "rank", "beats")), (3_600_000_000, 0));
@@ -138,38 +95,10 @@ fn another_period_a_removed_job_and_a_way_back_take_effect_with_the_publish() {
     assert_eq!((count(&inside, "rank", "period_us"), count(&inside, "rank", "beats")), (3_600_000_000, 0), "it begins anew");
 }
 
-const OVERLAPPING: &str = "
-use std::time::Duration;
-
-use midair_plugin::{Beat, Ctx, Every, Overlap, Plugin, Request, Result};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    let (often, seldom) = (Every::new(Duration::from_millis(2)), Every::new(Duration::from_millis(20)));
-    Plugin::new()
-        .every(Duration::from_millis(2), \"skips\", |ctx| wait(ctx))
-        .every_with(often.overlap(Overlap::Queue), \"queues\", |_: Beat, ctx| wait(ctx))
-        .every_with(seldom.overlap(Overlap::Parallel), \"beside\", |_: Beat, ctx| wait(ctx))
-        .get(\"/open\", open)
-}
-
-async fn wait(ctx: Ctx) -> Result<()> {
-    while ctx.counter(\"open\").get().await? == 0 {
-        ctx.sleep(Duration::from_millis(2)).await?;
-    }
-    Ok(())
-}
-
-async fn open(_: Request, ctx: Ctx) -> Result<String> {
-    Ok(ctx.counter(\"open\").add(1).await?.to_string())
-}
-";
-
 #[test]
 fn a_beat_that_is_due_while_the_last_one_runs_is_left_out_or_waits_or_runs_beside_it() {
     let inside = Inside::new("overlapping");
-    let bytes = built("overlapping", &[OVERLAPPING.to_owned()]);
+    let bytes = [fixture::artifact("overlapping").bytes()];
     inside.publish(&bytes[0]);
     until("beats left out, and beats beside", || {
         count(&inside, "skips", "skipped") > 3 && count(&inside, "queues", "skipped") > 3 && count(&inside, "beside", "running") > 3
@@ -197,13 +126,7 @@ fn a_beat_that_is_due_while_the_last_one_runs_is_left_out_or_waits_or_runs_besid
 
 #[test]
 fn a_job_that_panics_on_trial_takes_its_code_back() {
-    let source = |job: &str| {
-        format!(
-            "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin {{\n    \
-             midair_plugin::Plugin::new().every(std::time::Duration::from_millis(2), \"rank\", |_| {job})\n}}\n"
-        )
-    };
-    let bytes = built("panicking-job", &[source("()"), source("if true { panic!(\"on purpose\") }")]);
+    let bytes = fixture::artifacts("panicking", "panicking-job", ["", "panics"]);
     let rules = Rules { time: Duration::ZERO, requests: 5, ..Rules::PRODUCTION };
     let inside = Inside::by("panicking-job", rules);
     let first = inside.publish(&bytes[0]);
@@ -221,26 +144,8 @@ fn a_job_that_panics_on_trial_takes_its_code_back() {
 
 #[test]
 fn jobs_show_in_the_status_of_a_host_and_never_run_in_its_probe() {
-    let source = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().every(std::time::Duration::from_millis(2), \"rank\", rank).selftest(\"waits\", waits)
-}
-
-fn rank(ctx: midair_plugin::Ctx) {
-    if ctx.is_probe() {
-        ctx.error(\"it beats\");
-    }
-}
-
-fn waits(ctx: midair_plugin::Ctx) -> midair_plugin::Result<()> {
-    ctx.sleep(std::time::Duration::from_millis(50)).wait()
-}
-";
-    let (project, folder) = (Project::plugin("told-job", source), tempfile::tempdir().expect("a folder"));
-    let artifact = project.build_to(folder.path()).remove(0);
-    let mut midair = Launch::run(&[&artifact]).start();
+    let told = fixture::artifact("beating_not_in_the_probe").named("told-job").placed();
+    let mut midair = Launch::run(&[&told.path]).start();
     midair.published();
     until("a beat", || midair.status()["jobs"][0]["beats"].as_u64() > Some(0));
     let told = midair.client(&["status"]).output().expect("it runs");
@@ -248,46 +153,6 @@ fn waits(ctx: midair_plugin::Ctx) -> midair_plugin::Result<()> {
     assert!(told.contains("JOB ") && told.contains("rank"), "{told}");
     assert_eq!(midair.all("log"), Vec::<Value>::new(), "{}", midair.story());
 }
-
-/// Whoever works here never comes back, until it is mended: by waiting, or without a pause until the gate opens.
-const HANGING: &str = "
-use std::time::Duration;
-
-use midair_plugin::{Ctx, Plugin, Result};
-
-midair_plugin::export!(plugin);
-
-const HANGS: bool = true;
-
-fn plugin() -> Plugin {
-    let often = Duration::from_millis(2);
-    Plugin::new()
-        .every(often, \"waits\", |ctx| waits(ctx))
-        .every(often, \"spins\", |ctx| spins(&ctx))
-        .on(\"paid\", |_: u32, ctx| waits(ctx))
-        .on(\"sent\", |_: u32, ctx| spins(&ctx))
-        .get(\"/hanging\", |_, ctx: Ctx| ctx.counter(\"hanging\").get().wait().map(|count| count.to_string()))
-        .get(\"/open\", |_, ctx: Ctx| ctx.counter(\"gate\").add(1).wait().map(|_| \"1\"))
-}
-
-async fn waits(ctx: Ctx) -> Result<()> {
-    if HANGS {
-        ctx.counter(\"hanging\").add(1).await?;
-        ctx.sleep(Duration::from_secs(3600)).await?;
-    }
-    Ok(())
-}
-
-fn spins(ctx: &Ctx) -> Result<()> {
-    if HANGS {
-        ctx.counter(\"hanging\").add(1).wait()?;
-    }
-    while HANGS && ctx.counter(\"gate\").get().wait()? == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-";
 
 /// What became of the messages of a topic: how many run, how many were handled, and how many failed.
 fn messages(inside: &Inside, topic: &str) -> [u64; 3] {
@@ -299,7 +164,7 @@ fn messages(inside: &Inside, topic: &str) -> [u64; 3] {
 #[test]
 fn a_beat_and_a_message_that_hang_are_given_up_once_newer_code_serves_and_job_and_topic_go_on() {
     let inside = Inside::retiring("hanging", Duration::ZERO);
-    let bytes = built("hanging", &[HANGING.to_owned(), HANGING.replace("HANGS: bool = true", "HANGS: bool = false")]);
+    let bytes = fixture::artifacts("hanging", "hanging", ["", "mended"]);
     let first = inside.publish(&bytes[0]);
     for topic in ["paid", "sent"] {
         (0..2_u32).for_each(|number| inside.host.try_emit(topic, &number).expect("there is room"));

@@ -1,6 +1,6 @@
 //! Is any request lost, or answered by two versions, while code is swapped under load?
 //!
-//! Two plugins, a and b, share a crate with one constant, so one flip of a symlink changes both. A request to `/slow` sleeps on the host's
+//! Two plugins, a and b, are built of one constant, so one flip of a symlink changes both. A request to `/slow` sleeps on the host's
 //! clock for longer than a swap takes and stamps (generation, constant) before and after, and once more after asking b; one to `/pair`
 //! asks b at once. All stamps of a request must be of one version. Flips are paced by answers, not by time.
 
@@ -16,58 +16,30 @@ use std::time::{Duration, Instant};
 
 use midair_tests::asker::Asker;
 use midair_tests::host::Launch;
-use midair_tests::patience;
-use midair_tests::project::{Kind, Project};
+use midair_tests::{fixture, patience, size};
 use serde_json::Value;
-
-const A: &str = "
-use midair_plugin::{Ctx, Json, Plugin, Request, Result};
-use serde_json::{Value, json};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().get(\"/pair\", pair).get(\"/slow/{ms}\", slow)
-}
-
-fn stamp(ctx: &Ctx) -> Value {
-    json!([ctx.generation(), load_shared::VARIANT])
-}
-
-async fn ask_b(ctx: &Ctx) -> Result<Value> {
-    Ok(json!(ctx.call(Request::build(\"GET\", \"/b\").finish()?).await?.json::<u64>()?))
-}
-
-async fn pair(_: Request, ctx: Ctx) -> Result<Json<Value>> {
-    Ok(Json(json!({ \"stamps\": [stamp(&ctx)], \"b\": ask_b(&ctx).await? })))
-}
-
-async fn slow(req: Request, ctx: Ctx) -> Result<Json<Value>> {
-    let before = stamp(&ctx);
-    ctx.sleep(std::time::Duration::from_millis(req.param(\"ms\")?)).await?;
-    Ok(Json(json!({ \"stamps\": [before, stamp(&ctx)], \"b\": ask_b(&ctx).await? })))
-}
-";
-
-const B: &str = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().get(\"/b\", |_, _| midair_plugin::Json(load_shared::VARIANT))
-}
-";
 
 const VARIANTS: u64 = 4;
 /// What has to be reached. Rounds go on until all of it is.
-const REQUESTS: u64 = 30_000;
-const FLIPS: u64 = 200;
-/// A fifth of the requests at least is pending across a swap.
-const PENDING: u64 = REQUESTS / 5;
-const LENGTH: Duration = Duration::from_secs(30);
+struct Aim {
+    requests: u64,
+    flips: u64,
+    /// A fifth of the requests at least is pending across a swap.
+    pending: u64,
+    length: Duration,
+    /// More flips than this would only fill memory: each generation is kept.
+    most_flips: u64,
+}
+
+impl Aim {
+    const fn of(requests: u64) -> Self {
+        let flips = requests / 150;
+        Self { requests, flips, pending: requests / 5, length: Duration::from_millis(requests), most_flips: 2 * flips }
+    }
+}
+
 /// Answers between two flips: 30,000 requests then see 240 of them.
 const ANSWERS_A_FLIP: u64 = 125;
-/// More flips than this would only fill memory: each generation is kept.
-const MOST_FLIPS: u64 = 400;
 /// Connections with one sleeping request each, and how long each sleeps: some 450 requests/s.
 const SLEEPERS: u64 = 180;
 const SLEEP_MS: u64 = 400;
@@ -91,14 +63,13 @@ struct Ledger {
 }
 
 #[test]
-fn g1_g2_load_over_two_hundred_swaps_loses_no_request_and_mixes_no_versions() {
+fn g1_g2_load_over_many_swaps_loses_no_request_and_mixes_no_versions() {
     let folder = tempfile::tempdir().expect("a folder");
-    let shared = |variant: u64| format!("pub const VARIANT: u64 = {variant};\n");
-    let project =
-        Project::packages(&[("load_shared", Kind::Library, ""), ("load_a", Kind::Plugin, A), ("load_b", Kind::Plugin, B)]);
     for variant in 0..VARIANTS {
-        project.save("load_shared/src/lib.rs", &shared(variant));
-        project.build_to(&folder.path().join(variant.to_string()));
+        let (variant, folder) = (variant.to_string(), folder.path().join(variant.to_string()));
+        for plugin in ["load_a", "load_b"] {
+            fixture::artifact(plugin).variant(&variant).save_in(&folder);
+        }
     }
     let current = folder.path().join("current");
     point(&current, 0);
@@ -114,14 +85,14 @@ fn g1_g2_load_over_two_hundred_swaps_loses_no_request_and_mixes_no_versions() {
         thread::spawn(move || drive(&ledger, address))
     };
     let start = Instant::now();
-    let (mut flips, mut answers) = (0, 0);
+    let (aim, mut flips, mut answers) = (size(Aim::of(6_000), Aim::of(30_000)), 0, 0);
     loop {
         let (requests, pending) = (ledger.requests.load(Relaxed), ledger.pending_across_a_swap.load(Relaxed));
-        if requests >= REQUESTS && pending >= PENDING && flips >= FLIPS && start.elapsed() >= LENGTH {
+        if requests >= aim.requests && pending >= aim.pending && flips >= aim.flips && start.elapsed() >= aim.length {
             break;
         }
         assert!(start.elapsed() < 3 * patience(), "too slow: {}\n{}", ledger.text(flips, start.elapsed()), midair.stderr());
-        if flips == MOST_FLIPS || requests < answers + ANSWERS_A_FLIP {
+        if flips == aim.most_flips || requests < answers + ANSWERS_A_FLIP {
             // Not in step with the host: this only gives the processor to the clients.
             thread::yield_now();
             thread::park_timeout(Duration::from_millis(1));
@@ -141,8 +112,8 @@ fn g1_g2_load_over_two_hundred_swaps_loses_no_request_and_mixes_no_versions() {
     show(&text);
     let count = |counter: &AtomicU64| counter.load(Relaxed);
     assert_eq!((count(&ledger.transport_errors), count(&ledger.unexpected_statuses), count(&ledger.mixed)), (0, 0, 0), "{text}");
-    assert!(count(&ledger.requests) >= REQUESTS && flips >= FLIPS, "{text}");
-    assert!(count(&ledger.pending_across_a_swap) >= PENDING, "{text}");
+    assert!(count(&ledger.requests) >= aim.requests && flips >= aim.flips, "{text}");
+    assert!(count(&ledger.pending_across_a_swap) >= aim.pending, "{text}");
     assert!(ledger.answered_by.iter().all(|variant| count(variant) > 0), "{text}");
     assert_eq!(midair.all("rejected"), Vec::<Value>::new());
     let status = midair.status();

@@ -33,4 +33,5 @@ mod structure;
 mod stuck;
 mod swapping;
 mod tasks;
+mod tiers;
 mod tokio;

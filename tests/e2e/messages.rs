@@ -1,6 +1,6 @@
 //! Does each message reach one handler, whatever is swapped meanwhile, and what does a custom host do for its plugins?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -12,44 +12,17 @@ use midair::attempt::Outcome;
 use midair::probation::Rules;
 use midair::swap::{Artifact, Which};
 use midair_plugin::message::{decode, encode};
+use midair_tests::fixture;
 use midair_tests::host::Launch;
-use midair_tests::project::{Kind, Project};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::inside::{Inside, built, until};
+use crate::inside::{Inside, until};
 
-/// Says each number to the host, which may keep it waiting there.
-const HEARING: &str = "
-use midair_plugin::{Ctx, On, Plugin, Request, Result};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new()
-        .on(\"numbers\", heard)
-        .on_with(On::new(\"few\").queue(4), heard)
-        .on_with(On::new(\"many\").queue(20).at_once(3), heard)
-        .get(\"/\", |_, _| \"1\")
-        .get(\"/try\", |_, ctx: Ctx| ctx.try_emit(\"few\", &100).wait().map(|()| \"emitted\"))
-        .get(\"/wait\", |_, ctx: Ctx| ctx.emit(\"few\", &101).wait().map(|()| \"emitted\"))
-        .get(\"/await\", later)
+/// Variants of the plugin that says each number to the host.
+fn says_to_the_host<const N: usize>(plugin: &str, variants: [&str; N]) -> [Vec<u8>; N] {
+    fixture::artifacts("hearing", plugin, variants)
 }
-
-async fn later(_: Request, ctx: Ctx) -> Result<&'static str> {
-    ctx.emit(\"few\", &102).await?;
-    Ok(\"emitted\")
-}
-
-async fn heard(number: u64, ctx: Ctx) -> Result<()> {
-    match number {
-        1_000_404 => Err(midair_plugin::Error::internal(\"on purpose\")),
-        1_000_500 => panic!(\"on purpose\"),
-        1_000_999 => std::future::pending().await,
-        _ => ctx.service(\"heard\").call(&number).await,
-    }
-}
-";
 
 /// Every number that was said to the host, with the generation that did. A number waits while the gate is at or below it.
 struct Hearing {
@@ -103,7 +76,7 @@ fn ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what
     const EACH: u64 = 200;
     let inside = Inside::new("tenthousand");
     let hearing = Hearing::of(&inside, |number| number % EACH == 0);
-    let bytes = built("tenthousand", &[HEARING.to_owned(), HEARING.replace("\"1\"", "\"2\"")]);
+    let bytes = says_to_the_host("tenthousand", ["1", "2"]);
     let generations = [inside.publish(&bytes[1]), inside.publish(&bytes[0])];
     let mut expected = Vec::new();
     // The second one serves. Of each batch it takes the first message, which waits; all others wait in the queue for the next generation.
@@ -131,7 +104,7 @@ fn ten_thousand_messages_over_fifty_swaps_are_each_handled_once_in_order_by_what
 fn who_emits_to_a_full_queue_waits_or_is_told_whose_it_is() {
     let inside = Inside::new("fullqueue");
     let hearing = Hearing::of(&inside, |number| number == 0);
-    inside.publish(&built("fullqueue", &[HEARING.to_owned()])[0]);
+    inside.publish(&says_to_the_host("fullqueue", ["1"])[0]);
     inside.host.try_emit("few", &0_u64).expect("there is room");
     until("the first to be taken", || hearing.count() == 1);
     (1..=4_u64).for_each(|number| inside.host.try_emit("few", &number).expect("there is room for four"));
@@ -150,7 +123,7 @@ fn who_emits_to_a_full_queue_waits_or_is_told_whose_it_is() {
 fn a_plugin_that_emits_to_a_full_queue_is_told_whose_it_is_or_waits_and_the_host_answers_on() {
     let inside = Inside::new("fullforplugins");
     let hearing = Hearing::of(&inside, |number| number == 0);
-    inside.publish(&built("fullforplugins", &[HEARING.to_owned()])[0]);
+    inside.publish(&says_to_the_host("fullforplugins", ["1"])[0]);
     inside.host.try_emit("few", &0_u64).expect("there is room");
     until("the first to be taken", || hearing.count() == 1);
     (1..=4_u64).for_each(|number| inside.host.try_emit("few", &number).expect("there is room for four"));
@@ -188,8 +161,7 @@ fn a_plugin_that_emits_to_a_full_queue_is_told_whose_it_is_or_waits_and_the_host
 fn as_many_messages_as_are_wanted_at_once_are_handled_beside_each_other_and_no_more_over_swaps_too() {
     let inside = Inside::new("atonce");
     let hearing = Hearing::of(&inside, |_| true);
-    let [three, one] = ["at_once(3)", "at_once(1)"].map(|at_once| HEARING.replace("at_once(3)", at_once));
-    let bytes = built("atonce", &[three, one]);
+    let bytes = says_to_the_host("atonce", ["1", "one at once"]);
     inside.publish(&bytes[0]);
     (0..12_u64).for_each(|number| inside.host.try_emit("many", &number).expect("there is room"));
     let handled = |running: u64, begun: u64| {
@@ -221,7 +193,7 @@ fn as_many_messages_as_are_wanted_at_once_are_handled_beside_each_other_and_no_m
 fn a_message_that_cannot_be_read_an_error_a_panic_and_one_that_nothing_wakes_are_told_and_the_next_one_follows() {
     let inside = Inside::new("badmessage");
     let hearing = Hearing::of(&inside, |_| false);
-    inside.publish(&built("badmessage", &[HEARING.to_owned()])[0]);
+    inside.publish(&says_to_the_host("badmessage", ["1"])[0]);
     inside.host.try_emit("numbers", "no number").expect("there is room");
     for number in [1_000_404_u64, 1_000_500, 1_000_999, 7] {
         inside.host.try_emit("numbers", &number).expect("there is room");
@@ -240,8 +212,7 @@ fn a_message_that_cannot_be_read_an_error_a_panic_and_one_that_nothing_wakes_are
 fn what_waits_for_code_that_takes_none_is_dropped_and_told() {
     let inside = Inside::new("untaken");
     let hearing = Hearing::of(&inside, |number| number == 0);
-    let without = HEARING.replace(".on(\"numbers\", heard)", "");
-    let bytes = built("untaken", &[HEARING.to_owned(), without]);
+    let bytes = says_to_the_host("untaken", ["1", "without numbers"]);
     let first = inside.publish(&bytes[0]);
     inside.host.try_emit("numbers", &0_u64).expect("there is room");
     until("the first to be taken", || hearing.count() == 1);
@@ -266,8 +237,7 @@ fn what_waits_for_code_that_takes_none_waits_while_it_is_on_trial() {
     let rules = Rules { time: Duration::ZERO, requests: 1, ..Rules::PRODUCTION };
     let inside = Inside::by("on-trial", rules);
     let hearing = Hearing::of(&inside, |number| number == 0);
-    let without = HEARING.replace(".on(\"numbers\", heard)", "");
-    let bytes = built("on-trial", &[HEARING.to_owned(), without]);
+    let bytes = says_to_the_host("on-trial", ["1", "without numbers"]);
     let commits = || {
         inside.get("/");
         until("the commit", || inside.status()["plugins"][0]["phase"] == "committed");
@@ -301,33 +271,6 @@ fn what_waits_for_code_that_takes_none_waits_while_it_is_on_trial() {
     hearing.gate.send_replace(1);
 }
 
-const SPEAKING: &str = "
-use midair_plugin::{Ctx, Json, Plugin, Request, Result};
-use serde_json::{Value, json};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().init(init).on(\"ready\", ready).get(\"/ask/{name}\", ask)
-}
-
-fn init(ctx: Ctx) -> Result<()> {
-    for number in 0..3_u32 {
-        ctx.emit(\"ready\", &(ctx.generation(), number)).wait()?;
-    }
-    RESULT
-}
-
-fn ready((generation, number): (u64, u32), ctx: Ctx) -> Result<()> {
-    ctx.service(\"note\").call(&(generation, ctx.generation(), number)).wait()
-}
-
-async fn ask(req: Request, ctx: Ctx) -> Json<Value> {
-    let answer = ctx.service(&req.param::<String>(\"name\").unwrap_or_default()).call::<_, Value>(&21).await;
-    Json(answer.map_or_else(|error| json!(error.to_string()), |answer| answer))
-}
-";
-
 #[test]
 fn fault_43_what_init_emits_waits_for_the_publish_and_is_dropped_with_the_candidate() {
     let inside = Inside::new("speaking");
@@ -338,8 +281,7 @@ fn fault_43_what_init_emits_waits_for_the_publish_and_is_dropped_with_the_candid
         encode("note", &()).map(Bytes::from).map_err(|error| error.to_string())
     });
     inside.host.on("ready", move |_| *hears.lock().expect("a number") += 1);
-    let fails = SPEAKING.replace("RESULT", "Err(midair_plugin::Error::internal(\"on purpose\"))");
-    let bytes = built("speaking", &[SPEAKING.replace("RESULT", "Ok(())"), fails]);
+    let bytes = fixture::artifacts("speaking", "speaking", ["", "fails"]);
     inside.publish(&bytes[0]);
     // Each is handled by what serves when its turn comes.
     until("what the first emitted", || notes.lock().expect("a list").len() == 3);
@@ -352,40 +294,16 @@ fn fault_43_what_init_emits_waits_for_the_publish_and_is_dropped_with_the_candid
     assert_eq!(inside.status()["topics"][0]["emitted"], 6);
 }
 
-/// Says something in `init` and from a task, and takes both of whoever says them.
-const CHATTING: &str = "
-use midair_plugin::{Ctx, Plugin, Result};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    let plugin = Plugin::new().init(init);
-    let plugin = (0..4).fold(plugin, |plugin, number| plugin.task(&format!(\"says {number}\"), says));
-    if TAKES { plugin.on(\"by.init\", |_: u64, _| ()).on(\"by.task\", |_: u64, _| ()) } else { plugin }
-}
-
-fn init(ctx: Ctx) -> Result<()> {
-    ctx.emit(\"by.init\", &1_u64).wait()
-}
-
-async fn says(ctx: Ctx) {
-    for number in 0..5_u64 {
-        ctx.emit(\"by.task\", &number).await.expect(\"it is taken\");
-    }
-}
-";
-
 #[test]
 fn plugins_that_are_published_or_put_back_together_hear_all_that_each_of_them_says() {
     // In one publish the first of them may speak before anything else is done.
     const NAMES: [&str; 3] = ["chatting-a", "chatting-m", "chatting-z"];
-    let [takes, takes_none] = ["true", "false"].map(|takes| CHATTING.replace("TAKES", takes));
-    let project = Project::packages(&NAMES.map(|name| (name, Kind::Plugin, &takes[..])));
     let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let artifacts = |paths: &[PathBuf]| paths.iter().map(|path| Artifact { plugin: String::new(), path: path.clone() }).collect();
-    let before = project.build_to(folder.path());
-    project.save("chatting-z/src/lib.rs", &takes_none);
-    let after = project.build_to(other.path());
+    let saved =
+        |name: &&str, variant: &str, folder: &Path| fixture::artifact("chatting").named(name).variant(variant).save_in(folder);
+    let before = NAMES.each_ref().map(|name| saved(name, "", folder.path()));
+    let after = NAMES.each_ref().map(|name| saved(name, if *name == "chatting-z" { "takes none" } else { "" }, other.path()));
     let heard = |inside: &Inside, topic: &str, plugin: &str| {
         let topics = inside.host.status().topics;
         let topic = topics.into_iter().find(|status| status.topic == topic).expect("it was said");
@@ -417,7 +335,7 @@ fn plugins_that_are_published_or_put_back_together_hear_all_that_each_of_them_sa
 #[test]
 fn a_service_answers_by_its_name_and_an_unknown_or_broken_one_is_an_error_that_says_so() {
     let inside = Inside::new("asking");
-    inside.publish(&built("asking", &[SPEAKING.replace("RESULT", "Ok(())")])[0]);
+    inside.publish(&fixture::artifact("speaking").named("asking").bytes());
     assert_eq!(inside.get("/ask/double"), "this host offers no service double, nor any other");
     inside.host.offer("double", |request, caller| {
         assert!(caller.plugin == "asking" && caller.generation == 1 && !caller.is_candidate, "{caller:?}");
@@ -444,25 +362,8 @@ fn a_service_answers_by_its_name_and_an_unknown_or_broken_one_is_an_error_that_s
 
 #[test]
 fn the_probe_has_no_services_and_what_is_emitted_there_reaches_nobody() {
-    let source = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().on(\"said\", said).selftest(\"speaks\", speaks)
-}
-
-fn said(_: u32, ctx: midair_plugin::Ctx) {
-    ctx.error(\"it is heard\");
-}
-
-fn speaks(ctx: midair_plugin::Ctx) -> midair_plugin::Result<()> {
-    ctx.emit(\"said\", &1).wait()?;
-    ctx.service(\"mailer\").call::<_, ()>(&1).wait()
-}
-";
-    let (project, folder) = (Project::plugin("probe-speaks", source), tempfile::tempdir().expect("a folder"));
-    let artifact = project.build_to(folder.path()).remove(0);
-    let mut midair = Launch::run(&[&artifact]).start();
+    let speaks = fixture::artifact("speaking_in_the_probe").placed();
+    let mut midair = Launch::run(&[&speaks.path]).start();
     let reason = midair.rejected("E_PROBE")["reason"].clone();
     let told = "the probe offers no services, so not mailer either: ask `ctx.is_probe()` first";
     assert!(reason.as_str().is_some_and(|reason| reason.contains(told)), "{reason}");

@@ -11,50 +11,24 @@ use std::thread;
 use std::time::Instant;
 
 use midair_tests::host::{Launch, Midair};
-use midair_tests::{cargo, patience, probe_cost, project};
+use midair_tests::project::{self, Project};
+use midair_tests::{cargo, patience, probe_cost, repository};
 use serde_json::Value;
 
 use crate::dev::saying;
-use crate::run::{Served, built, one_and_two};
+use crate::run::{Served, built_from, hello, one_and_two};
 
 /// Of code that hangs it is waited for no longer; long enough for code that is no more than slow.
 const SHORT: &[&str] = &["--step-timeout", "6"];
 
 /// A plugin that says "bad", with code that the system runs while it opens it.
-fn constructing(body: &str) -> Vec<u8> {
-    built(&format!(
-        "{}
-extern \"C\" fn construct() {{ {body} }}
-
-#[used]
-#[unsafe(link_section = \".init_array\")]
-static CONSTRUCTOR: extern \"C\" fn() = construct;
-",
-        saying("bad")
-    ))
+fn constructing(variant: &str) -> Vec<u8> {
+    hello("constructing", variant)
 }
 
-/// A plugin that says "bad", put together with more: `.init(init)`, and the functions for it.
-fn with(more: &str, functions: &str) -> Vec<u8> {
-    built(&format!(
-        "
-use midair_plugin::{{Ctx, Error, Plugin, Request, Result}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().get(\"/\", |_, _| \"bad\").get(\"/inits\", |_, ctx: Ctx| count(&ctx)){more}
-}}
-
-fn count(ctx: &Ctx) -> String {{
-    ctx.counter(\"inits\").get().wait().map_or_else(|error| error.to_string(), |inits| inits.to_string())
-}}
-
-fn fail(why: impl ToString) -> Result<()> {{ Err(Error::internal(why.to_string())) }}
-
-{functions}
-"
-    ))
+/// A plugin that says "bad", with hooks that run before it is published.
+fn starting(variant: &str) -> Vec<u8> {
+    hello("starting", variant)
 }
 
 /// What the host has opened, by the names of its private copies.
@@ -103,18 +77,13 @@ impl Client {
 fn fault_14_g8_g6_a_constructor_that_dies_ends_the_probe_and_the_host_never_opens_it() {
     let mut served = Served::one_with(&[]);
     let client = Client::of(&served.midair);
-    for (body, words) in [
-        ("unsafe { (8 as *mut u8).write_volatile(1) }", &["hello", "opening it ended the probe by signal 11 (SIGSEGV)"][..]),
-        ("eprintln!(\"no way\"); std::process::abort()", &["opening it", "signal 6 (SIGABRT)", "its last words: no way"]),
-        ("std::process::exit(0)", &["opening it ended the probe with exit status 0"]),
-        (
-            "let own = std::process::id().to_string();
-            let _ = std::process::Command::new(\"kill\").args([\"-9\", &own]).status();
-            loop { std::thread::park() }",
-            &["opening it ended the probe by signal 9 (SIGKILL)"],
-        ),
+    for (variant, words) in [
+        ("segfaults", &["hello", "opening it ended the probe by signal 11 (SIGSEGV)"][..]),
+        ("aborts", &["opening it", "signal 6 (SIGABRT)", "its last words: no way"]),
+        ("exits", &["opening it ended the probe with exit status 0"]),
+        ("kills itself", &["opening it ended the probe by signal 9 (SIGKILL)"]),
     ] {
-        refused_unopened(&mut served, body, &constructing(body), &["E_PROBE"], words);
+        refused_unopened(&mut served, variant, &constructing(variant), &["E_PROBE"], words);
     }
     assert!(client.asked() > 0);
     assert_eq!(served.midair.terminate().status.code(), Some(0));
@@ -126,7 +95,7 @@ fn fault_14_g8_g14_a_constructor_that_hangs_costs_its_deadline_and_nothing_else(
     let client = Client::of(&served.midair);
     let words = ["opening it took longer than 6 s and was given up"];
     // After it the loader opens other libraries, which it doesn't where it hung in the host.
-    refused_unopened(&mut served, "a hang", &constructing("loop { std::thread::park() }"), &["E_PROBE"], &words);
+    refused_unopened(&mut served, "a hang", &constructing("hangs"), &["E_PROBE"], &words);
     assert!(client.asked() > 0);
     assert_eq!(served.midair.terminate().status.code(), Some(0));
 }
@@ -135,19 +104,10 @@ fn fault_14_g8_g14_a_constructor_that_hangs_costs_its_deadline_and_nothing_else(
 fn what_a_plugin_prints_in_the_probe_neither_blocks_nor_fakes_the_verdict() {
     // So much takes its time where the machine has little.
     let mut served = Served::one_with(&["--step-timeout", "60"]);
-    let flood = "
-        use std::io::Write;
-        for n in 0..200_000 { println!(\"line {n} of a flood\"); }
-        let mut stdin = std::mem::ManuallyDrop::new(unsafe { <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(0) });
-        for to in [&mut *stdin as &mut dyn Write, &mut std::io::stdout(), &mut std::io::stderr()] {
-            let _ = to.write_all(b\"\\n\\\"passed\\\"\\n\");
-        }
-        println!(\"the end of it\");
-        std::process::abort()";
     let words = ["signal 6 (SIGABRT)", "its last words: ", "the end of it"];
-    refused_unopened(&mut served, "a flood", &constructing(flood), &["E_PROBE"], &words);
+    refused_unopened(&mut served, "a flood", &constructing("floods, fakes and aborts"), &["E_PROBE"], &words);
     // One that prints as much and is fine.
-    let fine = constructing("for n in 0..200_000 { println!(\"line {n} of a flood\"); }");
+    let fine = constructing("floods");
     project::save(&served.path(), &fine);
     served.midair.published();
     assert_eq!(served.midair.get("/").body, "bad");
@@ -156,9 +116,18 @@ fn what_a_plugin_prints_in_the_probe_neither_blocks_nor_fakes_the_verdict() {
 #[test]
 fn fault_10_what_the_loader_refuses_is_refused_in_the_probe_and_the_host_lives() {
     let mut served = Served::one_with(&[]);
-    let unresolved = "unsafe extern \"C\" { fn midair_has_no_such_function(); } unsafe { midair_has_no_such_function() }";
+    let project = || {
+        let calls = "fn main() { unsafe { midair_has_no_such_function() } }".replace("fn main()", "extern \"C\" fn construct()");
+        let text = format!(
+            "{}\nunsafe extern \"C\" {{ fn midair_has_no_such_function(); }}\n{calls}\n
+#[used]\n#[unsafe(link_section = \".init_array\")]\nstatic CONSTRUCTOR: extern \"C\" fn() = construct;\n",
+            saying("bad")
+        );
+        Project::plugin("hello", &text)
+    };
+    let unresolved = built_from(project, &repository::shared_target().join("midair"));
     let words = ["midair_has_no_such_function", "in the probe"];
-    refused_unopened(&mut served, "an unresolved symbol", &constructing(unresolved), &["E_DEPS", "E_PROBE"], &words);
+    refused_unopened(&mut served, "an unresolved symbol", &unresolved, &["E_DEPS", "E_PROBE"], &words);
     let (needed, unknown) = (b"libgcc_s.so.1\0", b"libnone_.so.1\0");
     let mut bytes = one_and_two()[1].clone();
     let place = bytes.windows(needed.len()).position(|there| there == needed).expect("every plugin needs it");
@@ -170,45 +139,37 @@ fn fault_10_what_the_loader_refuses_is_refused_in_the_probe_and_the_host_lives()
 #[test]
 fn fault_13_g6_g14_an_init_that_fails_panics_hangs_or_dies_is_found_in_the_probe_with_the_code_of_its_step() {
     let mut served = Served::one_with(SHORT);
-    for (init, code, words) in [
-        ("fail(\"no stock\")", "E_INIT", &["its init failed: no stock", "in the probe"][..]),
-        ("panic!(\"at the start\")", "E_INIT", &["its init panicked: at the start", "in the probe"]),
-        ("loop { std::thread::park() }", "E_TIMEOUT", &["its init took longer than 6 s", "in the probe"]),
-        ("let _ = &ctx; std::process::exit(3)", "E_PROBE", &["its init ended the probe with exit status 3"]),
+    for (variant, code, words) in [
+        ("init fails", "E_INIT", &["its init failed: no stock", "in the probe"][..]),
+        ("init panics", "E_INIT", &["its init panicked: at the start", "in the probe"]),
+        ("init hangs", "E_TIMEOUT", &["its init took longer than 6 s", "in the probe"]),
+        ("init exits", "E_PROBE", &["its init ended the probe with exit status 3"]),
         (
-            "let many = Vec::<u8>::with_capacity(std::hint::black_box(6 << 30)); fail(many.capacity())",
+            "init takes all memory",
             "E_PROBE",
             &["its init ended the probe by signal 6 (SIGABRT)", "memory allocation of 6442450944 bytes failed"],
         ),
     ] {
-        let artifact = with(".init(|ctx| init(ctx))", &format!("fn init(ctx: Ctx) -> Result<()> {{ let _ = &ctx; {init} }}"));
-        refused_unopened(&mut served, init, &artifact, &[code], words);
+        refused_unopened(&mut served, variant, &starting(variant), &[code], words);
     }
-    let built = with(".init(|_| -> Result<()> { Ok(()) }).get(\"/\", |_, _| \"twice\")", "");
-    refused_unopened(&mut served, "a route twice", &built, &["E_ROUTES"], &["the same route"]);
-    let plugin = with(".smoke(\"healthz\", 200)", "");
+    refused_unopened(&mut served, "a route twice", &starting("a route twice"), &["E_ROUTES"], &["the same route"]);
+    let plugin = starting("smoke makes no sense");
     refused_unopened(&mut served, "a plugin function that panics", &plugin, &["E_INIT"], &["write a method and a path"]);
 }
 
 #[test]
 fn fault_15_g6_a_self_test_or_smoke_that_fails_is_refused_with_its_own_words() {
     let mut served = Served::one_with(SHORT);
-    for (more, words) in [
-        (
-            ".selftest(\"fine\", |_| Ok(())).selftest(\"stock\", |ctx| { ctx.warn(\"counted\"); fail(\"seven are missing\") })",
-            &["the self-test stock failed: seven are missing"][..],
-        ),
-        (".selftest(\"stock\", |_| panic!(\"no shelf\"))", &["the self-test stock panicked: no shelf"]),
-        (".selftest(\"stock\", |_| std::process::abort())", &["the self-test stock ended the probe by signal 6"]),
-        (".selftest(\"stock\", |_| loop { std::thread::park() })", &["the self-test stock took longer than 6 s"]),
-        (
-            ".get(\"/healthz\", |_, _| -> Result<String> { Err(Error::internal(\"no stock\")) }).smoke(\"GET /healthz\", 200)",
-            &["the smoke GET /healthz is answered 500, not 200: no stock"],
-        ),
-        (".smoke(\"POST /\", 200)", &["the smoke POST / is answered 405, not 200"]),
-        (".get(\"/never\", |_, _| std::future::pending::<()>()).smoke(\"GET /never\", 200)", &["the smoke GET /never took longer"]),
+    for (variant, words) in [
+        ("self-test fails", &["the self-test stock failed: seven are missing"][..]),
+        ("self-test panics", &["the self-test stock panicked: no shelf"]),
+        ("self-test aborts", &["the self-test stock ended the probe by signal 6"]),
+        ("self-test hangs", &["the self-test stock took longer than 6 s"]),
+        ("smoke fails", &["the smoke GET /healthz is answered 500, not 200: no stock"]),
+        ("smoke of another method", &["the smoke POST / is answered 405, not 200"]),
+        ("smoke hangs", &["the smoke GET /never took longer"]),
     ] {
-        refused_unopened(&mut served, more, &with(more, ""), &["E_PROBE"], words);
+        refused_unopened(&mut served, variant, &starting(variant), &["E_PROBE"], words);
     }
     let logged = served.midair.all("log");
     assert!(logged.iter().any(|event| event["message"] == "in the probe: counted"), "{logged:?}");
@@ -216,22 +177,8 @@ fn fault_15_g6_a_self_test_or_smoke_that_fails_is_refused_with_its_own_words() {
 
 #[test]
 fn a_self_test_sees_what_init_wrote_and_its_own_routes_and_nothing_of_it_stays() {
-    let more = ".init(|ctx: Ctx| { ctx.counter(\"inits\").add(1).wait()?; Ok(()) })
-        .selftest(\"routes\", |ctx| {
-            ctx.counter(\"inits\").add(10).wait()?;
-            let answer = ctx.call(Request::build(\"GET\", \"/inits\").finish()?).wait()?.text();
-            if ctx.is_probe() && answer == \"11\" { Ok(()) } else { fail(answer) }
-        })
-        .get(\"/later\", later)
-        .smoke(\"GET /later?by=20\", 200)
-        .smoke(\"HEAD /nowhere\", 404)";
-    let later = "async fn later(_: Request, ctx: Ctx) -> Result<&'static str> {
-        ctx.sleep(std::time::Duration::from_millis(20)).await?;
-        ctx.counter(\"inits\").add(100).await?;
-        Ok(\"later\")
-    }";
     let mut served = Served::one_with(&[]);
-    project::save(&served.path(), with(more, later));
+    project::save(&served.path(), starting("all of it"));
     let published = served.midair.outcome();
     assert!(published["event"] == "published" && published["phases_us"]["probe"].is_u64(), "{published}");
     assert_eq!(served.midair.get("/inits").body, "1", "the state of the host is untouched");
@@ -241,17 +188,12 @@ fn a_self_test_sees_what_init_wrote_and_its_own_routes_and_nothing_of_it_stays()
 #[test]
 fn fault_16_g6_what_works_in_the_probe_and_fails_in_the_host_is_refused_and_nothing_happened() {
     let mut served = Served::one_with(&[]);
-    let init = "fn init(ctx: Ctx) -> Result<()> {
-        ctx.counter(\"inits\").add(1).wait()?;
-        ctx.info(\"init runs\");
-        if ctx.is_probe() { Ok(()) } else { fail(\"not in here\") }
-    }";
-    let artifact = with(".init(init)", init);
+    let artifact = starting("init fails in the host");
     served.refuses("an init that fails in the host", &artifact, &["E_INIT"], &["its init failed: not in here"]);
     let rejected = served.midair.all("rejected").remove(0);
     assert!(!rejected["reason"].to_string().contains("probe"), "{rejected}");
     assert_eq!(served.midair.all("log").len(), 1, "what it said in the probe is said again in the host");
-    project::save(&served.path(), with(".init(|_| Ok(()))", ""));
+    project::save(&served.path(), starting("init is fine"));
     served.midair.published();
     assert_eq!(served.midair.get("/inits").body, "0");
 }
@@ -259,15 +201,8 @@ fn fault_16_g6_what_works_in_the_probe_and_fails_in_the_host_is_refused_and_noth
 #[test]
 fn processes_that_a_plugin_starts_in_the_probe_are_no_probes_and_end_with_it() {
     let mut served = Served::one_with(&[]);
-    let init = "fn init(ctx: Ctx) -> Result<()> {
-        let version = std::process::Command::new(\"/proc/self/exe\").arg(\"--version\").output()?;
-        let version = String::from_utf8_lossy(&version.stdout).into_owned();
-        if !version.starts_with(\"midair \") { return fail(format!(\"it said {version:?}\")) }
-        let sleeper = std::process::Command::new(\"sleep\").arg(\"3600\").spawn()?;
-        ctx.info(format!(\"sleeper {}\", sleeper.id()));
-        std::process::abort()
-    }";
-    refused_unopened(&mut served, "a sleeper", &with(".init(init)", init), &["E_PROBE"], &["its init ended the probe by signal 6"]);
+    let artifact = starting("init starts processes");
+    refused_unopened(&mut served, "a sleeper", &artifact, &["E_PROBE"], &["its init ended the probe by signal 6"]);
     let logged = served.midair.all("log");
     let sleeper =
         logged.iter().find_map(|event| event["message"].as_str()?.strip_prefix("in the probe: sleeper ").map(str::to_owned));

@@ -2,67 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use midair_tests::client::{Client, read_answer};
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
-use midair_tests::project::{self, Kind, Project};
-use midair_tests::repository;
+use midair_tests::project::{self, Project};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A plugin that says `name` at its root and does `behaviour` at `/x`.
-fn moody(name: &str, behaviour: &str) -> String {
-    format!(
-        "
-use midair_plugin::{{Ctx, Plugin, Request, Result}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().get(\"/\", |_, _| {name:?}).get(\"/x\", x).get(\"/wait\", wait).get(\"/die\", |_, _| -> &str {{ std::process::abort() }})
-}}
-
-async fn x(_req: Request, _ctx: Ctx) -> Result<&'static str> {{
-    static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let calls = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let _ = calls;
-    {behaviour}
-    Ok({name:?})
-}}
-
-async fn wait(_: Request, ctx: Ctx) -> Result<&'static str> {{
-    ctx.info(\"waiting\");
-    ctx.sleep(std::time::Duration::from_secs(600)).await?;
-    Ok({name:?})
-}}
-"
-    )
-}
-
-const BEHAVIOURS: [(&str, &str); 5] = [
-    ("one", ""),
-    ("two", ""),
-    // One in fifty, from the first one on.
-    ("panics", "if calls % 50 == 0 { panic!(\"one in fifty\") }"),
-    ("slow", "_ctx.sleep(std::time::Duration::from_millis(100)).await?;"),
-    ("fails", "return Err(midair_plugin::Error::internal(\"always\"));"),
-];
-
-/// The artifact of the plugin `moody` that has this name.
-fn artifact(name: &str) -> &'static [u8] {
-    static ALL: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        let target = repository::shared_target().join("midair");
-        let folder = tempfile::tempdir().expect("a folder");
-        let build = |(name, behaviour): &(&str, &str)| {
-            let project = Project::plugin("moody", &moody(name, behaviour));
-            fs::read(&project.build_with(std::process::Command::new("cargo"), &target, folder.path())[0]).expect("it was built")
-        };
-        BEHAVIOURS.iter().map(build).collect()
-    });
-    let at = BEHAVIOURS.iter().position(|(behaviour, _)| *behaviour == name).expect("a known one");
-    &all[at]
+/// The artifact of the plugin `moody` that has this name, and behaves as it says.
+fn artifact(name: &str) -> Vec<u8> {
+    fixture::artifact("moody").variant(name).bytes()
 }
 
 /// A place for an artifact and for what hosts remember.
@@ -256,10 +206,10 @@ fn failures_in_a_row_break_the_circuit_and_where_nothing_was_before_they_are_tol
 
 #[test]
 fn in_development_a_breach_is_told_and_the_way_back_offered() {
-    let project = Project::plugin("moody-dev", &moody("one", ""));
+    let project = Project::plugin("moody-dev", &fixture::source("moody", "one"));
     let mut midair = Launch::dev(&[project.root()]).start();
     midair.published();
-    project.save("src/lib.rs", &moody("fails", BEHAVIOURS[4].1));
+    project.save("src/lib.rs", &fixture::source("moody", "fails"));
     midair.published();
     (0..5).for_each(|_| assert_eq!(midair.get("/x").status, 500));
     let breached = midair.wait_for("breached", |event| kind(event, "breached"));
@@ -269,7 +219,7 @@ fn in_development_a_breach_is_told_and_the_way_back_offered() {
     midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
     assert_eq!((midair.get("/x").status, midair.get("/x").generation()), (200, 1));
     // The next save is other bytes.
-    project.save("src/lib.rs", &moody("two", ""));
+    project.save("src/lib.rs", &fixture::source("moody", "two"));
     midair.published();
     assert_eq!((midair.get("/").body.as_str(), midair.get("/").generation()), ("two", 3));
 }
@@ -352,13 +302,8 @@ fn g20_of_two_plugins_whose_artifacts_are_gone_one_that_is_refused_keeps_no_othe
     let folder = tempfile::tempdir().expect("a folder");
     let (a, b, data) = (folder.path().join("liba.so"), folder.path().join("libb.so"), folder.path().join("data"));
     let poison = folder.path().join("poison");
-    let init = format!(
-        "if std::path::Path::new({poison:?}).exists() {{ return Err(midair_plugin::Error::internal(\"poisoned\")) }} Ok(())"
-    );
-    let [first, second] = pair(
-        &format!("midair_plugin::Plugin::new().get(\"/a\", |_, _| \"a\").init(|_| {{ {init} }})"),
-        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b\")",
-    );
+    let first = pair_a(&format!("a {}", poison.display()));
+    let second = pair_b("b");
     project::save(&a, &first);
     project::save(&b, &second);
     let launch = || {
@@ -412,7 +357,8 @@ fn fault_31_a_rollback_while_a_candidate_is_prepared_goes_first_and_both_leave_a
     let gate = tempfile::tempdir().expect("a folder");
     let open = gate.path().join("open");
     let source = |name: &str, init: &str| {
-        moody(name, "").replace("Plugin::new()", &format!("Plugin::new().init(|ctx| {{ {init} let _ = ctx; Ok(()) }})"))
+        fixture::source("moody", name)
+            .replace("Plugin::new()", &format!("Plugin::new().init(|ctx| {{ {init} let _ = ctx; Ok(()) }})"))
     };
     let pause = "std::thread::sleep(std::time::Duration::from_millis(1));";
     let waits =
@@ -444,30 +390,18 @@ fn fault_31_a_rollback_while_a_candidate_is_prepared_goes_first_and_both_leave_a
     assert_eq!(outcomes, ["published", "published", "rolled_back", "published"]);
 }
 
-/// Two plugins whose second version of `a` gives up a route.
-fn pair(a: &str, b: &str) -> [Vec<u8>; 2] {
-    let plugin = |body: &str| format!("midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin {{\n    {body}\n}}\n");
-    let project = Project::packages(&[("pair-a", Kind::Plugin, &plugin(a)), ("pair-b", Kind::Plugin, &plugin(b))]);
-    let folder = tempfile::tempdir().expect("a folder");
-    let built = project.build_to(folder.path());
-    [0, 1].map(|at| fs::read(&built[at]).expect("it was built"))
+/// A version of the plugin `pair-a`, whose second one gives up a route, or `pair-b`.
+fn pair_a(variant: &str) -> Vec<u8> {
+    fixture::artifact("pair").named("pair-a").variant(variant).bytes()
+}
+
+fn pair_b(variant: &str) -> Vec<u8> {
+    fixture::artifact("pair").named("pair-b").variant(variant).bytes()
 }
 
 #[test]
 fn fault_41_of_two_plugins_on_trial_the_one_that_breaches_goes_back_alone() {
-    let fail = "|_, _| -> midair_plugin::Result<&'static str> { Err(midair_plugin::Error::internal(\"always\")) }";
-    let [a1, b1] = pair(
-        "midair_plugin::Plugin::new().get(\"/a\", |_, _| \"a1\").get(\"/old\", |_, _| \"old\")",
-        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b1\")",
-    );
-    let [a2, b2] = pair(
-        &format!("midair_plugin::Plugin::new().get(\"/a\", {fail})"),
-        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b2\").get(\"/new\", |_, _| \"new\")",
-    );
-    let [_, b3] = pair(
-        "midair_plugin::Plugin::new()",
-        "midair_plugin::Plugin::new().get(\"/b\", |_, _| \"b3\").get(\"/old\", |_, _| \"b3\")",
-    );
+    let ([a1, a2], [b1, b2, b3]) = (["a1", "a2"].map(pair_a), ["b1", "b2", "b3"].map(pair_b));
     let folder = tempfile::tempdir().expect("a folder");
     let (a, b) = (folder.path().join("liba.so"), folder.path().join("libb.so"));
     let save = |path: &Path, bytes: &[u8]| project::save(path, bytes);

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use midair_tests::client::read_answer;
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
 use midair_tests::repository;
@@ -16,12 +17,12 @@ use tempfile::TempDir;
 
 use crate::dev::saying;
 
-/// Builds the plugin `hello` with this source; the artifact's bytes.
-pub(crate) fn built(source: &str) -> Vec<u8> {
-    built_from(|| Project::plugin("hello", source), &repository::shared_target().join("midair"))
+/// The artifact of a plugin of `tests/plugins` that calls itself `hello`.
+pub(crate) fn hello(plugin: &str, variant: &str) -> Vec<u8> {
+    fixture::artifact(plugin).named("hello").variant(variant).bytes()
 }
 
-/// The same from a project that differs in more; one at a time, since they all have one name.
+/// The plugin `hello` of a project that no cargo call builds along with others; one at a time, since they all have one name.
 pub(crate) fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Vec<u8> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +33,7 @@ pub(crate) fn built_from(project: impl FnOnce() -> Project, target: &Path) -> Ve
 /// Two good artifacts: one says "one", the other "two".
 pub(crate) fn one_and_two() -> &'static [Vec<u8>; 2] {
     static BOTH: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
-    BOTH.get_or_init(|| [built(&saying("one")), built(&saying("two"))])
+    BOTH.get_or_init(|| fixture::artifacts("saying", "hello", ["one", "two"]))
 }
 
 /// An artifact in a folder of its own, and a host that serves it.
@@ -177,7 +178,6 @@ fn fault_12_the_same_bytes_again_make_no_new_generation() {
 fn fault_7_what_is_no_plugin_is_refused_by_what_it_is() {
     let mut served = Served::one();
     let good = &one_and_two()[1];
-    let bare = "#[unsafe(no_mangle)]\npub extern \"C\" fn answer() -> u32 { 42 }\n";
     served.refuses(
         "a text",
         b"not a library, but longer than a header of one would be: it goes on and on",
@@ -190,7 +190,7 @@ fn fault_7_what_is_no_plugin_is_refused_by_what_it_is() {
         &["E_ELF", "E_ABI", "E_SYM", "E_DEPS"],
         &[],
     );
-    served.refuses("a cdylib without manifest", &built(bare), &["E_ABI", "E_SYM"], &["manifest"]);
+    served.refuses("a cdylib without manifest", &fixture::artifact("bare").bytes(), &["E_ABI", "E_SYM"], &["manifest"]);
     served.refuses("an empty file", b"", &["E_SIZE", "E_ELF", "E_TRUNC"], &[]);
     served.refuses("half a library", &good[..good.len() / 2], &["E_TRUNC", "E_ELF"], &[]);
     served.refuses("a library without its last bytes", &good[..good.len() - 64], &["E_TRUNC", "E_ELF"], &[]);
@@ -257,61 +257,72 @@ fn fault_17_an_artifact_that_vanishes_harms_nobody_and_is_taken_when_it_is_back(
 
 #[test]
 fn fault_8_another_layout_is_refused_with_the_type_and_the_field_that_differ() {
+    let outcome = ("    status: u32,\n    /// The response's headers", "    status: u64,\n    /// The response's headers");
+    let edits = [("outcome.rs", outcome.0, outcome.1), ("outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64")];
+    refuses_layout("a field of another type", &edits, &["Outcome", "status", "u32", "u64"]);
+}
+
+#[test]
+#[ignore = "tests/long builds"]
+fn fault_8_other_layouts_are_refused_with_the_type_and_the_field_that_differ() {
+    let deep = [("request.rs", "    port: u32,", "    port: u64,")];
+    refuses_layout("a field deep below", &deep, &["Peer", "port", "u32", "u64"]);
+    let order = [
+        ("host.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
+        (
+            "host.rs",
+            "    pub flags: u32,\n}\n\nimpl Identity",
+            "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
+        ),
+    ];
+    refuses_layout("fields in another order", &order, &["Identity", "generation"]);
+}
+
+/// A plugin that was built with these edits of midair-plugin is refused with these words.
+#[track_caller]
+fn refuses_layout(what: &str, edits: &[(&str, &str, &str)], words: &[&str]) {
+    let project = || Project::plugin("hello", &saying("another layout")).with_another_border(edits);
+    let artifact = built_from(project, &repository::shared_target().join("midair"));
+    Served::one().refuses(what, &artifact, &["E_LAYOUT"], words);
+}
+
+const ANOTHER_ABI: (&str, &[&str]) = ("another ABI version", &["1", "7"]);
+const ABORTS: (&str, &[&str]) = ("panic = abort", &["abort", "unwind"]);
+const MUSL: (&str, &[&str]) = ("another target", &["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu"]);
+
+#[test]
+fn fault_9_another_abi_or_target_or_way_to_panic_is_refused_with_both_named() {
+    let saying = |key: &str, value: &str| fixture::artifact("saying").named("hello").manifest(key, value).bytes();
     let mut served = Served::one();
-    for (what, edits, words) in [
-        (
-            "a field of another type",
-            &[
-                (
-                    "outcome.rs",
-                    "    status: u32,\n    /// The response's headers",
-                    "    status: u64,\n    /// The response's headers",
-                ),
-                ("outcome.rs", "u32::try_from(index).unwrap_or(u32::MAX)", "index as u64"),
-            ][..],
-            &["Outcome", "status", "u32", "u64"][..],
-        ),
-        ("a field deep below", &[("request.rs", "    port: u32,", "    port: u64,")], &["Peer", "port", "u32", "u64"]),
-        (
-            "fields in another order",
-            &[
-                ("host.rs", "    pub generation: u64,\n    /// Bits", "    /// Bits"),
-                (
-                    "host.rs",
-                    "    pub flags: u32,\n}\n\nimpl Identity",
-                    "    pub flags: u32,\n    /// The number.\n    pub generation: u64,\n}\n\nimpl Identity",
-                ),
-            ],
-            &["Identity", "generation"],
-        ),
+    for ((what, words), artifact) in [
+        (ANOTHER_ABI, saying("abi", "7")),
+        (ABORTS, saying("panic", "abort")),
+        (MUSL, saying("target", "x86_64-unknown-linux-musl")),
     ] {
-        let project = || Project::plugin("hello", &saying("another layout")).with_another_border(edits);
-        let artifact = built_from(project, &repository::shared_target().join("midair"));
-        served.refuses(what, &artifact, &["E_LAYOUT"], words);
+        served.refuses(what, &artifact, &["E_ABI"], words);
     }
 }
 
 #[test]
-fn fault_9_another_version_of_the_border_is_refused_with_both_named() {
+#[ignore = "tests/long builds"]
+fn fault_9_what_was_built_for_another_abi_or_target_or_to_abort_on_panic_says_so_itself() {
+    let mut served = Served::one();
     let edits = [
         ("lib.rs", "ABI_VERSION: u32 = 1", "ABI_VERSION: u32 = 7"),
         ("manifest.rs", "ABI_VERSION == 1", "ABI_VERSION == 7"),
         ("manifest.rs", "\"abi=1\\nname=\"", "\"abi=7\\nname=\""),
     ];
     let project = || Project::plugin("hello", &saying("another version")).with_another_border(&edits);
-    let artifact = built_from(project, &repository::shared_target().join("midair"));
-    Served::one().refuses("another ABI version", &artifact, &["E_ABI"], &["1", "7"]);
-}
-
-#[test]
-fn fault_9_a_plugin_that_aborts_on_panic_is_refused() {
+    served.refuses(ANOTHER_ABI.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], ANOTHER_ABI.1);
+    let edits = [("manifest.rs", "env!(\"MIDAIR_TARGET\")", "\"x86_64-unknown-linux-musl\"")];
+    let project = || Project::plugin("hello", &saying("another target")).with_another_border(&edits);
+    served.refuses(MUSL.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], MUSL.1);
     let project = || {
         let project = Project::plugin("hello", &saying("aborts"));
         project.edit("Cargo.toml", "[profile.dev]\n", "[profile.dev]\npanic = \"abort\"\n");
         project
     };
-    let artifact = built_from(project, &repository::shared_target().join("abort"));
-    Served::one().refuses("panic = abort", &artifact, &["E_ABI"], &["abort", "unwind"]);
+    served.refuses(ABORTS.0, &built_from(project, &repository::shared_target().join("abort")), &["E_ABI"], ABORTS.1);
 }
 
 #[test]
@@ -341,9 +352,8 @@ pub(crate) fn left_out(why: &str) {
 
 #[test]
 fn one_of_two_artifacts_is_swapped_and_the_other_keeps_its_generation() {
-    let other = Project::plugin("other", &saying("other one").replace("\"/\"", "\"/other\""));
     let folder = tempfile::tempdir().expect("a folder");
-    let other = other.build_to(folder.path()).remove(0);
+    let other = fixture::artifact("elsewhere").named("other").variant("/other other one").save_in(folder.path());
     let hello = folder.path().join("libhello.so");
     project::save(&hello, &one_and_two()[0]);
     let mut midair = Launch::run(&[&hello, &other]).arg("--generation-header").start();
@@ -356,33 +366,7 @@ fn one_of_two_artifacts_is_swapped_and_the_other_keeps_its_generation() {
 
 #[test]
 fn fault_23_g1_a_request_lives_through_twenty_swaps_and_ends_on_its_own_generation() {
-    let source = |text: &str| {
-        format!(
-            "
-use midair_plugin::{{Ctx, Plugin, Request, Result}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().get(\"/\", |_, _| {text:?}).get(\"/long\", long).get(\"/end\", end)
-}}
-
-async fn long(_: Request, ctx: Ctx) -> Result<String> {{
-    ctx.info(\"has begun\");
-    while ctx.counter(\"end\").get().await? == 0 {{
-        ctx.sleep(std::time::Duration::from_millis(5)).await?;
-    }}
-    let called = ctx.call(Request::build(\"GET\", \"/\").finish()?).await?;
-    Ok(format!(\"{text} {{}} {{}}\", ctx.generation(), called.text()))
-}}
-
-async fn end(_: Request, ctx: Ctx) -> Result<String> {{
-    Ok(ctx.counter(\"end\").add(1).await?.to_string())
-}}
-"
-        )
-    };
-    let artifacts = [built(&source("even")), built(&source("odd"))];
+    let artifacts = fixture::artifacts("long", "hello", ["even", "odd"]);
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("libhello.so");
     project::save(&path, &artifacts[0]);
@@ -408,17 +392,8 @@ async fn end(_: Request, ctx: Ctx) -> Result<String> {{
 
 #[test]
 fn without_being_asked_run_keeps_generation_and_errors_to_itself() {
-    let source = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().get(\"/\", |_, _| -> midair_plugin::Result<String> { Ok(\"secret\".parse::<u32>()?.to_string()) })
-}
-";
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("libhello.so");
-    project::save(&path, built(source));
-    let mut midair = Launch::run(&[&path]).start();
+    let failing = fixture::artifact("failing").placed();
+    let mut midair = Launch::run(&[&failing.path]).start();
     midair.published();
     let answer = midair.get("/");
     assert_eq!((answer.status, answer.header("x-midair-generation")), (500, None));

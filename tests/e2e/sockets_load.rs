@@ -14,62 +14,12 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use midair_tests::client::{Client, read_answer};
 use midair_tests::host::Launch;
-use midair_tests::patience;
-use midair_tests::project::Project;
+use midair_tests::{fixture, patience, size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::load::{point, show};
-
-const SOURCE: &str = r#"
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
-
-use midair_plugin::sse::{Event, Sse};
-use midair_plugin::{Conn, Ctx, IntoResponse, Message, Plugin, Request, Result, Socket, Stream};
-
-const VARIANT: u32 = 0;
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new()
-        .socket("/count", Socket::new().message(count))
-        .get("/events", |_: Request, ctx: Ctx| Sse::new(Events { ctx, sent: 0, pause: None }).into_response())
-        .post("/end", |_: Request, ctx: Ctx| ctx.counter("end").add(1).wait().map(|_| ()))
-}
-
-/// Numbered events, until the end.
-struct Events {
-    ctx: Ctx,
-    sent: u64,
-    pause: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
-}
-
-impl Stream for Events {
-    type Item = Result<Event>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Event>>> {
-        if let Some(pause) = &mut self.pause && pause.as_mut().poll(context)?.is_pending() {
-            return Poll::Pending;
-        }
-        if self.ctx.counter("end").get().wait()? > 0 {
-            return Poll::Ready(None);
-        }
-        self.sent += 1;
-        self.pause = Some(Box::pin(self.ctx.clone().sleep(Duration::from_millis(100))));
-        Poll::Ready(Some(Ok(Event::new(format!("{VARIANT} {}", self.sent)))))
-    }
-}
-
-async fn count(conn: Conn, message: Message, _: Ctx) -> Result<()> {
-    let seen = conn.state::<u64>().get().await?.unwrap_or(0) + 1;
-    conn.state::<u64>().put(&seen).await?;
-    conn.send(format!("{VARIANT} {} {seen}", message.text()?)).await
-}
-"#;
 
 const VARIANTS: u64 = 4;
 
@@ -93,27 +43,19 @@ struct Ledger {
 
 #[test]
 fn websockets_and_event_streams_live_through_swaps_under_load() {
-    drive(100, 10, 20);
-}
-
-#[test]
-#[ignore = "takes minutes"]
-fn a_thousand_websockets_and_a_hundred_event_streams_live_through_two_hundred_swaps_under_load() {
-    drive(1_000, 100, 200);
+    let (connections, streams, swaps) = size((100, 10, 20), (1_000, 100, 200));
+    drive(connections, streams, swaps);
 }
 
 fn drive(connections: u64, streams: u64, swaps: u64) {
     more_files();
     let folder = tempfile::tempdir().expect("a folder");
-    let name = format!("sockets-load-{connections}");
-    let project = Project::plugin(&name, SOURCE);
     for variant in 0..VARIANTS {
-        project.save("src/lib.rs", &SOURCE.replace("VARIANT: u32 = 0", &format!("VARIANT: u32 = {variant}")));
-        project.build_to(&folder.path().join(variant.to_string()));
+        fixture::artifact("counting").variant(&variant.to_string()).save_in(&folder.path().join(variant.to_string()));
     }
     let current = folder.path().join("current");
     point(&current, 0);
-    let mut midair = Launch::run(&[&current.join(format!("lib{}.so", name.replace('-', "_")))]).start();
+    let mut midair = Launch::run(&[&current.join("libcounting.so")]).start();
     midair.published();
 
     let ledger = Arc::new(Ledger::default());

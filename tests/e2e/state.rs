@@ -3,80 +3,38 @@
 use std::path::Path;
 use std::time::Instant;
 
+use midair_tests::fixture::{self, Fixture, Placed};
 use midair_tests::host::{Launch, Midair};
 use midair_tests::patience;
-use midair_tests::project::{Project, save};
+use midair_tests::project::save;
 use serde_json::{Value, json};
 
-/// A plugin with one table, a cell, a counter and an `init` hook.
-fn source(value: &str, init: &str) -> String {
-    format!(
-        "
-use midair_plugin::{{Ctx, Json, Plugin, Request, Result}};
-use serde::{{Deserialize, Serialize}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new()
-        .table::<Cart>(\"carts\")
-        .init(init)
-        .get(\"/carts/{{key}}\", get)
-        .post(\"/carts/{{key}}\", put)
-        .get(\"/hits\", hits)
-        .get(\"/started\", started)
-}}
-
-{value}
-
-fn init(ctx: Ctx) -> Result<()> {{
-    {init}
-    #[allow(unreachable_code)]
-    {{
-        ctx.counter(\"started\").add(1).wait()?;
-        Ok(())
-    }}
-}}
-
-async fn get(req: Request, ctx: Ctx) -> Result<Json<Option<Cart>>> {{
-    Ok(Json(ctx.table::<Cart>(\"carts\").get(&req.param::<String>(\"key\")?).await?))
-}}
-
-async fn put(req: Request, ctx: Ctx) -> Result<()> {{
-    ctx.table::<Cart>(\"carts\").put(&req.param::<String>(\"key\")?, &req.json::<Cart>()?).await?;
-    Ok(())
-}}
-
-fn hits(_: Request, ctx: Ctx) -> Result<String> {{
-    Ok(ctx.counter(\"hits\").add(1).wait()?.to_string())
-}}
-
-fn started(_: Request, ctx: Ctx) -> Result<String> {{
-    Ok(ctx.counter(\"started\").get().wait()?.to_string())
-}}
-"
-    )
+/// A host of the plugin of carts, and the folder of its artifact. What is tried is no trial of answers.
+fn serving(name: &str, variant: &str) -> (Placed, Midair) {
+    let placed = carts(name, variant).placed();
+    let mut midair = Launch::run(&[&placed.path]).arg("--generation-header").arg("--on-breach").arg("report").start();
+    midair.published();
+    (placed, midair)
 }
 
-const CART: &str = "#[derive(Serialize, Deserialize)]\nstruct Cart { items: Vec<Item> }\n\n\
-                    #[derive(Serialize, Deserialize)]\nstruct Item { name: String, count: u32 }";
+fn carts(name: &str, variant: &str) -> Fixture {
+    fixture::artifact("carts").named(name).variant(variant)
+}
 
 #[test]
 fn fault_33_a_value_that_new_code_cannot_read_refuses_it_with_key_path_and_expectation() {
-    let project = Project::plugin("carts", &source(CART, ""));
-    let mut midair = Launch::dev(&[project.root()]).start();
-    midair.published();
+    let (placed, mut midair) = serving("carts", "");
     let cart = json!({ "items": [{ "name": "tea", "count": 2 }, { "name": "milk", "count": 1 }] });
     assert_eq!(midair.http().post("/carts/ann", &cart).status, 200);
 
-    project.save("src/lib.rs", &source(&CART.replace("count: u32", "count: String"), ""));
+    carts("carts", "in words").save_in(placed.folder());
     let reason = midair.rejected("E_STATE")["reason"].as_str().unwrap_or_default().to_owned();
     for part in ["carts", "ann", "items[0].count", "string"] {
         assert!(reason.contains(part), "{part} is missing in {reason:?}");
     }
     assert_eq!(midair.get("/carts/ann").json(), cart);
 
-    project.save("src/lib.rs", &source(&CART.replace("count: u32", "#[serde(default)] note: String, count: u64"), ""));
+    carts("carts", "with notes").save_in(placed.folder());
     midair.published();
     let newer = json!({ "items": [{ "name": "tea", "note": "", "count": 2 }, { "name": "milk", "note": "", "count": 1 }] });
     assert_eq!(midair.get("/carts/ann").json(), newer);
@@ -84,126 +42,46 @@ fn fault_33_a_value_that_new_code_cannot_read_refuses_it_with_key_path_and_expec
 
 #[test]
 fn an_undeclared_table_that_cannot_be_read_is_an_error_of_the_request_that_reads_it() {
-    let undeclared = |value: &str| source(value, "").replace("\n        .table::<Cart>(\"carts\")", "");
-    let project = Project::plugin("undeclared", &undeclared(CART));
-    let mut midair = Launch::dev(&[project.root()]).start();
-    midair.published();
+    let (placed, mut midair) = serving("undeclared", "undeclared");
     assert_eq!(midair.http().post("/carts/ann", &json!({ "items": [{ "name": "tea", "count": 2 }] })).status, 200);
-    project.save("src/lib.rs", &undeclared(&CART.replace("count: u32", "count: String")));
+    carts("undeclared", "undeclared, in words").save_in(placed.folder());
     midair.published();
-    let answer = midair.get("/carts/ann");
-    assert_eq!(answer.status, 500);
-    assert!(["ann", "items[0].count", "string"].iter().all(|part| answer.body.contains(part)), "{answer:?}");
+    assert_eq!(midair.get("/carts/ann").status, 500);
+    let failed = midair.wait_for("its error", |event| event["event"] == "failed")["error"].to_string();
+    assert!(["ann", "items[0].count", "string"].iter().all(|part| failed.contains(part)), "{failed}");
 }
 
 #[test]
 fn fault_13_g6_an_init_that_fails_or_panics_is_refused_and_what_it_wrote_never_happened() {
-    let project = Project::plugin("inits", &source(CART, ""));
-    let mut midair = Launch::dev(&[project.root()]).start();
-    midair.published();
+    let (placed, mut midair) = serving("inits", "");
     assert_eq!((midair.get("/started").body.as_str(), midair.get("/hits").body.as_str()), ("1", "1"));
     let generation = midair.get("/started").generation();
-    for (what, init, words) in [
-        (
-            "an error",
-            "ctx.counter(\"started\").add(100).wait()?; return Err(midair_plugin::Error::internal(\"no stock\"));",
-            "no stock",
-        ),
-        ("an error of std", "let _: u32 = \"many\".parse()?;", "invalid digit"),
-        ("a panic", "ctx.counter(\"started\").add(100).wait()?; panic!(\"at the start\");", "at the start"),
-    ] {
-        project.save("src/lib.rs", &source(CART, init));
+    for (variant, words) in
+        [("init fails", "no stock"), ("init fails by an error of std", "invalid digit"), ("init panics", "at the start")]
+    {
+        carts("inits", variant).save_in(placed.folder());
         let rejected = midair.rejected("E_INIT");
-        assert!(rejected["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{what}: {rejected}");
+        assert!(rejected["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{variant}: {rejected}");
         let answer = midair.get("/started");
-        assert_eq!((answer.body.as_str(), answer.generation()), ("1", generation), "{what}");
+        assert_eq!((answer.body.as_str(), answer.generation()), ("1", generation), "{variant}");
     }
-    project.save("src/lib.rs", &source(CART, "ctx.counter(\"mended\").add(1).wait()?;"));
+    carts("inits", "mended").save_in(placed.folder());
     midair.published();
     assert_eq!((midair.get("/started").body.as_str(), midair.get("/hits").body.as_str()), ("2", "2"));
 }
 
 #[test]
 fn a_plugin_whose_constructor_function_panics_is_refused() {
-    let project = Project::plugin("constructs", &source(CART, ""));
-    let mut midair = Launch::dev(&[project.root()]).start();
-    midair.published();
-    project.edit("src/lib.rs", "Plugin::new()\n", "if true { panic!(\"while put together\") }\n    Plugin::new()\n");
+    let (placed, mut midair) = serving("constructs", "");
+    carts("constructs", "panics while put together").save_in(placed.folder());
     let rejected = midair.wait_for("rejected", |event| event["event"] == "rejected");
     assert!(rejected["reason"].as_str().is_some_and(|reason| reason.contains("while put together")), "{rejected}");
     assert_eq!(midair.get("/hits").body, "1");
 }
 
-const LINK_1: &str = "#[derive(Serialize, Deserialize)]
-struct Link { url: String }
-";
-
-const LINK_2: &str = "#[derive(Serialize, Deserialize)]
-struct Old { url: String }
-
-#[derive(Serialize, Deserialize)]
-struct Link { urls: Vec<String> }
-";
-
-const UP: &str = ".migrate(|old: Old| Link { urls: vec![old.url] })";
-const DOWN: &str = ".reverse(|new: &Link| Old { url: new.urls.join(\" \") })";
-
-/// A plugin with the table `links` of `types`, declared with `history`.
-fn links(types: &str, history: &str) -> String {
-    format!(
-        "
-use std::time::Duration;
-use midair_plugin::{{Ctx, Json, Plugin, Request, Result}};
-use serde::{{Deserialize, Serialize}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new()
-        .table::<Link>(\"links\"){history}
-        .get(\"/links/{{key}}\", get)
-        .post(\"/links/{{key}}\", put)
-        .post(\"/brief/{{key}}\", brief)
-        .post(\"/fill/{{count}}\", fill)
-        .get(\"/count\", count)
-        .get(\"/fail\", |_, _| midair_plugin::StatusCode::INTERNAL_SERVER_ERROR)
-}}
-
-{types}
-
-async fn get(req: Request, ctx: Ctx) -> Result<Json<Option<Link>>> {{
-    Ok(Json(ctx.table::<Link>(\"links\").get(&req.param::<String>(\"key\")?).await?))
-}}
-
-async fn put(req: Request, ctx: Ctx) -> Result<()> {{
-    ctx.table::<Link>(\"links\").put(&req.param::<String>(\"key\")?, &req.json::<Link>()?).await?;
-    Ok(())
-}}
-
-async fn brief(req: Request, ctx: Ctx) -> Result<()> {{
-    ctx.table::<Link>(\"links\").put_for(&req.param::<String>(\"key\")?, &req.json::<Link>()?, Duration::from_millis(50)).await?;
-    Ok(())
-}}
-
-async fn fill(req: Request, ctx: Ctx) -> Result<()> {{
-    let links = ctx.table::<Link>(\"links\");
-    for chunk in (0..req.param::<u32>(\"count\")?).collect::<Vec<_>>().chunks(1_000) {{
-        let batch = chunk.iter().fold(ctx.batch(), |batch, n| batch.put(&links, &format!(\"{{n:08}}\"), &Link {{ url: format!(\"u{{n}}\") }}));
-        batch.commit().await?;
-    }}
-    Ok(())
-}}
-
-async fn count(_: Request, ctx: Ctx) -> Result<String> {{
-    Ok(ctx.table::<Link>(\"links\").count().await?.to_string())
-}}
-"
-    )
-}
-
-/// The second form: what fills with the first one doesn't fit it.
-fn links_2(history: &str) -> String {
-    links(LINK_2, history).replace("&Link { url: format!(\"u{n}\") }", "&Link { urls: vec![format!(\"u{n}\")] }")
+/// The plugin with a table of links, in one form or another.
+fn links(name: &str, variant: &str) -> Vec<u8> {
+    fixture::artifact("links").named(name).variant(variant).bytes()
 }
 
 fn unreadable(midair: &Midair) -> Value {
@@ -237,18 +115,10 @@ fn filled(serving: &Path) -> Midair {
 
 #[test]
 fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_after_a_rollback() {
-    let project = Project::plugin("migrates", &links(LINK_1, ""));
     let folder = tempfile::tempdir().expect("a folder");
-    let build = |source: &str, name: &str| {
-        project.save("src/lib.rs", source);
-        project.build_to(&folder.path().join(name)).remove(0)
-    };
-    let first = build(&links(LINK_1, ""), "first");
-    let (plain, one_way) = (build(&links_2(""), "plain"), build(&links_2(UP), "one_way"));
-    let both_ways = build(&links_2(&format!("{UP}{DOWN}")), "both_ways");
-    let bytes = |path: &Path| std::fs::read(path).expect("an artifact");
+    let [first, plain, one_way, both_ways] = fixture::artifacts("links", "migrates", ["", "plain", "one-way", "both-ways"]);
     let serving = folder.path().join("libmigrates.so");
-    save(&serving, bytes(&first));
+    save(&serving, &first);
     let (data, file) = (folder.path().join("data"), folder.path().join("state.redb"));
     let mut midair = Launch::run_committed(&serving, &data).arg("--state").arg(&file).start();
     midair.published();
@@ -259,12 +129,12 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     post(&midair, "old", json!({ "url": "o" }));
 
     // A type that can't read what is there is refused; with a way up it goes live and reads it.
-    save(&serving, bytes(&plain));
+    save(&serving, &plain);
     let rejected = midair.rejected("E_STATE");
     let reason = rejected["reason"].as_str().unwrap_or_default();
     assert!(["links[\"old\"]", "urls"].iter().all(|part| reason.contains(part)), "{reason}");
     assert!(rejected["help"].as_str().is_some_and(|help| help.contains(".migrate")), "{rejected}");
-    save(&serving, bytes(&both_ways));
+    save(&serving, &both_ways);
     assert_eq!(midair.outcome()["event"], "published", "{}", midair.story());
     assert_eq!(get(&midair, "old").json(), json!({ "urls": ["o"] }));
     post(&midair, "new", json!({ "urls": ["a", "b"] }));
@@ -278,7 +148,7 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     assert_eq!(unreadable(&midair), json!({}));
 
     // Without a way back: counted, and an error that names table, key and numbers.
-    save(&serving, bytes(&one_way));
+    save(&serving, &one_way);
     midair.published();
     (0..3).for_each(|n| post(&midair, &format!("lost{n}"), json!({ "urls": ["x"] })));
     assert!(midair.client(&["rollback"]).output().expect("a client").status.success());
@@ -308,35 +178,16 @@ fn fault_33_g13_a_migration_lets_newer_code_read_and_what_it_reverses_is_read_af
     let warning = warnings().remove(0);
     let named = ["migrates=1 was committed and serves", "links[\\\"lost0\\\"]", "schema 2", "reads schema 1"];
     assert!(named.iter().all(|part| warning.contains(part)), "{warning}");
-    save(&serving, bytes(&plain));
+    save(&serving, &plain);
     midair.rejected("E_STATE");
     assert_eq!(get(&midair, "old").json(), json!({ "url": "o" }));
 }
 
 #[test]
 fn fault_33_a_value_that_the_sample_passed_over_takes_new_code_back() {
-    let project = Project::plugin("reads", "");
     let folder = tempfile::tempdir().expect("a folder");
     // The sample ends after 20 ms: reading so slowly it sees two values of a thousand, and not the one that is odd.
-    let slow = "
-#[derive(Serialize)]
-struct Link { url: String }
-
-impl<'de> Deserialize<'de> for Link {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Form { url: String }
-        let Form { url } = Form::deserialize(from)?;
-        std::thread::sleep(Duration::from_millis(12));
-        if url == \"u57\" { Err(serde::de::Error::custom(\"an odd link\")) } else { Ok(Link { url }) }
-    }
-}
-";
-    let mut artifacts = [links(LINK_1, ""), links(slow, "")].map(|source| {
-        project.save("src/lib.rs", &source);
-        let built = project.build_to(&folder.path().join("built")).remove(0);
-        std::fs::read(built).expect("an artifact")
-    });
+    let mut artifacts = fixture::artifacts("links", "reads", ["", "slow"]);
     let serving = folder.path().join("libreads.so");
     save(&serving, &artifacts[0]);
     let mut midair = filled(&serving);
@@ -366,30 +217,8 @@ impl<'de> Deserialize<'de> for Link {
 
 #[test]
 fn fault_32_a_migration_that_breaks_at_one_value_of_many_is_refused_or_taken_back_and_no_value_is_lost() {
-    let project = Project::plugin("breaks", "");
     let folder = tempfile::tempdir().expect("a folder");
-    let build = |source: &str| {
-        project.save("src/lib.rs", source);
-        std::fs::read(project.build_to(&folder.path().join("built")).remove(0)).expect("an artifact")
-    };
-    let panics = ".migrate(|old: Old| {
-            std::thread::sleep(Duration::from_millis(PAUSE));
-            if old.url == \"u57\" { panic!(\"an odd link\") }
-            Link { urls: vec![old.url] }
-        })";
-    let fails = LINK_2.replacen("url: String", "#[serde(deserialize_with = \"even\")] url: String", 1)
-        + "
-fn even<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
-    let url = String::deserialize(from)?;
-    std::thread::sleep(Duration::from_millis(PAUSE));
-    if url == \"u57\" { Err(serde::de::Error::custom(\"an odd link\")) } else { Ok(url) }
-}
-";
-    let paused = |source: String, pause: &str| build(&source.replace("PAUSE", pause));
-    // The sample has 20 ms: without a pause it sees all hundred values, and with one but two or three of them.
-    let with_panic = || links_2(panics);
-    let with_error = || links(&fails, UP).replace("&Link { url: format!(\"u{n}\") }", "&Link { urls: vec![format!(\"u{n}\")] }");
-    let first = build(&links(LINK_1, ""));
+    let first = links("breaks", "");
     let serving = folder.path().join("libbreaks.so");
     save(&serving, &first);
     let mut midair = filled(&serving);
@@ -400,10 +229,9 @@ fn even<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<String
         }
         assert_eq!((midair.get("/count").body.as_str(), unreadable(midair)), ("100", json!({})));
     };
-    for (artifact, words) in
-        [(paused(with_panic(), "0"), "can't be read: an odd link at src/lib.rs:"), (paused(with_error(), "0"), "an odd link")]
-    {
-        save(&serving, artifact);
+    // The sample has 20 ms: without a pause it sees all hundred values, and with one but two or three of them.
+    for (variant, words) in [("panics 0", "can't be read: an odd link at tests/plugins/links.rs:"), ("fails 0", "an odd link")] {
+        save(&serving, links("breaks", variant));
         // The 20 ms go by the clock. What goes live since the machine stood still meanwhile is taken back, and tried once more.
         let mut rejected = midair.outcome();
         for _ in 0..20 {
@@ -419,8 +247,8 @@ fn even<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<String
         assert!(["links[\"00000057\"]", "an odd link", words].iter().all(|part| reason.contains(part)), "{rejected}");
         all_there(&midair);
     }
-    for artifact in [paused(with_panic(), "12"), paused(with_error(), "12")] {
-        save(&serving, artifact);
+    for variant in ["panics 12", "fails 12"] {
+        save(&serving, links("breaks", variant));
         midair.published();
         let back = midair.wait_for("rolled_back", |event| event["event"] == "rolled_back" || event["event"] == "committed");
         assert_eq!(
@@ -435,9 +263,8 @@ fn even<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<String
 
 #[test]
 fn a_value_that_was_put_for_a_while_is_gone_after_it_in_memory_and_on_disk() {
-    let project = Project::plugin("ends", &links(LINK_1, ""));
     let folder = tempfile::tempdir().expect("a folder");
-    let artifact = project.build_to(folder.path()).remove(0);
+    let artifact = fixture::artifact("links").named("ends").save_in(folder.path());
     let file = folder.path().join("state");
     for launch in [Launch::run(&[&artifact]), Launch::run(&[&artifact]).arg("--state").arg(&file)] {
         let mut midair = launch.arg("--no-probe").start();

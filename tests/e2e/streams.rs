@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -15,26 +14,16 @@ use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options};
 use midair_tests::client::{Answer, read_answer};
 use midair_tests::host::{Launch, Midair};
-use midair_tests::project::{self, Project};
-use midair_tests::{patience, repository};
+use midair_tests::{fixture, patience, project};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Ticks until its gate is open, among others. Each tick says which generation made it, which variant, and its number.
-const SOURCE: &str = include_str!("../fixtures/streaming.rs");
-
-/// The plugin in two variants, built once.
+/// Two variants of a plugin that ticks until its gate is open, among others. Each tick says which generation made it, which variant, and its
+/// number.
 fn variants() -> &'static [Vec<u8>; 2] {
-    static BUILT: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let (project, folder) = (Project::plugin("streaming", SOURCE), tempfile::tempdir().expect("a folder"));
-        [0, 1].map(|variant| {
-            project.save("src/lib.rs", &SOURCE.replace("VARIANT: u64 = 0", &format!("VARIANT: u64 = {variant}")));
-            let target = repository::shared_target().join("midair");
-            fs::read(&project.build_with(Command::new("cargo"), &target, folder.path())[0]).expect("it was built")
-        })
-    })
+    static BOTH: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    BOTH.get_or_init(|| fixture::artifacts("streaming", "streaming", ["0", "1"]))
 }
 
 /// A host that serves the plugin, and the folder of the artifact.

@@ -3,39 +3,18 @@
 use std::io::Write;
 use std::process::Command;
 
-use midair_tests::cargo;
 use midair_tests::host::Launch;
-use midair_tests::project::Project;
-
-const SOURCE: &str = "
-use midair_plugin::{Ctx, Plugin, Request};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().get(\"/\", |_, _| \"one\").get(\"/stuck\", stuck).get(\"/stuck-later\", stuck_later)
-}
-
-fn stuck(_: Request, ctx: Ctx) -> &'static str {
-    ctx.info(\"stuck\");
-    loop { std::hint::spin_loop() }
-}
-
-async fn stuck_later(_: Request, ctx: Ctx) -> &'static str {
-    let _ = ctx.sleep(std::time::Duration::from_millis(1)).await;
-    ctx.info(\"stuck\");
-    loop { std::hint::spin_loop() }
-}
-";
+use midair_tests::{cargo, fixture};
 
 #[test]
 fn fault_25_g14_g15_with_every_worker_stuck_a_swap_completes_status_answers_and_the_host_ends() {
-    let project = Project::plugin("stuck", SOURCE);
+    let fixture = fixture::artifact("stuck");
+    let placed = fixture.clone().variant("one").placed();
     let workers = 2;
-    let has_option = Command::new(cargo::midair()).args(["dev", "--help"]).output().expect("it runs");
+    let has_option = Command::new(cargo::midair()).args(["run", "--help"]).output().expect("it runs");
     let has_option = String::from_utf8_lossy(&has_option.stdout).contains("--workers");
     let cores = std::thread::available_parallelism().map_or(workers, usize::from);
-    let mut launch = Launch::dev(&[project.root()]).arg("--drain-timeout").arg("1");
+    let mut launch = Launch::run(&[&placed.path]).arg("--drain-timeout").arg("1");
     if has_option {
         launch = launch.arg("--workers").arg(workers.to_string());
     }
@@ -55,7 +34,7 @@ fn fault_25_g14_g15_with_every_worker_stuck_a_swap_completes_status_answers_and_
         midair.wait_for("a worker that is stuck", |event| event["event"] == "log" && event["message"] == "stuck");
     }
 
-    project.edit("src/lib.rs", "\"one\"", "\"two\"");
+    fixture.variant("two").save_in(placed.folder());
     let published = midair.published();
     let status = midair.client(&["status", "--json"]).output().expect("it runs");
     assert_eq!(status.status.code(), Some(0));

@@ -19,6 +19,7 @@ use midair::probation::Rules;
 use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options, Which};
 use midair_tests::asker::Asker;
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project;
 use midair_tests::random::Random;
@@ -27,7 +28,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::inside::{built, until};
+use crate::inside::until;
 
 fn kind(event: &Value, kind: &str) -> bool {
     event["event"] == kind
@@ -35,49 +36,11 @@ fn kind(event: &Value, kind: &str) -> bool {
 
 /// Three plugins named `killed` that say their names.
 fn one_two_three() -> &'static [Vec<u8>] {
-    static ALL: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    let source = |name: &str| {
-        format!(
-            "midair_plugin::export!(plugin);\nfn plugin() -> midair_plugin::Plugin {{\n    \
-             midair_plugin::Plugin::new().get(\"/\", |_, _| {name:?})\n}}\n"
-        )
-    };
-    ALL.get_or_init(|| built("killed", &["one", "two", "three"].map(source)))
+    static ALL: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
+    ALL.get_or_init(|| fixture::artifacts("saying", "killed", ["one", "two", "three"]))
 }
 
 // Many at once.
-
-/// A plugin whose start waits for the file `open` in the folder `gate`, and fails if another one starts meanwhile.
-fn gated(name: &str, gate: &Path) -> String {
-    format!(
-        "
-use std::fs;
-use std::path::Path;
-
-use midair_plugin::{{Ctx, Plugin, Result}};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().init(init).get(\"/\", |_, _| {name:?})
-}}
-
-fn init(ctx: Ctx) -> Result<()> {{
-    if ctx.is_probe() {{
-        return Ok(());
-    }}
-    let gate = Path::new({gate:?});
-    fs::File::create_new(gate.join(\"here\"))?;
-    ctx.info(\"preparing\");
-    while !gate.join(\"open\").exists() {{
-        std::thread::yield_now();
-    }}
-    fs::remove_file(gate.join(\"here\"))?;
-    Ok(())
-}}
-"
-    )
-}
 
 /// A folder with a gate in it, and the plugins that wait there.
 struct Gate {
@@ -88,8 +51,9 @@ struct Gate {
 impl Gate {
     fn new(name: &str, says: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let sources: Vec<String> = says.iter().map(|says| gated(says, folder.path())).collect();
-        Self { artifacts: built(name, &sources), folder }
+        let variant = |says: &&str| format!("{says} {}", folder.path().display());
+        let artifacts = says.iter().map(|says| fixture::artifact("gated").named(name).variant(&variant(says)).bytes()).collect();
+        Self { artifacts, folder }
     }
 
     fn open(&self) {
@@ -207,30 +171,6 @@ fn runtime() -> tokio::runtime::Runtime {
 
 // Back and forth.
 
-const SWINGING: &str = "
-use midair_plugin::{Ctx, Json, Plugin, Request, Result};
-use serde_json::{Value, json};
-
-midair_plugin::export!(plugin);
-
-const VARIANT: u64 = 0;
-
-fn plugin() -> Plugin {
-    Plugin::new().get(\"/now\", |_, ctx| Json(stamp(&ctx))).get(\"/later\", later)
-}
-
-fn stamp(ctx: &Ctx) -> Value {
-    json!([ctx.generation(), VARIANT])
-}
-
-async fn later(_: Request, ctx: Ctx) -> Result<Json<Value>> {
-    let before = stamp(&ctx);
-    ctx.sleep(std::time::Duration::from_millis(3)).await?;
-    let nested = ctx.call(Request::build(\"GET\", \"/now\").finish()?).await?.json::<Value>()?;
-    Ok(Json(json!([before, nested, stamp(&ctx)])))
-}
-";
-
 /// What askers saw while code went back and forth.
 #[derive(Default)]
 struct Swing {
@@ -250,12 +190,11 @@ fn fault_30_g1_back_and_forth_a_thousand_times_a_second_mixes_nothing_and_leaves
     // What is held is written down with each rollback: not the disk is what is tried here.
     let memory = Path::new("/dev/shm");
     let data = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder");
-    let variant = |variant: u64| SWINGING.replace("VARIANT: u64 = 0", &format!("VARIANT: u64 = {variant}"));
     let path = folder.path().join("libswing.so");
     let rules = Rules { acts: false, ..Rules::PRODUCTION };
     let options = Options { probe: Probe::Off, recovers: false, durable: false, rules, ..Options::new(data.path()) };
     let host = Host::new(options).expect("a host");
-    for bytes in built("swing", &[variant(1), variant(2)]) {
+    for bytes in fixture::artifacts("swinging", "swing", ["1", "2"]) {
         project::save(&path, bytes);
         let record = host.swap(host.begin("test"), vec![Artifact { plugin: String::new(), path: path.clone() }]);
         assert_eq!(record.outcome, Outcome::Published, "{record:?}");
@@ -325,81 +264,13 @@ async fn ask_on(host: &Host, swing: &Arc<Swing>) {
 
 // Refused, and not yet at its end.
 
-/// A plugin that counts its starts. Its own `init`, unlike the probe's, writes, starts a thread that goes on to try all that can be asked
-/// for once the file `late` is in `folder`, and comes to the end that `end` is.
-fn late(folder: &Path, end: &str) -> String {
-    format!(
-        "
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
-
-use midair_plugin::{{Ctx, Plugin, Request, Result}};
-use serde_json::json;
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {{
-    Plugin::new().init(init).get(\"/state\", state).post(\"/touch\", touch)
-}}
-
-fn init(ctx: Ctx) -> Result<()> {{
-    if ctx.is_probe() {{
-        return Ok(());
-    }}
-    ctx.counter(\"starts\").add(1).wait()?;
-    ctx.cell::<u32>(\"of\").set(&1).wait()?;
-    {end}
-}}
-
-#[allow(dead_code)]
-fn go_on(ctx: &Ctx) {{
-    let ctx = ctx.clone();
-    std::thread::spawn(move || {{
-        while !Path::new({folder:?}).join(\"late\").exists() {{
-            std::thread::yield_now();
-        }}
-        let call = Request::build(\"POST\", \"/touch\").finish().map(|request| ctx.call(request).wait().err());
-        let tried = [
-            (\"add\", ctx.counter(\"starts\").add(100).wait().err()),
-            (\"read\", ctx.counter(\"starts\").get().wait().err()),
-            (\"set\", ctx.cell::<u32>(\"of\").set(&100).wait().err()),
-            (\"put\", ctx.table::<u32>(\"table\").put(\"late\", &100).wait().err()),
-            (\"sleep\", ctx.sleep(Duration::from_millis(1)).wait().err()),
-            (\"call\", call.unwrap_or_else(Some)),
-        ];
-        let told: Vec<_> = tried.iter().map(|(what, error)| (what, error.as_ref().map(|error| error.to_string()))).collect();
-        fs::write(Path::new({folder:?}).join(\"tried.new\"), json!(told).to_string()).expect(\"a file\");
-        fs::rename(Path::new({folder:?}).join(\"tried.new\"), Path::new({folder:?}).join(\"tried\")).expect(\"a file\");
-    }});
-}}
-
-fn state(_: Request, ctx: Ctx) -> Result<String> {{
-    let (starts, touched) = (ctx.counter(\"starts\").get().wait()?, ctx.counter(\"touched\").get().wait()?);
-    Ok(json!([starts, ctx.cell::<u32>(\"of\").get().wait()?, ctx.table::<u32>(\"table\").get(\"late\").wait()?, touched]).to_string())
-}}
-
-fn touch(_: Request, ctx: Ctx) -> Result<()> {{
-    ctx.counter(\"touched\").add(1).wait()?;
-    Ok(())
-}}
-"
-    )
-}
-
 #[test]
 fn fault_43_g6_g14_of_a_start_that_was_refused_nothing_happens_then_or_later() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str| folder.path().join(name);
-    let hangs = format!(
-        "ctx.cell::<u32>(\"of\").set(&2).wait()?; go_on(&ctx); while !Path::new({:?}).exists() {{ std::thread::yield_now(); }} Ok(())",
-        file("end")
-    );
-    let fails =
-        "ctx.cell::<u32>(\"of\").set(&3).wait()?; go_on(&ctx); Err(midair_plugin::Error::internal(\"no stock\"))".to_owned();
-    let panics = "ctx.cell::<u32>(\"of\").set(&4).wait()?; go_on(&ctx); panic!(\"at the start\")".to_owned();
-    let ends = ["Ok(())".to_owned(), hangs, fails, panics, "ctx.cell::<u32>(\"of\").set(&5).wait()?; Ok(())".to_owned()];
-    let artifacts = built("late-start", &ends.map(|end| late(folder.path(), &end)));
+    let ends = ["starts", "hangs", "fails", "panics", "starts with 5"];
+    let variant = |end: &str| format!("{} {end}", folder.path().display());
+    let artifacts = ends.map(|end| fixture::artifact("starting_late").named("late-start").variant(&variant(end)).bytes());
     let path = file("liblate.so");
     project::save(&path, &artifacts[0]);
     // A step has its ten seconds, which the one that hangs takes and no other.

@@ -7,219 +7,12 @@ use std::time::Duration;
 
 use midair::attempt::Outcome;
 use midair_tests::client::read_answer;
+use midair_tests::fixture::{self, Fixture, Placed};
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::Project;
 use serde_json::Value;
 
-use crate::inside::{Inside, built, until};
-
-const SOURCE: &str = r#"
-use midair_plugin::{Ctx, On, Plugin, Request, Result};
-use std::path::PathBuf;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Barrier};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
-
-midair_plugin::export!(plugin);
-
-const VERSION: &str = "one";
-
-fn plugin() -> Plugin {
-    Plugin::new()
-        .get("/", |_, _| VERSION)
-        .get("/open", |_, ctx: Ctx| ctx.counter("gate").add(1).wait().map(|_| VERSION))
-        .get("/begin", begin)
-        .get("/quiet", quiet)
-        .get("/free", free)
-        .get("/droppable", droppable)
-        .get("/joined", joined)
-        .get("/cancelled", cancelled)
-        .get("/late", late)
-        .get("/panics", |_, ctx: Ctx| { drop(ctx.spawn(async { panic!("in a task") })); VERSION })
-        .get("/never", never)
-        .get("/woken", |_, ctx: Ctx| Handed::to_a_thread(ctx, "woken"))
-        .get("/kept", |_, ctx: Ctx| { drop(ctx.spawn_until_retire("kept", |ctx| Handed::to_a_thread(ctx, "kept"))); VERSION })
-        .get("/foreign", foreign)
-        .get("/spins", spins)
-        .get("/stuck", |_, ctx: Ctx| { hold(&ctx, |ctx| while ctx.counter("gate").get().wait().unwrap_or(1) == 0 {}); VERSION })
-        .get("/emits", |_, ctx: Ctx| {
-            hold(&ctx, |ctx| (0..3_u64).for_each(|number| ctx.emit("few", &number).wait().expect("it is taken")));
-            VERSION
-        })
-        .on_with(On::new("few").queue(1), |number: u64, ctx: Ctx| ctx.info(format!("heard {number}")))
-        .task("beat", beat)
-}
-
-/// Has this hold every thread that is there for tasks, without a pause.
-fn hold(ctx: &Ctx, work: fn(&Ctx)) {
-    static ALL: std::sync::OnceLock<Barrier> = std::sync::OnceLock::new();
-    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
-    for _ in 0..threads {
-        drop(ctx.spawn_free("holds", move |ctx| async move {
-            ALL.get_or_init(|| Barrier::new(threads)).wait();
-            ctx.info("holds");
-            work(&ctx);
-        }));
-    }
-}
-
-/// Until somebody asks for /open.
-async fn opened(ctx: &Ctx) {
-    while ctx.counter("gate").get().await.unwrap_or(0) == 0 {
-        let _ = ctx.sleep(Duration::from_millis(1)).await;
-    }
-}
-
-async fn asks(ctx: &Ctx) -> Result<String> {
-    Ok(ctx.call(Request::build("GET", "/").finish()?).await?.text())
-}
-
-async fn begin(_: Request, ctx: Ctx) -> &'static str {
-    let inside = ctx.clone();
-    drop(ctx.spawn(async move {
-        opened(&inside).await;
-        inside.info(format!("the request's task on {VERSION} asks {:?}", asks(&inside).await));
-    }));
-    VERSION
-}
-
-async fn quiet(_: Request, ctx: Ctx) -> &'static str {
-    // Nothing of the request is in it: the task alone keeps it.
-    drop(ctx.spawn(std::future::pending::<()>()));
-    VERSION
-}
-
-async fn free(_: Request, ctx: Ctx) -> &'static str {
-    drop(ctx.spawn_free("stubborn", |ctx| async move {
-        ctx.info("stubborn began");
-        opened(&ctx).await;
-        ctx.info(format!("the free task on {VERSION} asks {:?}", asks(&ctx).await));
-    }));
-    VERSION
-}
-
-struct Gone(Ctx);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        self.0.info(format!("dropped on {VERSION}"));
-    }
-}
-
-async fn droppable(_: Request, ctx: Ctx) -> &'static str {
-    drop(ctx.spawn_until_retire("droppable", |ctx| async move {
-        let gone = Gone(ctx);
-        std::future::pending::<()>().await;
-        drop(gone);
-    }));
-    VERSION
-}
-
-async fn never(_: Request, ctx: Ctx) -> &'static str {
-    let _gone = Gone(ctx);
-    std::future::pending().await
-}
-
-/// A file with which a test speaks to threads that hold nothing of the host's.
-fn gate() -> PathBuf {
-    std::env::var_os("GATE").map(PathBuf::from).expect("the test names it")
-}
-
-fn note(name: &str) {
-    std::fs::write(gate().with_extension(name), "").expect("it can be written");
-}
-
-fn wait_for_the_gate() {
-    while !gate().exists() { std::thread::sleep(Duration::from_millis(1)) }
-}
-
-/// Hands its waker to a thread of the plugin's own, which wakes it when the gate is open, and once more.
-struct Handed { is_open: Arc<AtomicBool>, name: &'static str, has_thread: bool, _gone: Gone }
-
-impl Handed {
-    fn to_a_thread(ctx: Ctx, name: &'static str) -> Self {
-        Self { is_open: Arc::default(), name, has_thread: false, _gone: Gone(ctx) }
-    }
-}
-
-impl Future for Handed {
-    type Output = &'static str;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<&'static str> {
-        if self.is_open.load(Ordering::SeqCst) {
-            return Poll::Ready(VERSION);
-        }
-        if !std::mem::replace(&mut self.has_thread, true) {
-            let (waker, is_open, name) = (context.waker().clone(), Arc::clone(&self.is_open), self.name);
-            std::thread::spawn(move || {
-                wait_for_the_gate();
-                is_open.store(true, Ordering::SeqCst);
-                waker.clone().wake();
-                waker.wake_by_ref();
-                drop(waker);
-                note(name);
-            });
-            note(&format!("{name}-waits"));
-        }
-        Poll::Pending
-    }
-}
-
-/// Has the host wake a waker of the plugin's own at retirement, and only polls again when the gate is open.
-async fn foreign(_: Request, ctx: Ctx) -> &'static str {
-    struct Noting;
-    impl Wake for Noting {
-        fn wake(self: Arc<Self>) { note("foreign-woken") }
-    }
-    std::thread::spawn(move || {
-        let waker = Waker::from(Arc::new(Noting));
-        let mut context = Context::from_waker(&waker);
-        let mut retiring = pin!(ctx.retiring());
-        assert!(retiring.as_mut().poll(&mut context).is_pending());
-        note("foreign-waits");
-        wait_for_the_gate();
-        assert!(retiring.as_mut().poll(&mut context).is_ready());
-        note("foreign");
-    });
-    VERSION
-}
-
-async fn spins(_: Request, ctx: Ctx) -> &'static str {
-    drop(ctx.spawn_until_retire("spins", |ctx| async move {
-        let _gone = Gone(ctx);
-        note("spins-waits");
-        wait_for_the_gate();
-    }));
-    VERSION
-}
-
-async fn joined(_: Request, ctx: Ctx) -> Result<String> {
-    let mut every = ctx.interval(Duration::from_millis(1));
-    let task = ctx.spawn(async move {
-        for _ in 0..3 { every.tick().await?; }
-        Ok::<_, midair_plugin::Error>(6 * 7)
-    });
-    Ok(task.await??.to_string())
-}
-
-async fn cancelled(_: Request, ctx: Ctx) -> Result<&'static str> {
-    let task = ctx.spawn(std::future::pending::<&'static str>());
-    task.cancel();
-    task.await
-}
-
-async fn late(_: Request, ctx: Ctx) -> Result<()> {
-    ctx.timeout(Duration::from_millis(1), std::future::pending()).await
-}
-
-async fn beat(ctx: Ctx) {
-    ctx.info(format!("beat began on {VERSION}"));
-    ctx.retiring().await;
-    ctx.info(format!("beat ended on {VERSION}"));
-}
-"#;
+use crate::inside::{Inside, until};
 
 /// Waits until this has happened, before or after what was read last: what runs beside a swap comes in no order with it.
 #[track_caller]
@@ -234,21 +27,30 @@ fn says(midair: &mut Midair, words: &str) -> Value {
     seen(midair, words, |event| event["event"] == "log" && event["message"] == words)
 }
 
+fn tasking(name: &str, variant: &str) -> Fixture {
+    fixture::artifact("tasking").named(name).variant(variant)
+}
+
+/// A host that tells of breaches only, as in development.
+fn launch(artifact: &Placed) -> Launch {
+    Launch::run(&[&artifact.path]).arg("--on-breach").arg("report").arg("--generation-header")
+}
+
 /// The plugin `name`, live; work is given these seconds once it was replaced.
-fn serving_with(name: &str, seconds: &str) -> (Project, Midair) {
-    let project = Project::plugin(name, SOURCE);
-    let mut midair = Launch::dev(&[project.root()]).arg("--retire-timeout").arg(seconds).start();
+fn serving_with(name: &str, seconds: &str) -> (Placed, Midair) {
+    let placed = tasking(name, "one").placed();
+    let mut midair = launch(&placed).arg("--retire-timeout").arg(seconds).start();
     midair.published();
-    (project, midair)
+    (placed, midair)
 }
 
 /// The same with no time at all.
-fn serving(name: &str) -> (Project, Midair) {
+fn serving(name: &str) -> (Placed, Midair) {
     serving_with(name, "0")
 }
 
-fn becomes_two(project: &Project, midair: &mut Midair) {
-    project.edit("src/lib.rs", "VERSION: &str = \"one\"", "VERSION: &str = \"two\"");
+fn becomes_two(name: &str, placed: &Placed, midair: &mut Midair) {
+    tasking(name, "two").save_in(placed.folder());
     midair.published();
     assert_eq!(midair.get("/").body, "two");
 }
@@ -261,9 +63,9 @@ fn tasks(midair: &Midair) -> Vec<(u64, String)> {
 
 #[test]
 fn g1_a_task_of_a_request_stays_on_its_code_and_shows_as_the_request() {
-    let (project, mut midair) = serving("tasks-of-requests");
+    let (placed, mut midair) = serving("tasks-of-requests");
     assert_eq!((midair.get("/begin").body.as_str(), midair.get("/quiet").body.as_str()), ("one", "one"));
-    becomes_two(&project, &mut midair);
+    becomes_two("tasks-of-requests", &placed, &mut midair);
     let status = midair.status();
     let leases = status["leases"].as_array().expect("a list");
     for handler in ["begin", "quiet"] {
@@ -271,7 +73,10 @@ fn g1_a_task_of_a_request_stays_on_its_code_and_shows_as_the_request() {
             |lease: &Value| lease["generation"] == 1 && lease["handler"].as_str().is_some_and(|name| name.ends_with(handler));
         assert!(leases.iter().any(held), "{handler}: {status}");
     }
-    assert!(tasks(&midair).iter().any(|(generation, task)| *generation == 1 && task.starts_with("src/lib.rs:")), "{status}");
+    assert!(
+        tasks(&midair).iter().any(|(generation, task)| *generation == 1 && task.starts_with("tests/plugins/tasking.rs:")),
+        "{status}"
+    );
     assert_eq!(midair.get("/open").status, 200);
     let line = says(&mut midair, "the request's task on one asks Ok(\"one\")");
     assert_eq!(
@@ -283,11 +88,11 @@ fn g1_a_task_of_a_request_stays_on_its_code_and_shows_as_the_request() {
 
 #[test]
 fn work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code() {
-    let (project, mut midair) = serving("tasks-of-nobody");
+    let (placed, mut midair) = serving("tasks-of-nobody");
     assert_eq!(midair.get("/free").status, 200);
     assert_eq!(midair.get("/droppable").status, 200);
     says(&mut midair, "stubborn began");
-    becomes_two(&project, &mut midair);
+    becomes_two("tasks-of-nobody", &placed, &mut midair);
     says(&mut midair, "dropped on one");
     seen(&mut midair, "a warning that names it", |event| {
         event["event"] == "warning" && event["message"].as_str().is_some_and(|message| message.contains("stubborn still runs"))
@@ -302,17 +107,7 @@ fn work_that_may_be_dropped_is_and_other_work_is_named_and_keeps_its_code() {
 
 #[test]
 fn each_term_of_code_that_came_back_gives_its_work_the_whole_time() {
-    let source = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().get(\"/\", |_, ctx: midair_plugin::Ctx| {
-        drop(ctx.spawn_free(\"waits\", |_| std::future::pending::<()>()));
-        \"1\"
-    })
-}
-";
-    let bytes = built("in-terms", &[source.to_owned(), source.replace("\"1\"", "\"2\"")]);
+    let bytes = fixture::artifacts("never_done", "in-terms", ["1", "2"]);
     let inside = Inside::retiring("in-terms", Duration::from_secs(3));
     let [first, second] = [0, 1].map(|which| inside.publish(&bytes[which]));
     assert_eq!(inside.get("/"), 2);
@@ -342,18 +137,18 @@ fn ask(midair: &Midair, path: &str) -> TcpStream {
 
 #[test]
 fn a_future_that_nothing_wakes_is_shown_with_its_age_and_goes_with_its_client_or_at_its_deadline() {
-    let (project, mut midair) = serving("never-woken");
+    let (placed, mut midair) = serving("never-woken");
     let never = ask(&midair, "/never");
     assert_eq!(midair.get("/quiet").body, "one");
     let is_held = |midair: &Midair| call_of(&midair.status(), "leases", "never").is_some();
     until("the call that nothing wakes", || is_held(&midair));
-    becomes_two(&project, &mut midair);
+    becomes_two("never-woken", &placed, &mut midair);
     let mut status = midair.status();
     let lease = call_of(&status, "leases", "never").expect("it is held");
     assert!(lease["generation"] == 1 && lease["age_us"].as_u64() > Some(0), "{lease}");
     // The beat of the first is told that newer code serves, and goes beside everything: what nothing wakes is what stays.
     let waits = |task: &Value| {
-        let is_of_a_request = task["task"].as_str().is_some_and(|name| name.starts_with("src/lib.rs:"));
+        let is_of_a_request = task["task"].as_str().is_some_and(|name| name.starts_with("tests/plugins/tasking.rs:"));
         is_of_a_request && task["age_us"].as_u64() > Some(0) && task["busy_us"] == 0
     };
     until("the task that nothing wakes to be all that is left of the first", || {
@@ -372,7 +167,7 @@ fn a_future_that_nothing_wakes_is_shown_with_its_age_and_goes_with_its_client_or
     assert_eq!(midair.get("/").body, "two");
     drop(midair);
 
-    let mut midair = Launch::dev(&[project.root()]).arg("--request-timeout").arg("0.2").start();
+    let mut midair = launch(&placed).arg("--request-timeout").arg("0.2").start();
     midair.published();
     let answer = midair.get("/never");
     assert_eq!((answer.status, answer.body.trim_end()), (504, "the handler took longer than 0.2 s"));
@@ -388,9 +183,18 @@ fn fault_26_a_waker_that_is_used_after_its_generation_was_retired_finds_its_futu
     let folder = tempfile::tempdir().expect("a folder");
     let gate = folder.path().join("gate");
     let noted = |name: &str| until(name, || gate.with_extension(name).exists());
-    let project = Project::plugin("woken-late", SOURCE);
+    let placed = tasking("woken-late", "one").placed();
     let gate_is = gate.to_str().expect("a path");
-    let launch = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").arg("--keep").arg("0");
+    // What was replaced is let go as soon as what replaced it is committed.
+    let launch = launch(&placed)
+        .arg("--probation")
+        .arg("0")
+        .arg("--probation-requests")
+        .arg("0")
+        .arg("--retire-timeout")
+        .arg("0")
+        .arg("--keep")
+        .arg("0");
     let mut midair = launch.env("GATE", Some(gate_is)).start();
     midair.published();
     // One is in flight, one is dropped when its code is retired, one was given up before, and one is woken by the host.
@@ -399,7 +203,7 @@ fn fault_26_a_waker_that_is_used_after_its_generation_was_retired_finds_its_futu
     assert_eq!((midair.get("/kept").body.as_str(), midair.get("/foreign").body.as_str()), ("one", "one"));
     ["kept-waits", "foreign-waits"].iter().for_each(|name| noted(name));
     assert!(!gate.with_extension("foreign-woken").exists());
-    becomes_two(&project, &mut midair);
+    becomes_two("woken-late", &placed, &mut midair);
     says(&mut midair, "dropped on one");
     noted("foreign-woken");
     until("what was dropped to be off the list", || tasks(&midair).iter().all(|(_, task)| task != "kept"));
@@ -416,13 +220,13 @@ fn fault_26_a_waker_that_is_used_after_its_generation_was_retired_finds_its_futu
 fn work_that_never_pauses_is_named_after_its_time_and_keeps_its_code_until_it_ends() {
     let folder = tempfile::tempdir().expect("a folder");
     let gate = folder.path().join("gate");
-    let project = Project::plugin("never-pauses", SOURCE);
-    let launch = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").env("GATE", gate.to_str());
+    let placed = tasking("never-pauses", "one").placed();
+    let launch = launch(&placed).arg("--retire-timeout").arg("0").env("GATE", gate.to_str());
     let mut midair = launch.start();
     midair.published();
     assert_eq!(midair.get("/spins").body, "one");
     until("the work to begin", || gate.with_extension("spins-waits").exists());
-    becomes_two(&project, &mut midair);
+    becomes_two("never-pauses", &placed, &mut midair);
     seen(&mut midair, "a warning that names it", |event| {
         let said = event["message"].as_str().unwrap_or_default();
         event["event"] == "warning" && said.starts_with("never-pauses=1: spins can't be dropped")
@@ -441,10 +245,10 @@ fn work_that_never_pauses_is_named_after_its_time_and_keeps_its_code_until_it_en
 
 #[test]
 fn a_declared_task_begins_with_each_service_of_its_code_and_is_told_of_the_end() {
-    let (project, mut midair) = serving_with("declared-tasks", "600");
+    let (placed, mut midair) = serving_with("declared-tasks", "600");
     says(&mut midair, "beat began on one");
     assert_eq!(tasks(&midair), [(1, "beat".to_owned())]);
-    becomes_two(&project, &mut midair);
+    becomes_two("declared-tasks", &placed, &mut midair);
     says(&mut midair, "beat began on two");
     assert!(midair.client(&["rollback"]).output().expect("it runs").status.success());
     says(&mut midair, "beat ended on two");
@@ -458,7 +262,10 @@ fn a_declared_task_begins_with_each_service_of_its_code_and_is_told_of_the_end()
 
 #[test]
 fn a_task_is_joined_cancelled_timed_out_and_a_panic_of_it_is_told() {
-    let (_project, mut midair) = serving("joined-tasks");
+    // In development whoever asks is told of errors.
+    let project = Project::plugin("joined-tasks", &fixture::source("tasking", "one"));
+    let mut midair = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").start();
+    midair.published();
     assert_eq!(midair.get("/joined").body, "42");
     let cancelled = midair.get("/cancelled");
     assert_eq!((cancelled.status, cancelled.body.contains("dropped before it was done")), (500, true), "{}", cancelled.body);
@@ -476,7 +283,7 @@ fn a_task_is_joined_cancelled_timed_out_and_a_panic_of_it_is_told() {
 #[test]
 fn when_every_thread_for_tasks_is_held_others_stand_in_and_it_is_told_once() {
     let threads = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
-    let (_project, mut midair) = serving("tasks-that-hold");
+    let (_placed, mut midair) = serving("tasks-that-hold");
     assert_eq!(midair.get("/stuck").status, 200);
     let holds = |event: &Value| event["event"] == "log" && event["message"] == "holds";
     (0..threads).for_each(|_| drop(midair.wait_for("a task that holds a thread", holds)));
@@ -505,91 +312,35 @@ fn when_every_thread_for_tasks_is_held_others_stand_in_and_it_is_told_once() {
 fn fault_43_what_init_spawned_waits_for_the_publish_and_never_runs_in_the_probe_or_when_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let seen = folder.path().join("seen");
-    let source = format!(
-        r#"
-midair_plugin::export!(plugin);
-
-const VERSION: &str = "one";
-
-fn plugin() -> midair_plugin::Plugin {{
-    midair_plugin::Plugin::new().get("/", |_, _| VERSION).init(|ctx| {{
-        drop(ctx.spawn_free("first", |ctx| async move {{
-            use std::io::Write;
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open({seen:?}).expect("a file");
-            writeln!(file, "{{VERSION}} {{}}", std::process::id()).expect("it can be written");
-            ctx.info(format!("first ran on {{VERSION}}"));
-        }}));
-        if VERSION == "bad" {{ Err(midair_plugin::Error::internal("as asked")) }} else {{ Ok(()) }}
-    }})
-}}
-"#
-    );
-    let project = Project::plugin("init-spawns", &source);
-    let mut midair = Launch::dev(&[project.root()]).arg("--no-probe").start();
+    let spawning = |variant: &str| {
+        let variant = format!("{variant} {}", seen.display());
+        fixture::artifact("spawning_in_init").named("init-spawns").variant(&variant)
+    };
+    let placed = spawning("one").placed();
+    let mut midair = launch(&placed).arg("--no-probe").start();
     midair.published();
     says(&mut midair, "first ran on one");
-    project.edit("src/lib.rs", "\"one\"", "\"bad\"");
+    spawning("bad").save_in(placed.folder());
     midair.rejected("E_INIT");
-    project.edit("src/lib.rs", "VERSION: &str = \"bad\"", "VERSION: &str = \"two\"");
+    spawning("two").save_in(placed.folder());
     midair.published();
     says(&mut midair, "first ran on two");
     let expected = format!("one {0}\ntwo {0}\n", midair.pid());
     assert_eq!(fs::read_to_string(&seen).expect("it was written"), expected);
     drop(midair);
     fs::remove_file(&seen).expect("a file");
-    let mut midair = Launch::dev(&[project.root()]).start();
+    let mut midair = launch(&placed).start();
     midair.published();
     says(&mut midair, "first ran on two");
     assert_eq!(fs::read_to_string(&seen).expect("it was written"), format!("two {}\n", midair.pid()));
 }
 
-/// Waits for its retirement on threads of its own, since `init` and since requests.
-const WAITING: &str = r#"
-use midair_plugin::{Ctx, Plugin, Result};
-use std::pin::pin;
-use std::sync::{Arc, mpsc};
-use std::task::{Context, Wake, Waker};
-use std::thread::{self, Thread};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().init(init).get("/wait", |_, ctx: Ctx| { wait(&ctx, "again"); "waits" })
-}
-
-fn init(ctx: Ctx) -> Result<()> {
-    wait(&ctx, "init");
-    RESULT
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) { self.0.unpark() }
-}
-
-/// Returns when a thread waits; that one notes when it is told.
-fn wait(ctx: &Ctx, since: &'static str) {
-    let (ctx, (waits, is_waiting)) = (ctx.clone(), mpsc::channel());
-    thread::spawn(move || {
-        let note = format!("{}-{since}", ctx.generation());
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut retiring = pin!(ctx.retiring());
-        while retiring.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            let _ = waits.send(());
-            thread::park();
-        }
-        std::fs::write(std::path::Path::new("FOLDER").join(note), "").expect("it can be written");
-    });
-    let _ = is_waiting.recv();
-}
-"#;
-
 #[test]
 fn who_waits_for_retirement_since_init_is_told_by_a_refusal_or_when_newer_code_comes_each_time_anew() {
     let notes = tempfile::tempdir().expect("a folder");
-    let source = |result: &str| WAITING.replace("FOLDER", &notes.path().display().to_string()).replace("RESULT", result);
-    let bytes = built("waiting", &[source("Ok(())"), source("Err(midair_plugin::Error::internal(\"on purpose\"))")]);
+    let variant = |end: &str| format!("{} {end}", notes.path().display());
+    let waiting = |end: &str| fixture::artifact("waiting_for_retirement").named("waiting").variant(&variant(end)).bytes();
+    let bytes = ["", "fails"].map(waiting);
     let inside = Inside::new("waiting");
     let told = |note: &str| until(note, || notes.path().join(note).exists());
     let first = inside.publish(&bytes[0]);

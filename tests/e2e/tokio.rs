@@ -5,6 +5,7 @@ use std::path::Path;
 
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
+use midair_tests::size;
 use serde_json::Value;
 
 use crate::inside::until;
@@ -96,6 +97,7 @@ fn two(name: &str, source: &str, dependencies: &str, folder: &Path) -> [Vec<u8>;
 }
 
 #[test]
+#[ignore = "tests/long builds"]
 fn a_plugin_with_a_tokio_of_its_own_fetches_asks_a_database_reads_files_and_is_swapped() {
     let folder = tempfile::tempdir().expect("a folder");
     let artifacts = two("own-tokio", SOURCE, DEPENDENCIES, folder.path());
@@ -195,12 +197,6 @@ fn swaps_leave_nothing(swaps: usize) {
 }
 
 #[test]
-fn threads_descriptors_and_tasks_after_a_hundred_swaps_are_those_after_five() {
-    swaps_leave_nothing(100);
-}
-
-#[test]
-#[ignore = "takes a minute: cargo test -p midair-tests --test e2e tokio:: -- --ignored"]
-fn threads_descriptors_and_tasks_after_five_hundred_swaps_are_those_after_five() {
-    swaps_leave_nothing(500);
+fn threads_descriptors_and_tasks_after_many_swaps_are_those_after_five() {
+    swaps_leave_nothing(size(50, 500));
 }

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use midair_tests::{cargo, repository};
+use midair_tests::random::Random;
+use midair_tests::{cargo, is_full, repository};
 
 const RENAME: &str = "run::an_artifact_that_is_replaced_by_rename_goes_live";
 const CP: &str = "run::fault_6_cp_over_the_file_that_serves_goes_live_and_hurts_nobody";
@@ -139,18 +140,42 @@ fn known() -> BTreeSet<String> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the table is what somebody runs this for")]
-fn every_seeded_bug_turns_a_named_test_red() {
+fn each_bug_has_a_test_and_there_is_no_bug_but_those() {
     let named: BTreeSet<String> = BUGS.iter().map(|(bug, _)| (*bug).to_owned()).collect();
-    assert_eq!(named, known(), "each bug has its tests, and there is no bug but those");
+    assert_eq!(named, known());
+}
+
+/// The tests with the bugs that they catch: all at full size, else as many as are drawn, by the seed in `MIDAIR_SEED` if there is one.
+#[expect(clippy::print_stdout, reason = "whoever sees it fail repeats it by its seed")]
+fn chosen() -> BTreeMap<&'static str, Vec<&'static str>> {
+    const FEW: usize = 12;
+    let mut bugs = BUGS.to_vec();
     // For whoever works on one of them.
-    let only = std::env::var("MIDAIR_ONLY_BUG").ok();
+    if let Ok(only) = std::env::var("MIDAIR_ONLY_BUG") {
+        bugs.retain(|(bug, _)| *bug == only);
+    } else if !is_full() {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
+        let seed = std::env::var("MIDAIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
+        println!("{FEW} bugs of {}, drawn by MIDAIR_SEED={seed}", bugs.len());
+        let mut random = Random::new(seed);
+        while bugs.len() > FEW {
+            bugs.swap_remove(random.below(bugs.len()));
+        }
+    }
     let mut tests: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (bug, test) in BUGS.iter().filter(|(bug, _)| only.as_ref().is_none_or(|only| only == bug)) {
+    for (bug, test) in bugs {
         tests.entry(test).or_default().push(bug);
     }
+    tests
+}
+
+#[test]
+#[ignore = "tests/long mutations"]
+#[expect(clippy::print_stdout, reason = "the table is what somebody runs this for")]
+fn every_seeded_bug_turns_a_named_test_red() {
+    let tests = chosen();
     let kept = tempfile::tempdir().expect("a folder");
-    cargo::seeded();
+    assert!(has_bugs(&cargo::seeded().midair), "this is how one looks that has them");
     // One test at a time with all its bugs, and as many tests at once as there are processors.
     let (waiting, survivors) = (Mutex::new(tests), Mutex::new(Vec::new()));
     let next = || waiting.lock().expect("a lock").pop_first();
@@ -188,12 +213,13 @@ fn try_all<'a>(test: &str, bugs: &[&'a str], kept: &Path) -> (String, Vec<&'a st
     (text, missed)
 }
 
+/// Whether a binary has bugs to choose.
+fn has_bugs(binary: &Path) -> bool {
+    let bytes = std::fs::read(binary).expect("a binary");
+    bytes.windows(b"MIDAIR_BUG".len()).any(|window| window == b"MIDAIR_BUG")
+}
+
 #[test]
 fn what_ships_knows_no_bug_to_choose() {
-    let has = |binary: &Path| {
-        let bytes = std::fs::read(binary).expect("a binary");
-        bytes.windows(b"MIDAIR_BUG".len()).any(|window| window == b"MIDAIR_BUG")
-    };
-    assert!(has(&cargo::seeded().midair), "this is how it would look");
-    assert!(!has(cargo::midair()));
+    assert!(!has_bugs(cargo::midair()));
 }

@@ -1,5 +1,6 @@
 //! How are things built, and once only?
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -99,17 +100,39 @@ pub fn seeded() -> &'static Seeded {
     })
 }
 
-/// An example of this package: a program that only tests start.
+/// A program that only tests start, an example of this package.
 ///
 /// # Panics
 ///
-/// If it doesn't build.
+/// If it doesn't build, or there is none.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(repository::root()).args(["build", "-p", "midair-tests", "--example", name]);
-    cargo.arg("--target-dir").arg(repository::target());
-    executable(&mut cargo, name)
+    examples().get(name).cloned().unwrap_or_else(|| panic!("there is no example {name}"))
+}
+
+/// All examples of the workspace by their names, plugins among them, built once a process. They are what `cargo test --workspace` has built
+/// before any test began, if that is what was run: the features of all packages are the same then, so that nothing is built here.
+///
+/// # Panics
+///
+/// If they don't build; with what cargo said.
+#[must_use]
+pub fn examples() -> &'static BTreeMap<String, PathBuf> {
+    static EXAMPLES: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    EXAMPLES.get_or_init(|| {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .current_dir(repository::root())
+            .args(["build", "--workspace", "--examples", "--target-dir"])
+            .arg(repository::target());
+        let named = |message: &Value| {
+            let is_example = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "example");
+            let library = || message["filenames"].as_array()?.iter().filter_map(Value::as_str).find(|file| file.ends_with(".so"));
+            let file = message["executable"].as_str().or_else(library).filter(|_| is_example)?;
+            Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(file)))
+        };
+        build(&mut cargo).iter().filter_map(named).collect()
+    })
 }
 
 /// Builds the executable of the target `name` and says where it is. Cargo may build others for it: tests get the package's binaries.

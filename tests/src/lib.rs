@@ -9,6 +9,7 @@
 //! | [`repository`] | where is what we test? |
 //! | [`cargo`] | how are things built, and once only? |
 //! | [`project`] | what does a user edit? |
+//! | [`fixture`] | which plugins are there already? |
 //! | [`host`] | what does a running midair say? |
 //! | [`client`] | what does it answer? |
 //! | [`socket`] | what does somebody get who talks over a WebSocket? |
@@ -31,6 +32,7 @@ pub mod browser;
 pub mod cargo;
 pub mod client;
 pub mod edit_to_live;
+pub mod fixture;
 pub mod host;
 pub mod probe_cost;
 pub mod project;
@@ -54,4 +56,16 @@ pub const PATIENCE: Duration = Duration::from_secs(if option_env!("MIDAIR_IMPATI
 pub fn patience() -> Duration {
     let said = std::env::var("MIDAIR_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     said.map_or(PATIENCE, Duration::from_secs)
+}
+
+/// How much of what could go on for long: `full` where `tests/long` asks for it, else `usual`, which shows the same with less.
+#[must_use]
+pub fn size<T>(usual: T, full: T) -> T {
+    if is_full() { full } else { usual }
+}
+
+/// Whether `tests/long` runs this test at its full size.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var("MIDAIR_SIZE").is_ok_and(|size| size == "full")
 }

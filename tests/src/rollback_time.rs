@@ -6,7 +6,6 @@
 //! back is in it. What the host says of itself stands beside it: from the call or that answer to the store.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -16,19 +15,8 @@ use tokio::runtime::Runtime;
 
 use crate::asker::{Asker, Lost};
 use crate::host::{Launch, Midair};
-use crate::patience;
-use crate::project::{self, Project};
 use crate::statistics::interval;
-
-const SOURCE: &str = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().get(\"/\", |_, _| \"before\").get(\"/fail\", |_, _| -> midair_plugin::Result<()> {
-        Err(midair_plugin::Error::internal(\"always\"))
-    })
-}
-";
+use crate::{fixture, patience, project};
 
 /// The fifth failed answer in a row is one too many.
 const IN_A_ROW: u32 = 5;
@@ -41,10 +29,9 @@ const IN_A_ROW: u32 = 5;
 #[must_use]
 pub fn measure(midair: &Path, rounds: usize) -> String {
     let folder = tempfile::tempdir().expect("a folder");
-    let project = Project::plugin("bench-rollback", SOURCE);
-    let path = project.build_to(folder.path()).remove(0);
-    project.save("src/lib.rs", &SOURCE.replace("\"before\"", "\"after\""));
-    let after = fs::read(&project.build_to(&folder.path().join("after"))[0]).expect("it was built");
+    let fixture = fixture::artifact("going_back").named("bench-rollback");
+    let path = fixture.clone().variant("before").save_in(folder.path());
+    let after = fixture.variant("after").bytes();
     let data = folder.path().join("data");
     let run = || Launch::of(Command::new(midair), "run", &[&path]).arg("--generation-header").arg("--data").arg(&data);
     let mut first = run().arg("--probation").arg("0").arg("--probation-requests").arg("0").start();

@@ -25,10 +25,7 @@ use tokio::runtime::Runtime;
 
 use crate::asker::{Asker, Whole};
 use crate::host::{Launch, Midair};
-use crate::patience;
-use crate::project::{self, Project};
-
-const SOURCE: &str = include_str!("../fixtures/soak_plugin.rs");
+use crate::{fixture, patience, project};
 
 const VARIANTS: u64 = 4;
 /// Of so many requests one panics, and of so many one starts a thread.
@@ -159,13 +156,7 @@ pub fn soak(midair: &Path, plan: &Plan, say: &mut dyn FnMut(&str)) -> Report {
 }
 
 fn variants() -> Vec<Vec<u8>> {
-    let (project, folder) = (Project::plugin("soak", SOURCE), tempfile::tempdir().expect("a folder"));
-    let build = |variant: u64| {
-        let own = format!("const VARIANT: u64 = {variant};");
-        project.save("src/lib.rs", &SOURCE.replace("const VARIANT: u64 = 0;", &own));
-        fs::read(&project.build_to(folder.path())[0]).expect("it was built")
-    };
-    (0..VARIANTS).map(build).collect()
+    (0..VARIANTS).map(|variant| fixture::artifact("soaking").named("soak").variant(&variant.to_string()).bytes()).collect()
 }
 
 struct Run {

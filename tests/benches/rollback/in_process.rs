@@ -5,7 +5,6 @@
 //! writes down what is held.
 
 use std::fmt::Write;
-use std::fs;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::channel;
@@ -18,16 +17,8 @@ use midair::attempt::Outcome;
 use midair::probation::Rules;
 use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options, Which};
-use midair_tests::project::{self, Project};
 use midair_tests::statistics::interval;
-
-const SOURCE: &str = "
-midair_plugin::export!(plugin);
-
-fn plugin() -> midair_plugin::Plugin {
-    midair_plugin::Plugin::new().get(\"/\", |_, _| \"1\")
-}
-";
+use midair_tests::{fixture, project};
 
 /// The number of the generation that answers.
 fn ask(host: &Host) -> u64 {
@@ -41,13 +32,11 @@ fn ask(host: &Host) -> u64 {
 /// Goes back so many times and words what came out.
 pub(crate) fn measure(rounds: usize) -> String {
     let (data, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let project = Project::plugin("bench-rollback-here", SOURCE);
     let path = folder.path().join("libbench.so");
     let rules = Rules { acts: false, ..Rules::PRODUCTION };
     let host = Host::new(Options { probe: Probe::Off, rules, ..Options::new(data.path()) }).expect("a host");
-    for body in ["\"1\"", "\"2\""] {
-        project.save("src/lib.rs", &SOURCE.replace("\"1\"", body));
-        project::save(&path, fs::read(&project.build_to(&folder.path().join("built"))[0]).expect("it was built"));
+    for bytes in fixture::artifacts("saying", "bench-rollback-here", ["1", "2"]) {
+        project::save(&path, bytes);
         let record = host.swap(host.begin("bench"), vec![Artifact { plugin: String::new(), path: path.clone() }]);
         assert_eq!(record.outcome, Outcome::Published, "{record:?}");
     }

@@ -1,0 +1,32 @@
+//! Says its variant at `/`, and behaves as it says at `/x`.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use midair_fixtures::variant;
+use midair_plugin::{Ctx, Error, Plugin, Request, Result};
+
+midair_plugin::export!(plugin);
+
+fn plugin() -> Plugin {
+    Plugin::new().get("/", |_, _| variant()).get("/x", x).get("/wait", wait).get("/die", |_, _| -> &str { std::process::abort() })
+}
+
+async fn x(_: Request, ctx: Ctx) -> Result<&'static str> {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+    match variant() {
+        // One in fifty, from the first one on.
+        "panics" if calls.is_multiple_of(50) => panic!("one in fifty"),
+        "slow" => ctx.sleep(Duration::from_millis(100)).await?,
+        "fails" => return Err(Error::internal("always")),
+        _ => {}
+    }
+    Ok(variant())
+}
+
+async fn wait(_: Request, ctx: Ctx) -> Result<&'static str> {
+    ctx.info("waiting");
+    ctx.sleep(Duration::from_secs(600)).await?;
+    Ok(variant())
+}

@@ -1,0 +1,3 @@
+//! The same as `logging`, under targets of its own.
+
+mod logging;
