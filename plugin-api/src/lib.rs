@@ -40,59 +40,33 @@
 //!   `full` each generation leaves two descriptors behind, as tokio never closes its pipe for signals.
 //! - Panics must unwind: a plugin built with `panic = "abort"` is refused.
 
-mod body;
-mod config;
-mod ctx;
 mod error;
-mod every;
-mod export;
-mod frame;
-mod link;
-pub mod message;
-mod plugin;
-mod request;
-mod response;
-mod service;
-mod socket;
-pub mod sse;
-mod state;
+mod glue;
+mod handler;
+mod host;
 pub mod test;
-mod work;
 
-#[expect(unsafe_code, reason = "the only caller of the host's function table")]
-mod attached;
-#[expect(unsafe_code, reason = "pins a future by hand, to need no dependency for it")]
-mod operation;
-
-#[cfg_attr(feature = "tokio", expect(unsafe_code, reason = "a handle that is freed with the generation"))]
-mod runtime;
-
-#[expect(unsafe_code, reason = "stands in for the system's functions of threads and thread-locals")]
-mod census;
-#[expect(unsafe_code, reason = "the only caller of the functions by which a host hears what is logged")]
-mod logs;
-#[expect(unsafe_code, reason = "the functions that the host calls")]
-mod shim;
-
-pub use body::BodyStream;
 pub use bytes::Bytes;
-pub use ctx::{Ctx, Level};
 pub use error::{Error, Result};
-pub use every::{Beat, Every, Overlap};
-#[doc(hidden)]
-pub use export::expanded as __export;
-pub use frame::{Closed, Message};
 pub use futures_core::Stream;
+#[doc(hidden)]
+pub use glue::export::expanded as __export;
+pub use glue::operation::Operation;
+pub use handler::body::BodyStream;
+pub use handler::frame::{Closed, Message};
+pub use handler::plugin::{IntoReply, Plugin};
+pub use handler::request::{Request, RequestBuilder};
+pub use handler::response::{File, Html, IntoResponse, Json, Redirect, Response};
+pub use handler::socket::{Conn, ConnRef, Pinned, Room, Socket, State};
+pub use handler::sse;
+pub use host::ctx::{Ctx, Level};
+pub use host::every::{Beat, Every, Overlap};
+pub use host::message;
+pub use host::message::On;
+pub use host::service::Service;
+pub use host::state::{Batch, Cell, Counter, Revision, Table};
+pub use host::work::{Interval, Task};
 pub use http::{HeaderMap, Method, StatusCode};
-pub use message::On;
-pub use operation::Operation;
-pub use plugin::{IntoReply, Plugin};
-pub use request::{Request, RequestBuilder};
-pub use response::{File, Html, IntoResponse, Json, Redirect, Response};
-pub use service::Service;
-pub use socket::{Conn, ConnRef, Pinned, Room, Socket, State};
-pub use state::{Batch, Cell, Counter, Revision, Table};
-pub use work::{Interval, Task};
 
 /// The README's code runs as a test.
 #[cfg(doctest)]

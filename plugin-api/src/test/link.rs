@@ -10,15 +10,15 @@ use midair_abi::store::{Answer, Op, Row};
 use midair_abi::{Outcome, SocketOp};
 
 use super::{Emitted, World};
-use crate::config::Parsed;
-use crate::ctx::Level;
 use crate::error::{Error, Result};
-use crate::link::{Asked, HostLink, Link};
-use crate::operation::block_on;
-use crate::request::Request;
-use crate::response::Response;
-use crate::socket::Ask;
-use crate::state::History;
+use crate::glue::operation::block_on;
+use crate::handler::request::Request;
+use crate::handler::response::Response;
+use crate::handler::socket::Ask;
+use crate::host::config::Parsed;
+use crate::host::ctx::Level;
+use crate::host::link::{Asked, HostLink, Link};
+use crate::host::state::History;
 
 impl HostLink for Arc<World> {
     fn again(&self) -> Link {

@@ -15,12 +15,12 @@ use midair_abi::{self as abi, Handler, SocketOp};
 
 use super::{World, parts};
 use crate::error::{Error, Result};
-use crate::frame::{Closed, Message};
-use crate::operation::block_on;
-use crate::plugin::Reply;
-use crate::request::{Request, RequestParts};
-use crate::response::{IntoResponse, Response};
-use crate::socket::Ask;
+use crate::glue::operation::block_on;
+use crate::handler::frame::{Closed, Message};
+use crate::handler::plugin::Reply;
+use crate::handler::request::{Request, RequestParts};
+use crate::handler::response::{IntoResponse, Response};
+use crate::handler::socket::Ask;
 
 /// All connections of a test.
 #[derive(Default)]

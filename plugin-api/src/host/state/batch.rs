@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Counter, Encoded, Revision, SCHEMA, Table};
-use crate::ctx::Ctx;
 use crate::error::Result;
-use crate::operation::Operation;
+use crate::glue::operation::Operation;
+use crate::host::ctx::Ctx;
 
 /// Writes that happen all or not at all. Made by [`Ctx::batch`].
 #[must_use = "nothing is written before `commit`"]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::request::Request;
+use crate::handler::request::Request;
 
 /// A message of a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,10 +14,10 @@ use http::StatusCode;
 use midair_abi::wall;
 use midair_abi::{Host, Outcome};
 
-use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::link::Link;
-use crate::operation::Operation;
+use crate::glue::operation::Operation;
+use crate::host::ctx::Ctx;
+use crate::host::link::Link;
 
 /// Work that was spawned. Await it for its result; dropped, it goes on without anybody waiting.
 #[must_use = "a task goes on when this is dropped; say so with `drop`"]

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use midair_abi::Handler;
 
-use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::plugin::{IntoReply, Plugin};
-use crate::request::Request;
+use crate::handler::plugin::{IntoReply, Plugin};
+use crate::handler::request::Request;
+use crate::host::ctx::Ctx;
 
 /// What becomes of a beat that is due while an earlier one still runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

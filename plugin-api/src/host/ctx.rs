@@ -7,13 +7,13 @@ use midair_abi::store::{Answer, Op};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::Parsed;
 use crate::error::Result;
-use crate::link::Link;
-use crate::operation::Operation;
-use crate::request::Request;
-use crate::response::Response;
-use crate::state::{Batch, Cell, Counter, Table};
+use crate::glue::operation::Operation;
+use crate::handler::request::Request;
+use crate::handler::response::Response;
+use crate::host::config::Parsed;
+use crate::host::link::Link;
+use crate::host::state::{Batch, Cell, Counter, Table};
 
 /// How much a log line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

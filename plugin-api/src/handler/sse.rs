@@ -30,9 +30,9 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 
-use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::response::{IntoResponse, Response};
+use crate::handler::response::{IntoResponse, Response};
+use crate::host::ctx::Ctx;
 
 /// An event of a stream. What isn't set isn't sent.
 ///
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(kinds, (Some("text/event-stream".to_owned()), Some("no-cache".to_owned())));
         let mut body = answer.into_stream();
         for _ in 0..3 {
-            let chunk = crate::operation::block_on(body.chunk());
+            let chunk = crate::glue::operation::block_on(body.chunk());
             assert_eq!(chunk.expect("no error").as_deref(), Some(&b":\n\n"[..]));
         }
     }

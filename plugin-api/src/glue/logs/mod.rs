@@ -18,8 +18,8 @@ mod sites;
 #[cfg(feature = "tracing")]
 mod values;
 
-#[cfg(feature = "tracing")]
 use midair_abi::logs::Logs;
+#[cfg(feature = "tracing")]
 use midair_abi::wall;
 
 /// Takes the places of the plugin's subscriber and logger. Whoever set one before keeps it: then those lines don't arrive.

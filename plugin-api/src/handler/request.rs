@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StatusCode;
-use crate::body::BodyStream;
 use crate::error::{Error, Result};
+use crate::handler::body::BodyStream;
 
 /// An HTTP request. Its body has been read, unless its route is [streamed](crate::Plugin::streamed).
 ///

@@ -5,9 +5,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Revision, SCHEMA, Table, decode};
-use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::operation::Operation;
+use crate::glue::operation::Operation;
+use crate::host::ctx::Ctx;
 
 /// A host-held single value. Made by [`Ctx::cell`].
 pub struct Cell<T> {

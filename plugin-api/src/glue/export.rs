@@ -52,8 +52,8 @@ pub mod expanded {
     pub use midair_abi::root::{LibHeader, RootModuleResult, header, module};
     pub use midair_abi::{Built, Span};
 
-    pub use crate::census::{create_key, create_thread, delete_key, set_value, thread_atexit, value};
-    pub use crate::shim::{build, note, root};
+    pub use crate::glue::census::{create_key, create_thread, delete_key, set_value, thread_atexit, value};
+    pub use crate::glue::shim::{build, note, root};
 }
 
 #[cfg(test)]

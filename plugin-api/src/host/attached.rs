@@ -12,15 +12,15 @@ use midair_abi::store::{Answer, Op, Row};
 use midair_abi::task;
 use midair_abi::{self as abi, Many, Outcome, Span};
 
-use crate::config::Parsed;
-use crate::ctx::Level;
 use crate::error::{Error, Result};
-use crate::link::{Asked, HostLink, Link};
-use crate::request::Request;
-use crate::response::Response;
-use crate::runtime::Inside;
-use crate::socket::Ask;
-use crate::state::{self, History};
+use crate::glue::runtime::Inside;
+use crate::handler::request::Request;
+use crate::handler::response::Response;
+use crate::handler::socket::Ask;
+use crate::host::config::Parsed;
+use crate::host::ctx::Level;
+use crate::host::link::{Asked, HostLink, Link};
+use crate::host::state::{self, History};
 
 /// A counted hold on a host's context.
 pub(crate) struct Attached(abi::Context);

@@ -13,9 +13,9 @@ use midair_abi::stream::{self, Pieces};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::body::BodyStream;
 use crate::error::{Error, Result};
-use crate::operation::Operation;
+use crate::glue::operation::Operation;
+use crate::handler::body::BodyStream;
 
 /// A status, headers and a body: a whole one, one that is [streamed](Self::stream), or a [file](Self::file).
 ///
@@ -234,7 +234,7 @@ impl AsRef<str> for Text {
 
 /// What can be turned into a response.
 ///
-/// Text, bytes, [`Json`], [`Html`], [`Redirect`], [`File`], [`Sse`](crate::sse::Sse), a [`BodyStream`], a [`StatusCode`]; tuples `(StatusCode, T)`, `([(name, value); N], T)` and
+/// Text, bytes, [`Json`], [`Html`], [`Redirect`], [`File`], [`Sse`](crate::handler::sse::Sse), a [`BodyStream`], a [`StatusCode`]; tuples `(StatusCode, T)`, `([(name, value); N], T)` and
 /// `(StatusCode, [(name, value); N], T)`; a [`Response`]; a `Result` of two of them, [`Error`] among them.
 ///
 /// ```

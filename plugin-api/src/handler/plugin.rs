@@ -8,12 +8,12 @@ use midair_abi::{Handler, Outcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::config::ConfigDecl;
-use crate::ctx::Ctx;
 use crate::error::Result;
-use crate::request::Request;
-use crate::response::{IntoResponse, Response};
-use crate::state::{self, History};
+use crate::handler::request::Request;
+use crate::handler::response::{IntoResponse, Response};
+use crate::host::config::ConfigDecl;
+use crate::host::ctx::Ctx;
+use crate::host::state::{self, History};
 
 /// Routes, tables and hooks: all that a plugin gives its host.
 ///

@@ -13,14 +13,14 @@ use midair_abi::Outcome;
 use midair_abi::store::{Answer, Op, Row};
 use midair_abi::task::Taken;
 
-use crate::attached::Attached;
-use crate::config::Parsed;
-use crate::ctx::Level;
 use crate::error::Result;
-use crate::request::Request;
-use crate::response::Response;
-use crate::socket::Ask;
-use crate::state::History;
+use crate::handler::request::Request;
+use crate::handler::response::Response;
+use crate::handler::socket::Ask;
+use crate::host::attached::Attached;
+use crate::host::config::Parsed;
+use crate::host::ctx::Level;
+use crate::host::state::History;
 
 /// A host, as seen by one call. What [`Ctx`](crate::Ctx) promises of each question holds of these.
 pub(crate) trait HostLink: Send + Sync {

@@ -8,15 +8,17 @@ use midair_abi::manifest::Note;
 use midair_abi::{self as abi, Address, Built, Handler, Made, Many, Outcome, Owner, Pair, Root, Span};
 use midair_abi::{task, wall};
 
-use crate::attached::Attached;
-use crate::config::Misfit;
-use crate::ctx::Ctx;
 use crate::error::Result;
-use crate::link::Link;
-use crate::plugin::{Handle, Hook, Plugin, Reply, TableDecl};
-use crate::request::Request;
-use crate::runtime::{self, Inside, Runtime};
-use crate::{census, logs, state};
+use crate::glue::census;
+use crate::glue::logs;
+use crate::glue::runtime::{self, Inside, Runtime};
+use crate::handler::plugin::{Handle, Hook, Plugin, Reply, TableDecl};
+use crate::handler::request::Request;
+use crate::host::attached::Attached;
+use crate::host::config::Misfit;
+use crate::host::ctx::Ctx;
+use crate::host::link::Link;
+use crate::host::state;
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {

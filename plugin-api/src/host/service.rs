@@ -7,11 +7,11 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::ctx::Ctx;
 use crate::error::Result;
-use crate::link::Link;
-use crate::message::{decode, encode};
-use crate::operation::Operation;
+use crate::glue::operation::Operation;
+use crate::host::ctx::Ctx;
+use crate::host::link::Link;
+use crate::host::message::{decode, encode};
 
 /// A function that the host offers. Made by [`Ctx::service`].
 #[derive(Clone)]

@@ -31,17 +31,17 @@ use serde::de::DeserializeOwned;
 
 use self::socket::Sockets;
 pub use self::socket::TestSocket;
-use crate::config::{ConfigDecl, Parsed};
-use crate::ctx::{Ctx, Level};
 use crate::error::{Error, Result};
-use crate::link::HostLink;
-use crate::message;
-pub use crate::message::Emitted;
-use crate::operation::block_on;
-use crate::plugin::{Plugin, Reply};
-use crate::request::{Request, RequestParts};
-use crate::response::{IntoResponse, Response};
-use crate::runtime;
+use crate::glue::operation::block_on;
+use crate::glue::runtime;
+use crate::handler::plugin::{Plugin, Reply};
+use crate::handler::request::{Request, RequestParts};
+use crate::handler::response::{IntoResponse, Response};
+use crate::host::config::{ConfigDecl, Parsed};
+use crate::host::ctx::{Ctx, Level};
+use crate::host::link::HostLink;
+use crate::host::message;
+pub use crate::host::message::Emitted;
 
 /// A plugin with a small host around it.
 pub struct App(Arc<World>);

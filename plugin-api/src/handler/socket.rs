@@ -14,14 +14,14 @@ use midair_abi::{Handler, SocketOp, Span};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::frame::{Closed, Message};
-use crate::operation::Operation;
-use crate::plugin::{Handle, IntoReply, Plugin, Reply, Work};
-use crate::request::Request;
-use crate::response::IntoResponse;
-use crate::state;
+use crate::glue::operation::Operation;
+use crate::handler::frame::{Closed, Message};
+use crate::handler::plugin::{Handle, IntoReply, Plugin, Reply, Work};
+use crate::handler::request::Request;
+use crate::handler::response::IntoResponse;
+use crate::host::ctx::Ctx;
+use crate::host::state;
 
 /// What happens on a WebSocket route; see [`Plugin::socket`]. Each part may be left out.
 ///

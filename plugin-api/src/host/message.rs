@@ -9,11 +9,11 @@ use midair_abi::Handler;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::operation::Operation;
-use crate::plugin::{IntoReply, Plugin};
-use crate::state;
+use crate::glue::operation::Operation;
+use crate::handler::plugin::{IntoReply, Plugin};
+use crate::host::ctx::Ctx;
+use crate::host::state;
 
 /// What a plugin receives and how; see [`Plugin::on_with`].
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use midair_abi::Outcome;
 use midair_abi::stream::{Pieces, Source, pieces};
 
 use crate::error::{Error, Result};
-use crate::runtime::Inside;
+use crate::glue::runtime::Inside;
 
 /// A body that comes in pieces: of a request, or of the answer to [`Ctx::call`](crate::Ctx::call).
 ///

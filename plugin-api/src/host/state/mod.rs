@@ -16,10 +16,10 @@ use midair_abi::store::{Kind, Lasts, Op, Refusal, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::ctx::Ctx;
 use crate::error::{Error, Result};
-use crate::operation::Operation;
-use crate::plugin::TableDecl;
+use crate::glue::operation::Operation;
+use crate::handler::plugin::TableDecl;
+use crate::host::ctx::Ctx;
 
 pub use batch::Batch;
 pub(crate) use history::History;
