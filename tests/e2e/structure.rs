@@ -63,6 +63,14 @@ fn the_folders_of_the_host_are_layers() {
 }
 
 #[test]
+fn what_is_live_knows_no_resource() {
+    let modules = sources::modules(&repository::root().join("host/src"));
+    let arrows = sources::arrows(&modules).into_iter();
+    let known = arrows.filter(|(from, to)| from.starts_with("live") && to.starts_with("resources"));
+    assert_eq!(known.collect::<Vec<_>>(), Vec::new());
+}
+
+#[test]
 fn the_edges_of_the_host_do_not_know_each_other() {
     let modules = sources::modules(&repository::root().join("host/src"));
     let strangers = [("dev", "http"), ("dev", "cli"), ("http", "dev"), ("http", "cli")];

@@ -15,6 +15,7 @@ use midair_abi::task::{Taken, lend};
 use midair_abi::wall::Panic;
 use midair_abi::{self as abi, Outcome};
 
+use crate::call::context::Reaches;
 use crate::call::request::RequestParts;
 use crate::live::config::Config;
 use crate::live::generation::Generation;
@@ -58,7 +59,7 @@ impl Call {
         logs::visit();
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
         let named = named(lease.snapshot(), &generation, target);
-        let lease = lease.pin(&generation.services().leases, named);
+        let lease = lease.pin(&generation.host().leases, named);
         let lease = (!mutation::is(Bug::LeaseNotHeld)).then_some(lease);
         let (handler, place) = (target.handler, target.generation);
         Arc::new(Self { lease, depth: 0, handler, place, config: None, is_work: false, heeds: None, generation })
@@ -124,7 +125,7 @@ impl Call {
     pub(crate) fn of_trial(lease: Lease<Snapshot>, Setup { generation, config }: Setup) -> Arc<Self> {
         // Recorded as nobody's: no handler has this place.
         let named = Named { generation: generation.key(), epoch: lease.snapshot().epoch(), handler: u32::MAX };
-        let lease = lease.pin(&generation.services().leases, named);
+        let lease = lease.pin(&generation.host().leases, named);
         let (depth, handler) = (0, usize::MAX);
         Arc::new(Self {
             lease: Some(lease),
@@ -169,7 +170,7 @@ impl Call {
     /// A context for the plugin, counted, which the plugin releases when it is done with it.
     #[must_use]
     pub(crate) fn context(self: &Arc<Self>) -> abi::Context {
-        abi::Context { data: Arc::into_raw(Arc::clone(self)).cast(), host: self.generation.services().functions }
+        abi::Context { data: Arc::into_raw(Arc::clone(self)).cast(), host: self.generation.host().functions }
     }
 
     /// Runs the handler. The request's parameters are those of the route; `rest` is its body, if the handler asks for it in pieces.
@@ -188,7 +189,7 @@ impl Call {
     ) -> impl Future<Output = (bool, Duration)> + Send + 'static {
         let (call, generation) = (Arc::clone(&self), Arc::clone(&self.generation));
         let about = generation.about(name, true);
-        let runs = generation.services().tasks.call(about, async move { self.invoke(parts, None).await.has_failed() });
+        let runs = generation.host().tasks.call(about, async move { self.invoke(parts, None).await.has_failed() });
         async move {
             let (ran, took) = runs.await;
             if ran.is_lost() {
@@ -230,7 +231,7 @@ impl Call {
         };
         let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
         let generation = Arc::clone(&snapshot.generations()[target.generation]);
-        let lease = lease.nest(&generation.services().leases, named(snapshot, &generation, target));
+        let lease = lease.nest(&generation.host().leases, named(snapshot, &generation, target));
         let (depth, handler, place) = (depth + 1, target.handler, target.generation);
         let call =
             Arc::new(Self { lease: Some(lease), depth, handler, place, config: None, is_work: false, heeds: None, generation });
@@ -433,7 +434,7 @@ impl Call {
     fn tell_panic(&self, kind: Kind, handler: &str, panic: Panic) {
         if let Some(code) = self.generation.code() {
             let whose = (self.generation.plugin().to_owned(), self.generation.number());
-            self.generation.services().frames.tell(code.module(), whose, (kind, handler.to_owned()), panic);
+            self.generation.host().frames.tell(code.module(), whose, (kind, handler.to_owned()), panic);
         }
     }
 
@@ -473,7 +474,7 @@ impl Call {
     fn say_failed(&self, error: String) {
         let (generation, kind, handler) = (&self.generation, self.kind(), self.handler().to_owned());
         let (plugin, number) = (generation.plugin().to_owned(), generation.number());
-        generation.services().bus.say(Event::Failed { plugin, generation: number, handler, kind, error });
+        generation.host().bus.say(Event::Failed { plugin, generation: number, handler, kind, error });
     }
 
     /// Turns an outcome into an answer, counts it and tells of what went wrong.

@@ -3,6 +3,7 @@
 //! From the snapshot that admits it to the answer. It doesn't know why something is called, or what is swapped meanwhile.
 
 pub(crate) mod body;
+pub(crate) mod context;
 pub(crate) mod invocation;
 pub(crate) mod request;
 pub(crate) mod respond;

@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, reque
 use midair_abi::stream::Pieces;
 
 use crate::call::body::Body;
+use crate::call::context::Reaches;
 use crate::call::invocation::{Answer, Call, decode};
 use crate::call::request::RequestParts;
 #[cfg(feature = "http")]
@@ -93,7 +94,7 @@ impl Admitted {
             #[cfg(feature = "http")]
             Asked::InPieces(rest) => (Bytes::new(), Some(rest)),
         };
-        let dev = call.generation().services().dev;
+        let dev = call.generation().host().dev;
         let parts = RequestParts {
             path: head.uri.path().to_owned(),
             query: head.uri.query().unwrap_or_default().to_owned(),

@@ -1,8 +1,9 @@
 //! What is one plugin's code, from candidate to retirement?
 //!
-//! A generation owns the loaded code and the way by which that code reaches the host. Before publish it is a candidate: it may read state,
-//! while what it writes is queued. Publishing applies the queue; rejecting throws it away and shuts the door.
+//! A generation owns the loaded code, and what the rooms above attach to it: the way by which that code reaches the host. Before publish it is a
+//! candidate; a cutover opens it, or it is revoked.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,65 +13,15 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use midair_abi::store::{Op, Refusal};
-use midair_abi::task::Keep;
-use midair_abi::{self as abi, HostRef, Outcome};
+use midair_abi::Outcome;
 use parking_lot::Mutex;
 
 use crate::artifact::stage::Staged;
-use crate::live::lease::Leases;
 use crate::live::probation::{Counts, Verdict};
 use crate::mutation::{self, Bug};
 use crate::plugin::exports::{HandlerInfo, Plugin};
-use crate::plugin::symbolize::Namer;
 use crate::report::attempt::Part;
-use crate::report::event::{Bus, Event, Kind};
-use crate::resources::host_services::Offers;
-use crate::resources::logs::Logs;
-use crate::resources::sockets::Sockets;
-use crate::resources::state::{Applied, State, Write};
-use crate::resources::tasks::{About, Bell, Tasks};
-use crate::resources::topics::Messages;
-
-/// What the host offers to every generation.
-pub(crate) struct Services {
-    /// The state of all plugins.
-    pub store: State,
-    /// Where plugins' log lines and failures are told.
-    pub bus: Bus,
-    /// Where what plugins log goes.
-    pub logs: Arc<Logs>,
-    /// All calls in flight.
-    pub leases: Arc<Leases>,
-    /// Whether error texts may reach clients.
-    pub dev: bool,
-    /// Whether this is a probe, and not a host.
-    pub probe: bool,
-    /// What a plugin calls.
-    pub functions: HostRef,
-    /// Finds names for the frames of panics.
-    pub frames: Namer,
-    /// Hears what a generation's answers lead to while it is on trial.
-    pub alarms: Sender<Alarm>,
-    /// Takes what ended.
-    pub reaper: Sender<Ended>,
-    /// What runs beside requests.
-    pub tasks: Arc<Tasks>,
-    /// What plugins tell each other.
-    pub messages: Arc<Messages>,
-    /// What a custom host does for them.
-    pub offers: Offers,
-    /// All WebSockets.
-    pub sockets: Arc<Sockets>,
-    /// What serves, for work that no request admitted. Set once there is a host.
-    pub front: OnceLock<Weak<dyn Ask>>,
-}
-
-/// Whatever serves at the moment.
-pub(crate) trait Ask: Send + Sync {
-    /// Asks a route of it for a plugin whose code `caller` keeps: an answer, or a future of one.
-    fn ask(&self, request: abi::Request, caller: Keep) -> Outcome;
-}
+use crate::sys::bell::Bell;
 
 /// What an answer on trial led to.
 pub(crate) struct Alarm {
@@ -80,6 +31,15 @@ pub(crate) struct Alarm {
     pub verdict: Verdict,
     /// When it was counted.
     pub at: Instant,
+}
+
+/// Who hears of what becomes of generations.
+#[derive(Clone)]
+pub(crate) struct Ends {
+    /// Takes what ended.
+    pub reaper: Sender<Ended>,
+    /// Hears what a generation's answers lead to while it is in probation.
+    pub alarms: Sender<Alarm>,
 }
 
 /// What ended, for the reaper.
@@ -124,7 +84,7 @@ impl Term {
     #[must_use]
     pub(crate) fn of(generation: &Generation) -> Self {
         let Identity { plugin, number, .. } = generation.identity.clone();
-        Self { plugin, number, reaper: generation.services.reaper.clone(), began: AtomicBool::new(false) }
+        Self { plugin, number, reaper: generation.ends.reaper.clone(), began: AtomicBool::new(false) }
     }
 
     pub(crate) fn begin(&self) {
@@ -176,7 +136,9 @@ pub(crate) struct Generation {
     identity: Identity,
     /// Taken by `Drop` alone.
     code: Option<Plugin>,
-    services: Arc<Services>,
+    ends: Ends,
+    /// What the rooms above keep with it; none of these here looks at it.
+    attached: Box<dyn Any + Send + Sync>,
     counts: Counts,
     served: Mutex<Served>,
     /// Rung when it serves for the first time, or never will.
@@ -186,8 +148,7 @@ pub(crate) struct Generation {
     published: OnceLock<Instant>,
     /// The private copy, once it was published; the file goes with the generation.
     copy: OnceLock<Staged>,
-    door: Mutex<Door>,
-    /// `Door` again, for the way that needs no lock.
+    /// Candidate, live or revoked.
     phase: AtomicU64,
     /// Whether it was committed: then no older code comes back by itself.
     committed: AtomicBool,
@@ -199,35 +160,25 @@ pub(crate) struct Generation {
     misfits: Mutex<BTreeMap<String, u64>>,
 }
 
-enum Door {
-    /// Before publish: writes wait here.
-    Candidate(Vec<Vec<Write>>),
-    Live,
-    Revoked,
-}
-
 const CANDIDATE: u64 = 0;
 const LIVE: u64 = 1;
 const REVOKED: u64 = 2;
 
 impl Generation {
-    /// A candidate.
+    /// A candidate, with what the rooms above keep with it.
     #[must_use]
-    pub(crate) fn candidate(identity: Identity, code: Plugin, services: Arc<Services>) -> Arc<Self> {
-        let (plugin, number, module, frames) =
-            (identity.plugin.clone(), identity.number, Arc::clone(code.module()), services.frames.clone());
-        code.census().tell_to(move |panic| frames.tell(&module, (plugin.clone(), number), (Kind::Outside, String::new()), panic));
-        Self::of(identity, Some(code), services)
+    pub(crate) fn candidate(identity: Identity, code: Plugin, ends: Ends, attached: Box<dyn Any + Send + Sync>) -> Arc<Self> {
+        Self::of(identity, Some(code), ends, attached)
     }
 
     /// One without code, for tests of what becomes of generations.
     #[cfg(test)]
     #[must_use]
-    pub(crate) fn without_code(identity: Identity, services: Arc<Services>) -> Arc<Self> {
-        Self::of(identity, None, services)
+    pub(crate) fn without_code(identity: Identity, ends: Ends, attached: Box<dyn Any + Send + Sync>) -> Arc<Self> {
+        Self::of(identity, None, ends, attached)
     }
 
-    fn of(identity: Identity, code: Option<Plugin>, services: Arc<Services>) -> Arc<Self> {
+    fn of(identity: Identity, code: Option<Plugin>, ends: Ends, attached: Box<dyn Any + Send + Sync>) -> Arc<Self> {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         let unread = AtomicBool::new(code.as_ref().is_some_and(|code| !code.tables().is_empty()));
         Arc::new(Self {
@@ -235,14 +186,14 @@ impl Generation {
             label: Bytes::from(format!("{}={}", identity.plugin, identity.number)),
             identity,
             code,
-            services,
+            ends,
+            attached,
             counts: Counts::default(),
             served: Mutex::default(),
             decided: Arc::default(),
             retiring: Mutex::default(),
             published: OnceLock::new(),
             copy: OnceLock::new(),
-            door: Mutex::new(Door::Candidate(Vec::new())),
             phase: AtomicU64::new(CANDIDATE),
             committed: AtomicBool::new(false),
             before: OnceLock::new(),
@@ -294,12 +245,6 @@ impl Generation {
         self.code.as_ref().map_or(&[], Plugin::handlers)
     }
 
-    /// How its work beside requests is listed.
-    #[must_use]
-    pub(crate) fn about(&self, name: String, until_retire: bool) -> About {
-        About { generation: self.key, plugin: self.plugin().to_owned(), number: self.number(), name, until_retire, heeds: None }
-    }
-
     /// `plugin=number`.
     #[cfg(feature = "http")]
     #[must_use]
@@ -316,9 +261,14 @@ impl Generation {
     /// Counts an answer, and tells what it leads to if the generation is on trial. Whether a client asked for it. No lock.
     pub(crate) fn answered(&self, failed: bool, took: Option<Duration>, is_asked: bool) {
         if let Some(verdict) = self.counts.answered(failed, took, is_asked) {
-            // Without a listener the host has ended.
-            let _ = self.services.alarms.send(Alarm { generation: self.key, verdict, at: Instant::now() });
+            self.alarm(verdict);
         }
+    }
+
+    /// Says what was found of it while it is in probation.
+    pub(crate) fn alarm(&self, verdict: Verdict) {
+        // Without a listener the host has ended.
+        let _ = self.ends.alarms.send(Alarm { generation: self.key, verdict, at: Instant::now() });
     }
 
     /// When it served.
@@ -397,10 +347,16 @@ impl Generation {
         let _ = self.copy.set(copy);
     }
 
-    /// What the host offers.
+    /// Takes what ended.
     #[must_use]
-    pub(crate) fn services(&self) -> &Arc<Services> {
-        &self.services
+    pub(crate) fn reaper(&self) -> &Sender<Ended> {
+        &self.ends.reaper
+    }
+
+    /// What the rooms above keep with it, if it is of this type.
+    #[must_use]
+    pub(crate) fn attached<T: 'static>(&self) -> Option<&T> {
+        self.attached.downcast_ref()
     }
 
     /// The code. `None` in tests alone, as only `Drop` takes it.
@@ -456,19 +412,10 @@ impl Generation {
         self.unread.store(false, Ordering::Relaxed);
     }
 
-    /// How many values of its tables its code can't read, by table: those of schemas that it doesn't know, as of now, and others, as of when
-    /// it read them all.
+    /// How many values its code couldn't read when it last read them all, by table; those of unknown schemas apart.
     #[must_use]
-    pub(crate) fn unreadable(&self) -> BTreeMap<String, u64> {
-        let (misfits, mut unreadable) = (self.misfits.lock().clone(), BTreeMap::new());
-        for table in self.code().map_or(&[][..], Plugin::tables) {
-            let unknown = self.services.store.tally(&self.table(&table.name)).unreadable(table.oldest, table.newest);
-            let all = unknown + misfits.get(&table.name).copied().unwrap_or_default();
-            if all > 0 && !mutation::is(Bug::UnreadableUncounted) {
-                unreadable.insert(table.name.clone(), all);
-            }
-        }
-        unreadable
+    pub(crate) fn misfits(&self) -> BTreeMap<String, u64> {
+        self.misfits.lock().clone()
     }
 
     /// The full name of its table.
@@ -477,74 +424,16 @@ impl Generation {
         format!("{}/{name}", self.plugin())
     }
 
-    /// Operations on the state, as this generation may do them now: the store's answer, or [`Refusal::Revoked`] after a rejection.
-    pub(crate) fn apply(&self, ops: &[Op<'_>]) -> Applied {
-        if self.phase.load(Ordering::Acquire) == LIVE || mutation::is(Bug::WritesUnqueued) {
-            return self.services.store.apply(ops);
-        }
-        let mut door = self.door.lock();
-        match &mut *door {
-            Door::Live => {
-                drop(door);
-                self.services.store.apply(ops)
-            }
-            Door::Revoked => Applied::Now(Err(Refusal::Revoked)),
-            Door::Candidate(queue) => {
-                if !ops.iter().any(Op::is_write) {
-                    return self.services.store.apply(ops);
-                }
-                let answer = self.services.store.foresee(ops);
-                if answer.is_ok() {
-                    queue.push(ops.iter().filter(|op| op.is_write()).map(Write::of).collect());
-                }
-                Applied::Now(answer)
-            }
-        }
-    }
-
-    /// Opens the door and gives what waited behind it. From here on this generation's writes are written at once.
-    fn open(&self) -> Vec<Vec<Write>> {
-        let mut door = self.door.lock();
-        let before = std::mem::replace(&mut *door, Door::Live);
+    /// It is about to serve: what it does takes effect from now on.
+    pub(crate) fn open(&self) {
         self.phase.store(LIVE, Ordering::Release);
-        match before {
-            Door::Candidate(queue) => queue,
-            Door::Live | Door::Revoked => Vec::new(),
-        }
     }
 
-    /// Shuts the door on a candidate: what waited is thrown away, and whatever it still tries fails.
+    /// It never serves: whatever it still tries fails.
     pub(crate) fn revoke(&self) {
-        *self.door.lock() = Door::Revoked;
         self.phase.store(REVOKED, Ordering::Release);
         self.decided.ring();
-        let retiring = self.retiring();
-        // There, since wakers may be the plugin's own.
-        self.services.tasks.run(async move { retiring.ring() });
     }
-}
-
-/// Opens the doors of all candidates of one attempt: what waited is written under one lock of the store, each call's writes all or
-/// nothing. What can't be done any more, since the code before wrote meanwhile, is left out and told.
-pub(crate) fn go_live<'a>(services: &Services, candidates: impl Iterator<Item = &'a Arc<Generation>>) {
-    let queues: Vec<(&Arc<Generation>, Vec<Write>)> =
-        candidates.flat_map(|candidate| candidate.open().into_iter().map(move |writes| (candidate, writes))).collect();
-    if queues.is_empty() {
-        return;
-    }
-    let groups: Vec<Vec<Op<'_>>> = queues.iter().map(|(_, writes)| writes.iter().map(Write::op).collect()).collect();
-    let name = |(candidate, writes): &(&Arc<Generation>, Vec<Write>)| {
-        let keys: Vec<String> = writes.iter().map(Write::place).collect();
-        format!("{candidate}: what init wrote to {}", keys.join(", "))
-    };
-    let (names, bus): (Vec<String>, Bus) = (queues.iter().map(name).collect(), services.bus.clone());
-    services.store.apply_each(&groups, move |answers| {
-        for (name, answer) in names.into_iter().zip(answers) {
-            if let Err(refusal) = answer {
-                bus.say(Event::Warning { message: format!("{name} was left out: {refusal}") });
-            }
-        }
-    });
 }
 
 impl fmt::Display for Generation {
@@ -558,7 +447,7 @@ impl Drop for Generation {
     fn drop(&mut self) {
         let Some(code) = self.code.take() else { return };
         let remains = Ended::Use { plugin: self.identity.plugin.clone(), number: self.identity.number, code: Box::new(code) };
-        if let Err(unsent) = self.services.reaper.send(remains) {
+        if let Err(unsent) = self.ends.reaper.send(remains) {
             // The reaper ended with the host: nothing is freed any more, since nobody is left to do it safely.
             std::mem::forget(unsent.0);
         }

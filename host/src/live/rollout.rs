@@ -458,57 +458,25 @@ impl std::fmt::Display for RollbackError {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::OnceLock;
     use std::sync::mpsc::{Receiver, channel};
-
-    use midair_abi::store::Limits;
 
     use super::*;
     use crate::live::config::Config;
-    use crate::live::generation::{Ended, Identity, Services};
-    use crate::live::lease::Leases;
-    use crate::report::event::Bus;
-    use crate::resources::host_services::Offers;
-    use crate::resources::logs::Logs;
-    use crate::resources::sockets::Sockets;
-    use crate::resources::state::State;
-    use crate::resources::tasks::Tasks;
-    use crate::resources::topics::Messages;
+    use crate::live::generation::{Ended, Ends, Identity};
 
-    /// A host's services, and what its reaper would hear.
-    pub(crate) fn services() -> (Arc<Services>, Receiver<Ended>) {
+    /// Who hears of what becomes of generations here: nobody but the test.
+    pub(crate) fn ends() -> (Ends, Receiver<Ended>) {
         let ((reaper, ended), (alarms, _)) = (channel(), channel());
-        let (store, bus, leases, functions) =
-            (State::in_memory(Limits::default()), Bus::default(), Leases::new(), crate::work::hostcalls::functions());
-        let frames = crate::plugin::symbolize::Namer::without_names(bus.clone());
-        let (tasks, front, offers) = (Tasks::new(), OnceLock::new(), Offers::default());
-        let (messages, sockets) = (Messages::new(Arc::clone(&tasks), bus.clone()), Sockets::new());
-        (
-            Arc::new(Services {
-                store,
-                logs: Logs::of_probe(bus.clone()),
-                bus,
-                leases,
-                dev: false,
-                probe: false,
-                frames,
-                functions,
-                alarms,
-                reaper,
-                tasks,
-                messages,
-                offers,
-                sockets,
-                front,
-            }),
-            ended,
-        )
+        (Ends { reaper, alarms }, ended)
     }
 
-    pub(crate) fn generation(plugin: &str, number: u64, services: &Arc<Services>) -> Arc<Generation> {
+    pub(crate) fn identity(plugin: &str, number: u64) -> Identity {
         let (digest, code) = (format!("{plugin}{number}"), String::new());
-        let identity = Identity { plugin: plugin.to_owned(), number, digest, code, file: "".into() };
-        Generation::without_code(identity, Arc::clone(services))
+        Identity { plugin: plugin.to_owned(), number, digest, code, file: "".into() }
+    }
+
+    pub(crate) fn generation(plugin: &str, number: u64, ends: &Ends) -> Arc<Generation> {
+        Generation::without_code(identity(plugin, number), ends.clone(), Box::new(()))
     }
 
     pub(crate) fn setup(generation: &Arc<Generation>) -> Setup {
@@ -531,10 +499,10 @@ pub(crate) mod tests {
     #[cfg(not(midair_loom))]
     #[test]
     fn what_is_on_trial_is_committed_when_both_time_and_requests_are_there() {
-        let (services, _heard) = services();
+        let (ends, _heard) = ends();
         let (rules, start) = (Rules { requests: 3, ..Rules::PRODUCTION }, Instant::now());
         let mut rollout = Rollout::new(4);
-        let first = generation("a", 1, &services);
+        let first = generation("a", 1, &ends);
         first.counts().try_against(rules, None, true);
         rollout.publish(1, &[setup(&first)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
         assert_eq!(rollout.due(&rules, start), Some(rules.time));
@@ -550,7 +518,7 @@ pub(crate) mod tests {
         assert_eq!(committed(&mut rollout, rules.time - Duration::from_nanos(1)), 0, "too early");
         assert_eq!(committed(&mut rollout, rules.time), 1);
         assert_eq!((committed(&mut rollout, rules.time * 2), rollout.due(&rules, start)), (0, None), "once");
-        let failed = generation("a", 2, &services);
+        let failed = generation("a", 2, &ends);
         failed.counts().try_against(rules, None, true);
         rollout.publish(2, &[setup(&failed)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
         (0..5).for_each(|_| drop(failed.counts().answered(true, None, true).map(|verdict| format!("{verdict:?}"))));
@@ -559,7 +527,7 @@ pub(crate) mod tests {
         // What an earlier run committed needs its time alone.
         let mut rollout = Rollout::new(4);
         rollout
-            .publish(1, &[setup(&generation("a", 1, &services))], &[], Origin::Recovered, &rules, start)
+            .publish(1, &[setup(&generation("a", 1, &ends))], &[], Origin::Recovered, &rules, start)
             .expect("no routes, no clash");
         assert_eq!(committed(&mut rollout, rules.time / 2), 0);
         assert_eq!(committed(&mut rollout, rules.time), 1);
@@ -568,13 +536,13 @@ pub(crate) mod tests {
     #[cfg(not(midair_loom))]
     #[test]
     fn by_hand_one_goes_back_step_by_step_and_forward_by_number() {
-        let (services, _heard) = services();
+        let (ends, _heard) = ends();
         let (rules, now) = (Rules { acts: false, ..Rules::PRODUCTION }, Instant::now());
         let mut rollout = Rollout::new(2);
         assert_eq!(rollout.back(&Which::Last).err(), Some(RollbackError::Never));
         for number in 1..=5 {
             rollout
-                .publish(number, &[setup(&generation("a", number, &services))], &[], Origin::Path, &rules, now)
+                .publish(number, &[setup(&generation("a", number, &ends))], &[], Origin::Path, &rules, now)
                 .expect("no routes, no clash");
         }
         let back = |rollout: &mut Rollout, which: &Which| rollout.back(which).map(|back| shown(&back.snapshot));
@@ -606,10 +574,10 @@ pub(crate) mod tests {
     #[cfg(not(midair_loom))]
     #[test]
     fn an_edit_of_the_config_is_no_trial_and_what_is_gone_back_to_keeps_its_own() {
-        let (services, heard) = services();
+        let (ends, heard) = ends();
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
         let mut rollout = Rollout::new(4);
-        let [a1, a2, b1] = [("a", 1), ("a", 2), ("b", 1)].map(|(plugin, number)| generation(plugin, number, &services));
+        let [a1, a2, b1] = [("a", 1), ("a", 2), ("b", 1)].map(|(plugin, number)| generation(plugin, number, &ends));
         rollout
             .publish(1, &[setup(&a1), setup(&b1)], &[], Origin::Path, &rules, now)
             .expect("no routes, no clash")
@@ -645,7 +613,7 @@ pub(crate) mod tests {
     #[cfg(not(midair_loom))]
     #[test]
     fn fault_41_a_breach_takes_its_own_trial_back_and_no_other() {
-        let (services, heard) = services();
+        let (ends, heard) = ends();
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
         let mut rollout = Rollout::new(4);
         let publish = |rollout: &mut Rollout, id, candidates: &[Arc<Generation>]| {
@@ -654,10 +622,10 @@ pub(crate) mod tests {
             next.begin();
             next
         };
-        publish(&mut rollout, 1, &[generation("a", 1, &services), generation("b", 1, &services)]);
+        publish(&mut rollout, 1, &[generation("a", 1, &ends), generation("b", 1, &ends)]);
         assert_eq!(rollout.commit(&rules, now).concat().len(), 2);
-        publish(&mut rollout, 2, &[generation("a", 2, &services)]);
-        let both = publish(&mut rollout, 3, &[generation("b", 2, &services)]);
+        publish(&mut rollout, 2, &[generation("a", 2, &ends)]);
+        let both = publish(&mut rollout, 3, &[generation("b", 2, &ends)]);
         assert_eq!(shown(&both), "a=2 b=2");
         let back = rollout.breach(2).expect("a way back");
         back.snapshot.begin();

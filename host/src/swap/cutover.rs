@@ -111,6 +111,7 @@ fn run(slot: &Slot, plan: &Plan, residents: &[Arc<dyn Resident>]) -> Arc<Snapsho
     let epoch = plan.snapshot.epoch();
     let phase = |phase: fn(&dyn Resident, &Plan)| residents.iter().for_each(|resident| phase(&**resident, plan));
     phase(|resident, plan| resident.before_store(plan));
+    plan.entering().for_each(|new| new.open());
     phase(|resident, plan| resident.opens(plan));
     plan.snapshot.begin();
     let is_stored = !match plan.by {
@@ -139,20 +140,57 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::call::context::{HostContext, attachment};
+    use crate::live::generation::Ends;
+    use crate::live::lease::Leases;
     use crate::live::probation::Rules;
     use crate::live::rollout::Origin;
-    use crate::live::rollout::tests::{generation, services, setup};
+    use crate::live::rollout::tests::{ends, identity, setup};
+    use crate::plugin::symbolize::Namer;
+    use crate::report::event::Bus;
     use crate::report::event::Event;
+    use crate::resources::host_services::Offers;
+    use crate::resources::logs::Logs;
+    use crate::resources::sockets::Sockets;
+    use crate::resources::state::State;
+    use crate::resources::tasks::Tasks;
+    use crate::resources::topics::Messages;
+    use crate::work::hostcalls;
     use crate::work::jobs::Jobs;
     use crate::work::residents;
+
+    fn context(ends: Ends) -> Arc<HostContext> {
+        let (bus, tasks) = (Bus::default(), Tasks::new());
+        Arc::new(HostContext {
+            store: State::in_memory(Default::default()),
+            logs: Logs::of_probe(bus.clone()),
+            frames: Namer::without_names(bus.clone()),
+            messages: Messages::new(Arc::clone(&tasks), bus.clone()),
+            bus,
+            leases: Leases::new(),
+            dev: false,
+            probe: false,
+            functions: hostcalls::functions(),
+            ends,
+            tasks,
+            offers: Offers::default(),
+            sockets: Sockets::new(),
+            front: Default::default(),
+        })
+    }
+
+    fn generation(plugin: &str, number: u64, context: &Arc<HostContext>) -> Arc<Generation> {
+        Generation::without_code(identity(plugin, number), context.ends.clone(), attachment(context))
+    }
 
     /// A resident that is one file and one line elsewhere hears all that happens to what serves.
     #[test]
     fn a_resident_hears_each_phase_of_a_publish_a_breach_a_commit_and_the_end() {
-        let (services, _heard) = services();
+        let (ends, _heard) = ends();
+        let context = context(ends);
         let story = Arc::new(Mutex::new(String::new()));
         let told = Arc::clone(&story);
-        services.bus.listen(move |event| {
+        context.bus.listen(move |event| {
             if let Event::Warning { message } = &**event
                 && let Some(message) = message.strip_prefix("tally: ")
             {
@@ -162,12 +200,12 @@ mod tests {
         });
         let nothing = Snapshot::compose(0, Vec::new()).expect("no routes, no clash");
         let slot = Arc::new(Slot::new(Arc::new(nothing)));
-        let jobs = Jobs::start(Arc::clone(&slot), Arc::clone(&services.tasks)).expect("a thread");
-        let residents = residents::all(&services, &jobs, Duration::ZERO);
+        let jobs = Jobs::start(Arc::clone(&slot), Arc::clone(&context.tasks)).expect("a thread");
+        let residents = residents::all(&context, &jobs, Duration::ZERO);
         let cutover = Cutover::new(slot, Rollout::new(4), residents);
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
         let publish = |id, of: &[(&str, u64)]| {
-            let candidates: Vec<_> = of.iter().map(|(plugin, number)| setup(&generation(plugin, *number, &services))).collect();
+            let candidates: Vec<_> = of.iter().map(|(plugin, number)| setup(&generation(plugin, *number, &context))).collect();
             let decide = |rollout: &mut Rollout| rollout.publish(id, &candidates, &[], Origin::Path, &rules, now);
             cutover.perform(decide).map(|performed| performed.plan.snapshot.epoch()).expect("no routes, no clash")
         };
@@ -213,7 +251,7 @@ mod model {
     use crate::live::lease::{Lease, Leases, Named};
     use crate::live::probation::Rules;
     use crate::live::rollout::Origin;
-    use crate::live::rollout::tests::{ended, generation, services, setup, shown};
+    use crate::live::rollout::tests::{ended, ends, generation, setup, shown};
     use std::time::Instant;
 
     /// What was said to be drained so far, by whoever looks.
@@ -333,11 +371,12 @@ mod model {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
         builder.check(|| {
-            let (services, heard) = services();
+            let (ends, heard) = ends();
+            let leases = Leases::new();
             let told = Arc::new(Mutex::new(Told { heard, all: Vec::new() }));
             let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
             let mut rollout = Rollout::new(4);
-            let both = [setup(&generation("a", 1, &services)), setup(&generation("b", 1, &services))];
+            let both = [setup(&generation("a", 1, &ends)), setup(&generation("b", 1, &ends))];
             let first = rollout.publish(1, &both, &[], Origin::Path, &rules, now).expect("no routes").snapshot;
             first.begin();
             both.iter().for_each(|both| both.generation.enters(1));
@@ -348,13 +387,13 @@ mod model {
             let cutover = Cutover::new(Arc::clone(&slot), rollout, vec![Arc::<Witness>::clone(&witness) as Arc<dyn Resident>]);
             let calls: Vec<_> = (0..2)
                 .map(|_| {
-                    let (slot, leases) = (Arc::clone(&slot), Arc::clone(&services.leases));
+                    let (slot, leases) = (Arc::clone(&slot), Arc::clone(&leases));
                     let (told, witness) = (Arc::clone(&told), Arc::clone(&witness));
                     thread::spawn(move || call(&slot, &leases, &told, &witness))
                 })
                 .collect();
             // As the pipeline does, and the supervisor.
-            let next = [setup(&generation("a", 2, &services))];
+            let next = [setup(&generation("a", 2, &ends))];
             let publish = |rollout: &mut Rollout| rollout.publish(2, &next, &[], Origin::Path, &rules, now);
             drop(cutover.perform(publish).expect("no routes"));
             drop(next);

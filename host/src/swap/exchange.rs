@@ -17,7 +17,7 @@ impl Host {
     /// If the message can't be written as MessagePack.
     pub async fn emit<T: Serialize + ?Sized>(&self, topic: &str, message: &T) -> Result<(), String> {
         let bytes = encode(topic, message)?;
-        Arc::clone(&self.shared.services.messages).emit(topic.to_owned(), bytes.into()).await;
+        Arc::clone(&self.shared.context.messages).emit(topic.to_owned(), bytes.into()).await;
         Ok(())
     }
 
@@ -28,13 +28,13 @@ impl Host {
     /// Also if a queue is full; then nobody got it.
     pub fn try_emit<T: Serialize + ?Sized>(&self, topic: &str, message: &T) -> Result<(), String> {
         let bytes = encode(topic, message)?;
-        self.shared.services.messages.try_emit(topic, &bytes.into()).map_err(|full| full.to_string())
+        self.shared.context.messages.try_emit(topic, &bytes.into()).map_err(|full| full.to_string())
     }
 
     /// Takes the messages of a topic, in order, as MessagePack that `midair_plugin::message::decode` reads. Up to 1,024 may wait. It runs on the threads
     /// for work beside requests, and holds one; a panic in it is caught and told.
     pub fn on(&self, topic: &str, listener: impl Fn(Bytes) + Send + Sync + 'static) {
-        self.shared.services.messages.listen(topic, Arc::new(listener));
+        self.shared.context.messages.listen(topic, Arc::new(listener));
     }
 
     /// Offers plugins a function by name, before or after they are loaded; one of the same name is replaced. They call it with
@@ -54,7 +54,7 @@ impl Host {
     /// # Ok::<(), midair::error::Error>(())
     /// ```
     pub fn offer(&self, name: &str, service: impl Fn(Bytes, &Caller) -> Result<Bytes, String> + Send + Sync + 'static) {
-        self.shared.services.offers.offer(name, service);
+        self.shared.context.offers.offer(name, service);
     }
 
     /// The same for a function that answers with a future. That is polled where the plugin's own is, with no runtime of the host's around it.
@@ -62,7 +62,7 @@ impl Host {
     where
         F: Future<Output = Result<Bytes, String>> + Send + 'static,
     {
-        self.shared.services.offers.offer_async(name, move |request, caller| Box::pin(service(request, caller)));
+        self.shared.context.offers.offer_async(name, move |request, caller| Box::pin(service(request, caller)));
     }
 }
 

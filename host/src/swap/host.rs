@@ -18,8 +18,9 @@ use super::shared::Shared;
 use super::supervisor;
 use crate::artifact::inspect::{code, loaded};
 use crate::artifact::stage::{self, Format, Staging};
+use crate::call::context::HostContext;
 use crate::call::respond;
-use crate::live::generation::Services;
+use crate::live::generation::Ends;
 use crate::live::lease::Leases;
 use crate::live::rollout::{Origin, Rollout, Which};
 use crate::live::slot::Slot;
@@ -89,7 +90,7 @@ impl Host {
         let (alarms, rings) = channel();
         damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
         let tasks = Tasks::new();
-        let services = Arc::new(Services {
+        let context = Arc::new(HostContext {
             messages: Messages::new(Arc::clone(&tasks), bus.clone()),
             offers: Offers::default(),
             store: State::open(options.state.as_deref(), options.limits)?,
@@ -98,8 +99,7 @@ impl Host {
             leases: Leases::new(),
             dev: options.dev,
             probe: false,
-            reaper,
-            alarms,
+            ends: Ends { reaper, alarms },
             tasks: Arc::clone(&tasks),
             sockets: Sockets::new(),
             front: OnceLock::new(),
@@ -110,23 +110,23 @@ impl Host {
         let slot = Arc::new(Slot::new(Arc::new(nothing)));
         let front: Weak<Slot> = Arc::downgrade(&slot);
         // Set once, here.
-        let _ = services.front.set(front);
+        let _ = context.front.set(front);
         let carrier: Weak<Slot> = Arc::downgrade(&slot);
-        services.messages.carried_by(carrier);
+        context.messages.carried_by(carrier);
         let beats = Jobs::start(Arc::clone(&slot), tasks)
             .map_err(|error| Error::fatal(Code::Io, "midair-jobs", "its thread can't be started").caused_by(error))?;
         let stop = Arc::new(Stop(Arc::clone(&beats)));
         let told = bus.clone();
-        services.tasks.tell_to(move |message| told.say(Event::Warning { message }));
+        context.tasks.tell_to(move |message| told.say(Event::Warning { message }));
         let told = bus.clone();
-        services.sockets.tell_to(move |message| told.say(Event::Warning { message }));
+        context.sockets.tell_to(move |message| told.say(Event::Warning { message }));
         let shared = Arc::new(Shared {
             run: run_id(),
             open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
             jobs: Arc::clone(&beats),
-            cutover: Cutover::new(Arc::clone(&slot), Rollout::new(options.keep), residents::all(&services, &beats, options.retire)),
+            cutover: Cutover::new(Arc::clone(&slot), Rollout::new(options.keep), residents::all(&context, &beats, options.retire)),
             slot,
-            services,
+            context,
             recovery,
             journal: Journal::default(),
             staging,
@@ -139,11 +139,11 @@ impl Host {
         let (jobs, orders) = channel();
         let deadline = shared.options.deadline;
         start("midair-reaper", move || reap(&remains, &bus, deadline))?;
-        let maker = Maker::new(Arc::clone(&shared.services), deadline);
+        let maker = Maker::new(Arc::clone(&shared.context), deadline);
         let journey = Journey::new(Arc::clone(&shared), maker);
         start("midair-journey", move || journey.run(&orders))?;
-        let swept = Arc::downgrade(&shared.services);
-        start("midair-sweeper", move || expiry::run(&swept, |services| &services.store))?;
+        let swept = Arc::downgrade(&shared.context);
+        start("midair-sweeper", move || expiry::run(&swept, |context| &context.store))?;
         let watched = Arc::clone(&shared);
         start("midair-probation", move || supervisor::watch(&watched, &rings))?;
         Ok(Self { shared, jobs, _stop: stop })
@@ -152,13 +152,13 @@ impl Host {
     /// What happens, as it happens.
     #[must_use]
     pub fn events(&self) -> &Bus {
-        &self.shared.services.bus
+        &self.shared.context.bus
     }
 
     /// What plugins log, and how much of it. It reaches the program's own `tracing` subscriber.
     #[must_use]
     pub fn logs(&self) -> &Logs {
-        &self.shared.services.logs
+        &self.shared.context.logs
     }
 
     /// Answers a request within this process, as the HTTP host would: by the handler that its method and path lead to.
@@ -186,7 +186,7 @@ impl Host {
     #[cfg(feature = "http")]
     #[must_use]
     pub(crate) fn sockets(&self) -> &Arc<Sockets> {
-        &self.shared.services.sockets
+        &self.shared.context.sockets
     }
 
     /// The run's id, new with each process.
@@ -216,9 +216,9 @@ impl Host {
     pub fn settle(&self, deadline: Duration) -> Left {
         let since = Instant::now();
         let look = || Left {
-            tasks: self.shared.services.tasks.awaited(),
+            tasks: self.shared.context.tasks.awaited(),
             beats: self.shared.jobs.running(),
-            messages: self.shared.services.messages.undelivered(),
+            messages: self.shared.context.messages.undelivered(),
             ..Left::default()
         };
         loop {
@@ -238,7 +238,7 @@ impl Host {
     /// lost, and the next start mends the file. Blocks until then; runs no plugin code on this thread.
     #[must_use]
     pub fn close_state(&self, deadline: Duration) -> bool {
-        self.shared.services.store.close(deadline)
+        self.shared.context.store.close(deadline)
     }
 
     /// Whether it is about to end.
@@ -256,7 +256,7 @@ impl Host {
     /// How many calls are in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.shared.services.leases.list().len()
+        self.shared.context.leases.list().len()
     }
 
     /// Starts an attempt; `trigger` says what set it off, such as `saved src/lib.rs`.

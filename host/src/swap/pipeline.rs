@@ -17,7 +17,7 @@ use crate::report::attempt::{Attempt, Outcome, Part, Record};
 use crate::artifact::inspect::{self, Inspected, inspect};
 use crate::artifact::stage::Staged;
 use crate::live::config::{Config, File};
-use crate::live::generation::{Alarm, Generation, Identity};
+use crate::live::generation::{Generation, Identity};
 use crate::live::probation::Verdict;
 use crate::live::rollout::{Origin, Refusal, Rollout};
 use crate::live::snapshot::{Member, Setup, Snapshot};
@@ -28,6 +28,7 @@ use crate::report::hold::Held;
 use crate::trial::candidate::{self, Maker};
 use crate::trial::probe::{self, Probe, Standby};
 use crate::trial::table_scan::First;
+use crate::work::gates;
 
 /// An attempt that waits for its turn.
 pub(super) struct Job {
@@ -90,7 +91,7 @@ impl Journey {
                     |later: &Attempt| later.is_forced() >= attempt.is_forced() && later.configures() >= attempt.configures();
                 let again = |later: &Job| covers(&later.attempt) && same(&later.artifacts, &artifacts);
                 let record = if jobs.iter().any(again) {
-                    attempt.supersede(&self.shared.journal, &self.shared.services.bus)
+                    attempt.supersede(&self.shared.journal, &self.shared.context.bus)
                 } else {
                     self.attempt_or_break(attempt, &artifacts, origin)
                 };
@@ -123,7 +124,7 @@ impl Journey {
     }
 
     fn refuse(&self, attempt: Attempt, candidates: &[Candidate], error: &Error) -> Record {
-        candidates.iter().for_each(|candidate| candidate.setup.generation.revoke());
+        candidates.iter().for_each(|candidate| gates::revoke(&candidate.setup.generation));
         self.shared.reject(attempt, error)
     }
 
@@ -227,7 +228,7 @@ impl Journey {
         }
         for message in remarks {
             if self.remarked.insert(message.clone()) {
-                self.shared.services.bus.say(Event::Warning { message });
+                self.shared.context.bus.say(Event::Warning { message });
             }
         }
     }
@@ -240,7 +241,7 @@ impl Journey {
         let Inspected { manifest, remarks } = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path, rules))?;
         for message in remarks {
             if self.remarked.insert(message.clone()) {
-                shared.services.bus.say(Event::Warning { message });
+                shared.context.bus.say(Event::Warning { message });
             }
         }
         if !artifact.plugin.is_empty() && artifact.plugin != manifest.name {
@@ -277,7 +278,7 @@ impl Journey {
             deadline: options.deadline,
             config: self.config.section(&judged.manifest.name),
         };
-        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.services.logs));
+        let tried = attempt.time(Stage::Probe, || probe::try_out(&order, standby, &self.shared.context.logs));
         if mutation::is(Bug::ProbeIgnored) { Ok(()) } else { tried }
     }
 
@@ -308,7 +309,7 @@ impl Journey {
         let section = self.config.section(generation.plugin());
         let config = attempt
             .time(Stage::Check, || candidate::configure(&generation, &section, self.shared.options.deadline))
-            .inspect_err(|_| generation.revoke())?;
+            .inspect_err(|_| gates::revoke(&generation))?;
         let setup = Setup { generation: Arc::clone(&generation), config };
         prepared.candidates.push(Candidate { setup: setup.clone(), staged, artifact });
         self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
@@ -353,7 +354,7 @@ impl Journey {
     fn publish(&mut self, mut attempt: Attempt, prepared: Prepared, origin: Origin) -> Record {
         let shared = Arc::clone(&self.shared);
         let Prepared { candidates, configs, unchanged, held } = prepared;
-        let (bus, id, trigger) = (&shared.services.bus, attempt.id(), attempt.trigger().to_owned());
+        let (bus, id, trigger) = (&shared.context.bus, attempt.id(), attempt.trigger().to_owned());
         let say_others = || {
             for Part { plugin, digest, generation } in unchanged.clone() {
                 bus.say(Event::Unchanged { attempt: id, plugin, generation, digest, trigger: trigger.clone() });
@@ -410,7 +411,7 @@ impl Journey {
             let (epoch, phases_us, trigger) = (live.epoch(), record.phases_us.clone(), trigger.clone());
             bus.say(Event::Published { attempt: id, plugin, generation, digest, epoch, phases_us, trigger });
         }
-        let in_flight = shared.services.leases.list();
+        let in_flight = shared.context.leases.list();
         for old in generations.iter().filter_map(|candidate| before.generation(candidate.plugin())) {
             let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
             bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
@@ -442,8 +443,7 @@ impl Journey {
                 self.numbers.insert(generation.plugin().to_owned(), generation.number());
             }
             // Somebody has to know when it is due.
-            let alarm = Alarm { generation: generation.key(), verdict: Verdict::Begun, at: Instant::now() };
-            let _ = shared.services.alarms.send(alarm);
+            generation.alarm(Verdict::Begun);
         }
         Ok(performed)
     }
@@ -451,7 +451,7 @@ impl Journey {
 
 /// What was committed serves in spite of values that it can't read, as it did before the restart, and it is said.
 fn told(shared: &Shared, generation: &Arc<Generation>) -> First {
-    let (bus, name) = (shared.services.bus.clone(), generation.to_string());
+    let (bus, name) = (shared.context.bus.clone(), generation.to_string());
     First::Told(Box::new(move |misfit| {
         let message =
             format!("{name} was committed and serves, though it can't read all values: {misfit}; `midair status` counts them");

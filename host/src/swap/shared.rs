@@ -10,7 +10,8 @@ use super::cutover::Cutover;
 use super::options::{Artifact, Options};
 use super::recovery::Recovery;
 use crate::artifact::stage::Staging;
-use crate::live::generation::{Generation, Services};
+use crate::call::context::HostContext;
+use crate::live::generation::Generation;
 use crate::live::slot::Slot;
 use crate::report::attempt::{Attempt, Journal, Record};
 use crate::report::error::Error;
@@ -24,7 +25,7 @@ pub(super) struct Shared {
     pub(super) run: String,
     /// How many files the process may have open, by its limit at the start.
     pub(super) open_files: Option<u64>,
-    pub(super) services: Arc<Services>,
+    pub(super) context: Arc<HostContext>,
     pub(super) slot: Arc<Slot>,
     pub(super) jobs: Arc<Jobs>,
     /// All that changes what serves.
@@ -44,7 +45,7 @@ impl Shared {
     /// Ends an attempt with an error, and says what serves all the same.
     pub(super) fn reject(&self, attempt: Attempt, error: &Error) -> Record {
         let serving = self.slot.now().generations().iter().map(|generation| generation.to_string()).collect();
-        attempt.reject(error, serving, &self.journal, &self.services.bus)
+        attempt.reject(error, serving, &self.journal, &self.context.bus)
     }
 
     /// What of these artifacts' plugins is to be started before anything else.
@@ -52,7 +53,7 @@ impl Shared {
         if !self.options.recovers {
             return Vec::new();
         }
-        let bus = &self.services.bus;
+        let bus = &self.context.bus;
         let ours = |source: &PathBuf| artifacts.iter().any(|artifact| artifact.path == *source);
         let recovery = self.recovery.all().into_iter().filter(|(_, mark)| ours(&mark.source));
         let start = recovery.filter_map(|(plugin, mut mark)| {

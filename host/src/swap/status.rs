@@ -22,6 +22,7 @@ use crate::resources::topics::TopicStatus;
 use crate::swap::budget::{Allowed, Budget, Used};
 use crate::sys::native_resources::Counts;
 use crate::trial::probe::Probe;
+use crate::trial::table_scan;
 use crate::work::jobs::JobStatus;
 
 /// What `GET /status` answers.
@@ -237,7 +238,7 @@ impl Shared {
             let status = LeaseStatus { id, plugin, generation, handler: handler.unwrap_or_default(), age_us: age / 1_000 };
             Some(InFlight { facts, status })
         };
-        self.services.leases.list().into_iter().filter_map(of).collect()
+        self.context.leases.list().into_iter().filter_map(of).collect()
     }
 
     /// What swaps use of what they may, by what the system says now.
@@ -304,7 +305,7 @@ impl Host {
                 panics: counts.panics.load(Relaxed),
                 retained: opened.get(&name).map_or(0, |opened| opened.saturating_sub(1)),
                 census: shared.roll.counts(&name),
-                unreadable: generation.unreadable(),
+                unreadable: table_scan::unreadable(generation),
                 plugin: name,
             }
         };
@@ -318,11 +319,11 @@ impl Host {
             plugins: snapshot.generations().iter().zip(snapshot.configs()).map(plugin).collect(),
             held: held.map(|(plugin, mark)| (plugin, mark.held)).collect(),
             leases,
-            tasks: shared.services.tasks.list().into_iter().map(TaskStatus::of).collect(),
+            tasks: shared.context.tasks.list().into_iter().map(TaskStatus::of).collect(),
             jobs: shared.jobs.list(),
-            topics: shared.services.messages.list(),
-            sockets: shared.services.sockets.tallies().into_iter().map(SocketStatus::of).collect(),
-            rooms: shared.services.sockets.rooms(),
+            topics: shared.context.messages.list(),
+            sockets: shared.context.sockets.tallies().into_iter().map(SocketStatus::of).collect(),
+            rooms: shared.context.sockets.rooms(),
             attempts: shared.journal.records(),
         }
     }
@@ -355,7 +356,7 @@ impl Host {
                     .map(|lease| lease.status.clone())
                     .collect(),
                 blockers: blocks.collect(),
-                tasks: shared.services.tasks.of(generation.key()).into_iter().map(TaskStatus::of).collect(),
+                tasks: shared.context.tasks.of(generation.key()).into_iter().map(TaskStatus::of).collect(),
                 file: if file_bytes.is_ok() { file.display().to_string() } else { String::new() },
                 file_bytes: file_bytes.unwrap_or_default(),
             }

@@ -53,9 +53,9 @@ pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
     if shared.options.recovers
         && let Err(error) = shared.recovery.commit(plugin, digest, generation.file())
     {
-        shared.services.bus.say(Event::Warning { message: format!("{plugin}={}: {error}", generation.number()) });
+        shared.context.bus.say(Event::Warning { message: format!("{plugin}={}: {error}", generation.number()) });
     }
-    shared.services.bus.say(Event::Committed {
+    shared.context.bus.say(Event::Committed {
         plugin: plugin.to_owned(),
         generation: generation.number(),
         digest: digest.to_owned(),
@@ -92,7 +92,7 @@ fn breached(shared: &Arc<Shared>, key: u64, breach: &Breach, at: Instant) {
                 None => "there is no earlier generation to go back to".to_owned(),
             };
             let (plugin, generation, reason) = (serving.plugin().to_owned(), serving.number(), breach.to_string());
-            shared.services.bus.say(Event::Breached { plugin, generation, reason, help });
+            shared.context.bus.say(Event::Breached { plugin, generation, reason, help });
         }
     }
 }
@@ -143,7 +143,7 @@ fn rolled_back(shared: &Arc<Shared>, performed: &Performed, by: HoldReason, reas
             written = written.and_then(|()| shared.recovery.commit(to.plugin(), to.digest(), to.file()));
         }
         if let Err(error) = written {
-            shared.services.bus.say(Event::Warning { message: format!("{from}: {error}") });
+            shared.context.bus.say(Event::Warning { message: format!("{from}: {error}") });
         }
     }
     for (from, to) in back.pairs() {
@@ -153,7 +153,7 @@ fn rolled_back(shared: &Arc<Shared>, performed: &Performed, by: HoldReason, reas
             let message = format!(
                 "{to} serves with the config that it served with before; what was edited since is taken with the next edit, or `midair reload`"
             );
-            shared.services.bus.say(Event::Warning { message });
+            shared.context.bus.say(Event::Warning { message });
         }
     }
     let code = (by == HoldReason::Breach).then_some(Code::Probation);
@@ -164,9 +164,9 @@ fn rolled_back(shared: &Arc<Shared>, performed: &Performed, by: HoldReason, reas
     let live = shared.slot.now();
     let parts = back.leaves.iter().filter_map(|from| live.generation(from.plugin())).map(|live| live.part()).collect();
     let record = attempt.roll_back(parts, code, reason, &shared.journal);
-    let in_flight = shared.services.leases.list();
+    let in_flight = shared.context.leases.list();
     for (from, to) in back.pairs() {
-        shared.services.bus.say(Event::RolledBack {
+        shared.context.bus.say(Event::RolledBack {
             attempt: id,
             plugin: from.plugin().to_owned(),
             from: from.number(),
@@ -180,7 +180,7 @@ fn rolled_back(shared: &Arc<Shared>, performed: &Performed, by: HoldReason, reas
         });
         let leases =
             in_flight.iter().filter(|(_, facts, _)| facts.epoch <= before.epoch() && facts.generation == from.key()).count();
-        shared.services.bus.say(Event::Retired { plugin: from.plugin().to_owned(), generation: from.number(), leases });
+        shared.context.bus.say(Event::Retired { plugin: from.plugin().to_owned(), generation: from.number(), leases });
         read(shared, to, First::Counted);
     }
     record

@@ -50,7 +50,7 @@ impl Host {
             let (plugin, table) = name.split_once('/').unwrap_or(("", &name));
             TableStatus { plugin: plugin.to_owned(), table: table.to_owned(), values: tally.values, bytes: tally.bytes }
         };
-        self.shared.services.store.tallies().into_iter().map(status).collect()
+        self.shared.context.store.tallies().into_iter().map(status).collect()
     }
 
     /// The values of a table behind the key `after`, as lines of JSON: `{"key", "schema", "value"}`, and `"ends"` if it ends. Each page is of one
@@ -61,7 +61,7 @@ impl Host {
     /// The store fails.
     pub fn export(&self, plugin: &str, table: &str, after: Option<&str>) -> Result<Page> {
         let name = format!("{plugin}/{table}");
-        let rows = self.shared.services.store.page(&name, after, 0, ROWS, BYTES);
+        let rows = self.shared.context.store.page(&name, after, 0, ROWS, BYTES);
         let rows = rows.map_err(|refusal| Error::rejected(Code::State, Stage::Try, &name, refusal.to_string()))?;
         let mut page = Page { lines: String::new(), last: rows.last().map(|row| row.key.clone()) };
         for row in rows {
@@ -128,7 +128,7 @@ impl Host {
             let lasts = if line.ends == 0 { Lasts::Ever } else { Lasts::For(line.ends - now) };
             ops.push(Op { lasts, schema: line.schema, bytes, ..Op::new(Kind::Put, &name, &line.key) });
         }
-        let written = self.shared.services.store.apply(&ops).wait();
+        let written = self.shared.context.store.apply(&ops).wait();
         written.map_err(|refusal| Error::rejected(Code::State, Stage::Try, &name, refusal.to_string()))?;
         Ok(values.len())
     }

@@ -1,7 +1,7 @@
 //! How does a private copy become a candidate?
 //!
 //! Opened, compared, built, started and tried on the values that are there: every step that runs code of a plugin that doesn't serve yet.
-//! Each runs on a thread of its own, which is given up at the deadline. Who asks decides what the candidate reaches: a host's own services,
+//! Each runs on a thread of its own, which is given up at the deadline. Who asks decides what the candidate reaches: a host's own context,
 //! or those of a probe, which are thrown away.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use midair_abi::Outcome;
 
+use crate::call::context::{self, HostContext};
 use crate::call::invocation::Call;
 use crate::live::config::{Config, Section};
-use crate::live::generation::{Generation, Identity, Services};
+use crate::live::generation::{Generation, Identity};
 use crate::live::snapshot::Setup;
 use crate::plugin::exports::{Plugin, told};
 use crate::plugin::library::{Library, Opened};
@@ -25,7 +26,7 @@ use crate::trial::table_scan;
 
 /// Makes candidates, one at a time, and remembers what the loader did for earlier ones.
 pub(crate) struct Maker {
-    services: Arc<Services>,
+    context: Arc<HostContext>,
     deadline: Duration,
     /// Where libraries lie; as none is unmapped, a known address means that the loader gave an old one.
     addresses: HashSet<usize>,
@@ -36,10 +37,10 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
-    /// One whose candidates reach `services`; `deadline` is for each step.
+    /// One whose candidates reach `context`; `deadline` is for each step.
     #[must_use]
-    pub(crate) fn new(services: Arc<Services>, deadline: Duration) -> Self {
-        Self { services, deadline, addresses: HashSet::new(), stuck: None, opened: BTreeMap::new() }
+    pub(crate) fn new(context: Arc<HostContext>, deadline: Duration) -> Self {
+        Self { context, deadline, addresses: HashSet::new(), stuck: None, opened: BTreeMap::new() }
     }
 
     /// How many libraries of each plugin were opened.
@@ -65,7 +66,7 @@ impl Maker {
             let reason = "the system's loader gave a library that was opened before";
             return Err(Error::rejected(Code::Sym, Stage::Load, name, reason).help("this is a fault in midair: please report it"));
         }
-        let (subject, number, logs) = (name.clone(), identity.number, Arc::clone(&self.services.logs));
+        let (subject, number, logs) = (name.clone(), identity.number, Arc::clone(&self.context.logs));
         let build = move || {
             library.log_to(&logs, &subject, number);
             Plugin::build(library, &subject)
@@ -73,7 +74,7 @@ impl Maker {
         let code = attempt
             .time(Stage::Init, || within("midair-build", deadline, build))
             .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;
-        Ok(Generation::candidate(identity, code, Arc::clone(&self.services)))
+        Ok(context::candidate(identity, code, &self.context))
     }
 
     /// Opens a library, unless the loader is still busy with an earlier one: it opens one at a time.

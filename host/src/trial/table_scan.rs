@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use midair_abi::Outcome;
 use midair_abi::store::Row;
 
-use crate::live::generation::{Alarm, Generation};
+use crate::call::context::Reaches;
+use crate::live::generation::Generation;
 use crate::live::probation::{Breach, Verdict};
 use crate::mutation::{self, Bug};
 use crate::plugin::exports::{Plugin, told};
@@ -25,14 +26,29 @@ const BITE: usize = 256;
 const BITE_BYTES: usize = 1 << 20;
 const BITE_TIME: Duration = Duration::from_millis(5);
 
+/// How many values of its tables a generation's code can't read, by table: those of schemas that it doesn't know, as of now, and others, as of when
+/// it read them all.
+#[must_use]
+pub(crate) fn unreadable(generation: &Generation) -> BTreeMap<String, u64> {
+    let (misfits, mut unreadable) = (generation.misfits(), BTreeMap::new());
+    for table in generation.code().map_or(&[][..], Plugin::tables) {
+        let tally = generation.host().store.tally(&generation.table(&table.name));
+        let all = tally.unreadable(table.oldest, table.newest) + misfits.get(&table.name).copied().unwrap_or_default();
+        if all > 0 && !mutation::is(Bug::UnreadableUncounted) {
+            unreadable.insert(table.name.clone(), all);
+        }
+    }
+    unreadable
+}
+
 /// Reads a sample of the table at `place`, spread over its keys; the first value that the code can't read, in words. Plugin code runs inside.
 #[must_use]
 pub(crate) fn sample(generation: &Generation, place: usize) -> Option<String> {
     let table = generation.code()?.tables().get(place).filter(|_| !mutation::is(Bug::TablesUntried))?;
     let (start, name) = (Instant::now(), generation.table(&table.name));
-    for key in generation.services().store.spread(&name, SAMPLE) {
+    for key in generation.host().store.spread(&name, SAMPLE) {
         // Read one by one: the values of a whole sample may be more than memory holds. What is gone since can't be read by anybody.
-        if let Ok(Some(row)) = generation.services().store.row(&name, &key, table.newest)
+        if let Ok(Some(row)) = generation.host().store.row(&name, &key, table.newest)
             && let Some(misfit) = misfit(generation, place, &row)
         {
             return Some(misfit);
@@ -115,7 +131,7 @@ struct Bite {
 fn bite(generation: &Generation, place: usize, after: Option<&str>) -> Result<Bite, String> {
     let mut bite = Bite { after: None, misfits: 0, first: None };
     let Some(table) = generation.code().and_then(|code| code.tables().get(place)) else { return Ok(bite) };
-    let page = generation.services().store.page(&generation.table(&table.name), after, table.newest, BITE, BITE_BYTES);
+    let page = generation.host().store.page(&generation.table(&table.name), after, table.newest, BITE, BITE_BYTES);
     let start = Instant::now();
     for row in page.map_err(|refusal| format!("{}: {refusal}", table.name))? {
         if let Some(misfit) = misfit(generation, place, &row) {
@@ -143,7 +159,7 @@ pub(crate) fn begin(
         if let Some(misfits) = misfits {
             reader.read_all(misfits);
             // Somebody may have waited for it.
-            tell(&reader, Verdict::Enough);
+            reader.alarm(Verdict::Enough);
         }
     };
     let has_tables = generation.code().is_some_and(|code| !code.tables().is_empty());
@@ -151,11 +167,6 @@ pub(crate) fn begin(
     if has_tables && std::thread::Builder::new().name("midair-tables".to_owned()).spawn(read).is_err() {
         generation.read_all(BTreeMap::new());
     }
-}
-
-fn tell(generation: &Generation, verdict: Verdict) {
-    // Without a listener the host has ended.
-    let _ = generation.services().alarms.send(Alarm { generation: generation.key(), verdict, at: Instant::now() });
 }
 
 /// `None` if it stopped before the end.
@@ -169,7 +180,7 @@ fn read_all(
     let mut blame = |reason: String| match std::mem::replace(&mut first, First::Counted) {
         First::Blamed => {
             generation.counts().end_trial();
-            tell(generation, Verdict::Breach(Breach::State(reason)));
+            generation.alarm(Verdict::Breach(Breach::State(reason)));
         }
         First::Told(told) => told(reason),
         First::Counted => {}

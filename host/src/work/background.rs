@@ -14,6 +14,7 @@ use http::{HeaderMap, Method};
 use midair_abi::Outcome;
 use midair_abi::task::Taken;
 
+use crate::call::context::Reaches;
 use crate::call::invocation::Call;
 use crate::call::request::RequestParts;
 use crate::live::generation::Generation;
@@ -59,7 +60,7 @@ pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: T
     let generation = Arc::clone(call.generation());
     let mut work = Work { future, call };
     let about = about(&work.call, name.clone(), until_retire);
-    generation.services().tasks.spawn(about, async move {
+    generation.host().tasks.spawn(about, async move {
         if work.call.is_free() {
             let generation = Arc::clone(work.call.generation());
             generation.decided().rung().await;
@@ -79,7 +80,7 @@ fn begin(setup: &Setup) {
     for (place, handler) in declared {
         let call = Call::free_at(setup.clone(), place);
         let about = about(&call, handler.name.clone(), true);
-        generation.services().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
+        generation.host().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
     }
 }
 
@@ -88,7 +89,7 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Tells a generation that it serves no more, and sees to what is still there after `limit`.
 fn end(generation: &Arc<Generation>, limit: Duration) {
-    let (tasks, bus) = (&generation.services().tasks, generation.services().bus.clone());
+    let (tasks, bus) = (&generation.host().tasks, generation.host().bus.clone());
     let (retiring, newest, terms) = (generation.retiring(), tasks.newest(), generation.terms());
     // Nobody waits, and nothing is there that could: the rule.
     let generation = Arc::downgrade(generation);
@@ -163,7 +164,7 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
 fn tell(generation: &Generation) {
     let retiring = generation.retiring();
     // There, since wakers may be the plugin's own.
-    generation.services().tasks.run(async move { retiring.ring() });
+    generation.host().tasks.run(async move { retiring.ring() });
 }
 
 /// Done when the generation serves no more, or the host ends.

@@ -10,6 +10,7 @@ use midair_abi::Outcome;
 use midair_abi::store::Refusal;
 use midair_abi::task::{self, Keep};
 
+use crate::call::context::Reaches;
 use crate::call::invocation::{Call, parts};
 use crate::live::generation::Generation;
 use crate::live::resident::{Plan, Resident};
@@ -51,7 +52,7 @@ impl Dispatch {
 
 /// Emits what a generation's code does: an answer, or a future of one where it has to wait for room.
 pub(crate) fn emit(generation: &Arc<Generation>, topic: String, message: Bytes, waits: bool) -> Outcome {
-    let services = generation.services();
+    let services = generation.host();
     if services.probe {
         return Outcome::done();
     }
@@ -78,7 +79,7 @@ pub(crate) fn emit(generation: &Arc<Generation>, topic: String, message: Bytes, 
 
 /// Keeps a candidate's message until it is decided what becomes of it.
 fn later(candidate: &Arc<Generation>, topic: String, message: Bytes) -> Result<(), String> {
-    let services = candidate.services();
+    let services = candidate.host();
     let (key, messages) = (candidate.key(), &services.messages);
     if messages.hold(key, topic, message)? {
         let (decided, messages) = (candidate.decided(), Arc::clone(messages));

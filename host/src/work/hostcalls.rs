@@ -18,10 +18,11 @@ use midair_abi::{self as abi, Address, HostRef, Many, Outcome, SocketOp, Span};
 use midair_abi::{task, wall};
 
 use crate::call::body::{self, Body};
+use crate::call::context::{Ask, Reaches};
 use crate::call::invocation::{Answer, Call};
 use crate::call::request::RequestParts;
 use crate::live::config::Config;
-use crate::live::generation::Ask;
+
 use crate::live::slot::Slot;
 use crate::plugin::exports::Plugin;
 use crate::resources::host_services::{self, Asked, Caller};
@@ -75,7 +76,7 @@ unsafe extern "C" fn context_release(context: *const c_void) {
 unsafe extern "C" fn identity(context: *const c_void) -> abi::Identity {
     // SAFETY: the plugin passes a context that it holds.
     let generation = unsafe { read(context) }.generation();
-    let services = generation.services();
+    let services = generation.host();
     let flags = [
         (services.dev, abi::Identity::DEV),
         (generation.is_candidate(), abi::Identity::CANDIDATE),
@@ -106,10 +107,10 @@ unsafe extern "C" fn state(context: *const c_void, ops: Many<abi::Op>) -> Outcom
     let answer = wall::guard(|| {
         // One operation is the rule; it needs no list.
         if let [op] = ops {
-            return one(op).map(|op| generation.apply(&[op]));
+            return one(op).map(|op| generation.gate().apply(&generation.host().store, &[op]));
         }
         let ops = ops.iter().map(one).collect::<Result<Vec<Op<'_>>, u32>>()?;
-        Ok(generation.apply(&ops))
+        Ok(generation.gate().apply(&generation.host().store, &ops))
     });
     match answer {
         Ok(Ok(Applied::Now(answer))) => answered(answer),
@@ -166,7 +167,7 @@ fn outside(call: &Call, request: abi::Request, caller: Keep) -> Outcome {
     if call.generation().is_candidate() {
         return refuse("init can't call routes: nothing serves it yet");
     }
-    match call.generation().services().front.get().and_then(Weak::upgrade) {
+    match call.generation().host().front.get().and_then(Weak::upgrade) {
         Some(front) => front.ask(request, caller),
         None => refuse("there is no host any more"),
     }
@@ -245,7 +246,7 @@ unsafe extern "C" fn spawn(context: *const c_void, name: Span, flags: u32, futur
 unsafe extern "C" fn cancel(context: *const c_void, task: u64) {
     // SAFETY: the plugin passes a context that it holds.
     let generation = unsafe { read(context) }.generation();
-    let _ = wall::guard(|| generation.services().tasks.cancel(task));
+    let _ = wall::guard(|| generation.host().tasks.cancel(task));
 }
 
 unsafe extern "C" fn retiring(context: *const c_void) -> Outcome {
@@ -306,7 +307,7 @@ unsafe extern "C" fn service(context: *const c_void, name: Span, request: Span) 
     if generation.is_revoked() {
         return revoked();
     }
-    let services = generation.services();
+    let services = generation.host();
     if services.probe {
         let text = format!("the probe offers no services, so not {name} either: ask `ctx.is_probe()` first");
         return Outcome::told(Outcome::ERROR, 500, text, &[]);
@@ -344,7 +345,7 @@ unsafe extern "C" fn socket(context: *const c_void, op: SocketOp) -> Outcome {
     // SAFETY: the plugin keeps the bytes during the call.
     let bytes = unsafe { op.bytes.bytes() };
     let keep: Keep = Arc::clone(generation) as Keep;
-    let asked = wall::guard(|| generation.services().sockets.ask(generation.plugin(), &op, room, Bytes::copy_from_slice(bytes)));
+    let asked = wall::guard(|| generation.host().sockets.ask(generation.plugin(), &op, room, Bytes::copy_from_slice(bytes)));
     match asked {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(future)) => task::give_unpolled(future, Some(keep)),

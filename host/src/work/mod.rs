@@ -4,6 +4,7 @@
 
 pub(crate) mod background;
 pub(crate) mod dispatch;
+pub(crate) mod gates;
 #[expect(unsafe_code, reason = "the functions that plugins call")]
 pub(crate) mod hostcalls;
 pub(crate) mod jobs;

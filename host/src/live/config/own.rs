@@ -86,7 +86,7 @@ impl Drop for Config {
     /// The last lease may end on any thread, in the middle of a request: plugin code is dropped elsewhere.
     fn drop(&mut self) {
         let Some(Value { outcome, generation }) = self.value.take() else { return };
-        let reaper = generation.services().reaper.clone();
+        let reaper = generation.reaper().clone();
         if let Err(unsent) = reaper.send(Ended::Config { value: Box::new(outcome), of: generation }) {
             // The reaper ended with the host: nothing is freed any more, since nobody is left to do it safely.
             std::mem::forget(unsent.0);

@@ -9,6 +9,7 @@ mod disk;
 pub(crate) mod expiry;
 #[cfg(feature = "http")]
 pub(crate) mod export;
+mod gate;
 #[cfg(feature = "redb")]
 mod later;
 mod write;
@@ -25,6 +26,7 @@ use crate::report::error::{Code, Error};
 pub(crate) use self::applied::Applied;
 #[cfg(feature = "redb")]
 use self::disk::Disk;
+pub(crate) use self::gate::Gate;
 pub(crate) use self::write::Write;
 
 /// The state of all plugins.

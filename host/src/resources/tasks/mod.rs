@@ -6,7 +6,6 @@
 //! these threads, whether it ended or was cancelled. `crew` has the threads; `reach` sees to the end of calls that the host makes by itself.
 
 mod about;
-mod bell;
 mod crew;
 mod reach;
 #[cfg(all(test, not(midair_loom)))]
@@ -23,7 +22,6 @@ use async_task::Task;
 use parking_lot::Mutex;
 
 pub(crate) use self::about::About;
-pub(crate) use self::bell::Bell;
 use self::crew::{LONG, Ready, Relief};
 pub(crate) use self::reach::Ran;
 use self::reach::{Calls, Reach, Reached};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::about::About;
-use super::bell::Bell;
+use crate::sys::bell::Bell;
 
 /// How a call that the host makes by itself came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

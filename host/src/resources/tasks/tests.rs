@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use super::crew::MOST;
 use super::*;
+use crate::sys::bell::Bell;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -26,10 +26,11 @@ use super::start::{MEMORY, give_up, program};
 use super::wire::{Fault, Order, Told, line};
 
 use crate::call::body::Body;
+use crate::call::context::{self, HostContext};
 use crate::call::invocation::Call;
 use crate::call::respond;
 use crate::live::config::Config;
-use crate::live::generation::{Generation, Identity, Services, go_live};
+use crate::live::generation::{Ends, Identity};
 use crate::live::lease::Leases;
 use crate::live::slot::Slot;
 use crate::live::snapshot::{Member, Setup, Snapshot};
@@ -45,7 +46,7 @@ use crate::resources::state::State;
 use crate::resources::tasks::Tasks;
 use crate::resources::topics::Messages;
 use crate::trial::candidate;
-use crate::work::hostcalls;
+use crate::work::{gates, hostcalls};
 
 /// The processor time that a child may take, at least; a backstop, should its host be unable to end it.
 const PROCESSOR: Duration = Duration::from_secs(600);
@@ -125,7 +126,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     // Nobody frees anything here: what is left of the plugin ends with the process.
     let ((reaper, _ended), (alarms, _rings)) = (channel(), channel());
     let tasks = Tasks::new();
-    let services = Arc::new(Services {
+    let host = Arc::new(HostContext {
         messages: Messages::new(Arc::clone(&tasks), bus.clone()),
         offers: Offers::default(),
         store: State::in_memory(Limits::default()),
@@ -135,8 +136,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
         leases: Leases::new(),
         dev: order.dev,
         probe: true,
-        reaper,
-        alarms,
+        ends: Ends { reaper, alarms },
         tasks,
         sockets: Sockets::new(),
         front: OnceLock::new(),
@@ -147,20 +147,21 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let opened = Opened::open(&order.path)?;
     begins(Stage::Check, "comparing its types");
     let library = opened.check()?;
-    library.log_to(&services.logs, &order.plugin, order.number);
+    library.log_to(&host.logs, &order.plugin, order.number);
     begins(Stage::Init, "its plugin function");
     let code = Plugin::build(library, &order.plugin)?;
     let (selftests, smokes) = (code.selftests().to_vec(), code.smokes().to_vec());
     let (plugin, digest, file) = (order.plugin.clone(), order.digest.clone(), order.path.clone());
     let identity = Identity { plugin, number: order.number, code: digest.clone(), digest, file };
-    let candidate = Generation::candidate(identity, code, Arc::clone(&services));
+    let candidate = context::candidate(identity, code, &host);
     begins(Stage::Check, "reading its config");
     let config = Config::read(&candidate, &order.config)?;
     let setup = Setup { generation: Arc::clone(&candidate), config };
     begins(Stage::Init, "its init");
     candidate::run_init(&setup)?;
     // From here on it is as it will be when it serves: what `init` wrote is there, and its routes answer.
-    go_live(&services, std::iter::once(&candidate));
+    candidate.open();
+    gates::open(&host, std::iter::once(&candidate));
     let snapshot = Snapshot::compose(1, [Member::anew(setup.clone())]).map_err(|clash| {
         Error::rejected(Code::Routes, Stage::Try, &order.plugin, clash.to_string()).help("each method and path has one handler")
     })?;

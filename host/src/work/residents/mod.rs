@@ -8,39 +8,29 @@ mod tally;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::live::generation::{Generation, Services, go_live};
+use crate::call::context::HostContext;
+use crate::live::generation::Generation;
 use crate::live::resident::{Plan, Resident};
-use crate::mutation::{self, Bug};
 use crate::resources::logs::Logs;
 use crate::resources::sockets::Sockets;
 use crate::work::background::Background;
 use crate::work::dispatch::Dispatch;
+use crate::work::gates::Gates;
 use crate::work::jobs::Jobs;
 
 /// All of them, for a host that gives work of replaced code this time.
 #[must_use]
-pub(crate) fn all(services: &Arc<Services>, jobs: &Arc<Jobs>, retire: Duration) -> Vec<Arc<dyn Resident>> {
+pub(crate) fn all(context: &Arc<HostContext>, jobs: &Arc<Jobs>, retire: Duration) -> Vec<Arc<dyn Resident>> {
     vec![
-        Arc::new(Dispatch(Arc::clone(&services.messages))),
-        Arc::new(Doors(Arc::clone(services))),
-        Arc::new(Swaps(Arc::clone(&services.logs))),
+        Arc::new(Dispatch(Arc::clone(&context.messages))),
+        Arc::new(Gates(Arc::clone(context))),
+        Arc::new(Swaps(Arc::clone(&context.logs))),
         Arc::<Jobs>::clone(jobs),
         Arc::new(Background { limit: retire }),
-        Arc::new(Connections(Arc::clone(&services.sockets))),
+        Arc::new(Connections(Arc::clone(&context.sockets))),
         #[cfg(all(test, not(midair_loom)))]
-        Arc::new(tally::Tally::new(services)),
+        Arc::new(tally::Tally::new(context)),
     ]
-}
-
-/// What a candidate wrote waits behind its door until it serves.
-struct Doors(Arc<Services>);
-
-impl Resident for Doors {
-    fn opens(&self, plan: &Plan) {
-        if !mutation::is(Bug::WritesForgotten) {
-            go_live(&self.0, plan.entering());
-        }
-    }
 }
 
 /// Lines of plugins say how many swaps there were.

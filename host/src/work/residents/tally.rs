@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::live::generation::{Generation, Services};
+use crate::call::context::HostContext;
+use crate::live::generation::Generation;
 use crate::live::resident::{Plan, Resident};
 use crate::report::event::{Bus, Event};
 
@@ -19,8 +20,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(services: &Services) -> Self {
-        Self { bus: services.bus.clone(), terms: Mutex::default() }
+    pub(super) fn new(context: &HostContext) -> Self {
+        Self { bus: context.bus.clone(), terms: Mutex::default() }
     }
 
     fn tell(&self, message: String) {

@@ -13,7 +13,7 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// It has happened. Wakes whoever waits, on this thread: where that may be plugin code, ring on one of the [`Tasks`]' threads.
+    /// It has happened. Wakes whoever waits, on this thread: where that may be plugin code, ring on a thread for work beside requests.
     pub(crate) fn ring(&self) {
         self.rung.store(true, Ordering::SeqCst);
         self.ring.notify(usize::MAX);
