@@ -21,7 +21,7 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// How long opening a library, building its plugin, its `init`, a self-test and the trial of a table may take, each.
     pub deadline: Duration,
-    /// Whether new bytes are tried in a child process first. It is on, and needs a line in the program's `main`: see [`probe`].
+    /// Whether new bytes are tried in a child process first. It is on, and needs a line in the program's `main`: see [`probe::hook`](crate::probe::hook).
     pub probe: Probe,
     /// The largest artifact that is taken, in bytes.
     pub artifact_limit: u64,
