@@ -13,6 +13,11 @@
 //!   process, see [`probe`].
 //! - A handler that never returns holds its worker; the journey, `status` and signals go on without it.
 
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+compile_error!(
+    "midair runs on Linux with glibc: another platform needs what `host/src/sys` and `host/src/artifact/inspect` have for this one"
+);
+
 // From the ground up: a folder names only those above it here. A test holds this order.
 mod mutation;
 

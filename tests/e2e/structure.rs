@@ -71,6 +71,13 @@ fn what_is_live_knows_no_resource() {
 }
 
 #[test]
+fn what_this_platform_says_of_a_process_is_read_in_sys() {
+    let modules = sources::modules(&repository::root().join("host/src"));
+    let reads = modules.iter().filter(|(path, module)| !path.starts_with("sys") && module.code.contains("\"/proc/"));
+    assert_eq!(reads.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<&std::path::PathBuf>::new());
+}
+
+#[test]
 fn the_edges_of_the_host_do_not_know_each_other() {
     let modules = sources::modules(&repository::root().join("host/src"));
     let strangers = [("dev", "http"), ("dev", "cli"), ("http", "dev"), ("http", "cli")];

@@ -38,7 +38,7 @@ impl Body {
             return Self::Whole(Bytes::from_owner(reply));
         }
         let (outcome, call) = reply.into_parts();
-        let call = if mutation::is(Bug::StreamUnleased) { Call::free(call.setup()) } else { call };
+        let call = if mutation::is(Bug::StreamUnleased) { Call::detached(call.setup()) } else { call };
         match Pieces::take(outcome) {
             Ok(pieces) => Self::Stream(Box::new(Streamed { pieces: Some(pieces), call })),
             Err(_) => Self::Whole(Bytes::new()),

@@ -16,11 +16,11 @@ use midair_abi::wall::Panic;
 use midair_abi::{self as abi, Outcome};
 
 use crate::call::context::Reaches;
+use crate::call::refusal;
 use crate::call::request::RequestParts;
 use crate::live::config::Config;
 use crate::live::generation::Generation;
 use crate::live::lease::{Lease, Named};
-use crate::live::route::Found;
 use crate::live::slot::Slot;
 use crate::live::snapshot::{Setup, Snapshot, Target};
 use crate::mutation::{self, Bug};
@@ -34,35 +34,55 @@ const DEEPEST: u32 = 16;
 
 /// A call in flight, or an `init` that runs.
 pub(crate) struct Call {
-    /// None for what was admitted to nothing: a candidate, or work that belongs to no request.
-    lease: Option<Lease<Snapshot>>,
-    depth: u32,
-    handler: usize,
-    /// The generation's place in the snapshot.
-    place: usize,
-    /// A candidate's own, as it is in no snapshot.
-    config: Option<Arc<Config>>,
-    /// Whether no request waits for it.
-    is_work: bool,
-    /// Whether it asked to be told when its generation is to end; of what was admitted to nothing.
-    heeds: Option<Arc<AtomicBool>>,
+    admission: Admission,
     // Last: whatever the lease lets go of, this generation's code stays until the call is over.
     generation: Arc<Generation>,
+}
+
+/// What a call was admitted to.
+enum Admission {
+    /// A handler in a snapshot.
+    Handler {
+        lease: Lease<Snapshot>,
+        /// Where generation and handler are in that snapshot.
+        target: Target,
+        /// Calls of routes by handlers that it is below.
+        depth: u32,
+        /// Whether a request waits for it, and not the host's own work.
+        is_request: bool,
+    },
+    /// In the probe: what is no handler, and reaches what the lease's snapshot has.
+    Trial { lease: Lease<Snapshot>, config: Arc<Config> },
+    /// Nothing: a candidate's `init`, or work that belongs to no request.
+    Detached {
+        config: Arc<Config>,
+        /// The handler that the host calls by itself, if it is one.
+        handler: Option<usize>,
+        /// Whether it asked to be told when its generation is to end.
+        heeds: Arc<AtomicBool>,
+    },
 }
 
 impl Call {
     /// A call of `target`, which was found in the snapshot of `lease`.
     #[must_use]
     pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
+        Self::admit_to(lease, target, true)
+    }
+
+    fn admit_to(lease: Lease<Snapshot>, target: Target, is_request: bool) -> Arc<Self> {
         // Between two requests no plugin's frame is on this stack.
         native_resources::visit();
         logs::visit();
         let generation = Arc::clone(&lease.snapshot().generations()[target.generation]);
+        if mutation::is(Bug::LeaseNotHeld) {
+            let config = Arc::clone(&lease.snapshot().configs()[target.generation]);
+            let admission = Admission::Detached { config, handler: Some(target.handler), heeds: Arc::default() };
+            return Arc::new(Self { admission, generation });
+        }
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.host().leases, named);
-        let lease = (!mutation::is(Bug::LeaseNotHeld)).then_some(lease);
-        let (handler, place) = (target.handler, target.generation);
-        Arc::new(Self { lease, depth: 0, handler, place, config: None, is_work: false, heeds: None, generation })
+        Arc::new(Self { admission: Admission::Handler { lease, target, depth: 0, is_request }, generation })
     }
 
     /// A call of a handler that the host calls by its name, in what serves now; `None` if that has none such. How long it takes says nothing
@@ -71,53 +91,60 @@ impl Call {
     pub(crate) fn admit_work(slot: &Slot, plugin: &str, calls: Calls, name: &str) -> Option<Arc<Self>> {
         let lease = slot.admit();
         let generations = lease.snapshot().generations();
-        let place = generations.iter().position(|generation| generation.plugin() == plugin)?;
-        let mut handlers = generations[place].handlers().iter();
+        let generation = generations.iter().position(|generation| generation.plugin() == plugin)?;
+        let mut handlers = generations[generation].handlers().iter();
         let handler = handlers.position(|handler| handler.calls == calls && handler.name == name)?;
-        let mut call = Self::admit(lease, Target { generation: place, handler });
-        Arc::get_mut(&mut call).into_iter().for_each(|call| call.is_work = true);
-        Some(call)
+        Some(Self::admit_to(lease, Target { generation, handler }, false))
     }
 
     /// What is admitted to nothing: a candidate's `init`, or work that belongs to no request.
     #[must_use]
-    pub(crate) fn free(setup: Setup) -> Arc<Self> {
-        Self::free_at(setup, usize::MAX)
+    pub(crate) fn detached(setup: Setup) -> Arc<Self> {
+        Self::detached_at(setup, None)
     }
 
     /// The same for a handler that the host calls by itself.
     #[must_use]
-    pub(crate) fn free_at(Setup { generation, config }: Setup, handler: usize) -> Arc<Self> {
-        let (config, heeds) = (Some(config), Some(Arc::default()));
-        Arc::new(Self { lease: None, depth: 0, handler, place: 0, config, is_work: false, heeds, generation })
+    pub(crate) fn detached_handler(setup: Setup, handler: usize) -> Arc<Self> {
+        Self::detached_at(setup, Some(handler))
+    }
+
+    fn detached_at(Setup { generation, config }: Setup, handler: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { admission: Admission::Detached { config, handler, heeds: Arc::default() }, generation })
     }
 
     /// Whether it was admitted to nothing.
     #[must_use]
-    pub(crate) fn is_free(&self) -> bool {
-        self.lease.is_none()
+    pub(crate) fn is_detached(&self) -> bool {
+        self.lease().is_none()
+    }
+
+    /// What it was admitted under.
+    fn lease(&self) -> Option<&Lease<Snapshot>> {
+        match &self.admission {
+            Admission::Handler { lease, .. } | Admission::Trial { lease, .. } => Some(lease),
+            Admission::Detached { .. } => None,
+        }
     }
 
     /// It asked to be told when its generation is to end.
     pub(crate) fn heed(&self) {
-        self.heeds.iter().for_each(|heeds| heeds.store(true, Ordering::Relaxed));
+        self.heeds().into_iter().for_each(|heeds| heeds.store(true, Ordering::Relaxed));
     }
 
     /// Whether it asked for that, as long as it runs; `None` of what was admitted to something.
     #[must_use]
     pub(crate) fn heeds(&self) -> Option<Arc<AtomicBool>> {
-        self.heeds.clone()
+        match &self.admission {
+            Admission::Detached { heeds, .. } => Some(Arc::clone(heeds)),
+            Admission::Handler { .. } | Admission::Trial { .. } => None,
+        }
     }
 
     /// Its generation with the config that it was admitted with.
     #[must_use]
     pub(crate) fn setup(&self) -> Setup {
-        let config = match (&self.config, &self.lease) {
-            (Some(config), _) => Arc::clone(config),
-            (None, Some(lease)) => Arc::clone(&lease.snapshot().configs()[self.place]),
-            (None, None) => Config::none(),
-        };
-        Setup { generation: Arc::clone(&self.generation), config }
+        Setup { generation: Arc::clone(&self.generation), config: Arc::clone(self.config()) }
     }
 
     /// A probe's call of something that is no handler: it reaches what the lease's snapshot has.
@@ -126,17 +153,7 @@ impl Call {
         // Recorded as nobody's: no handler has this place.
         let named = Named { generation: generation.key(), epoch: lease.snapshot().epoch(), handler: u32::MAX };
         let lease = lease.pin(&generation.host().leases, named);
-        let (depth, handler) = (0, usize::MAX);
-        Arc::new(Self {
-            lease: Some(lease),
-            depth,
-            handler,
-            place: 0,
-            config: Some(config),
-            is_work: false,
-            heeds: None,
-            generation,
-        })
+        Arc::new(Self { admission: Admission::Trial { lease, config }, generation })
     }
 
     /// Whose code runs.
@@ -147,11 +164,10 @@ impl Call {
 
     /// The config that the call was admitted with.
     #[must_use]
-    pub(crate) fn config(&self) -> Option<&Config> {
-        match (&self.config, &self.lease) {
-            (Some(config), _) => Some(config),
-            (None, Some(lease)) => lease.snapshot().configs().get(self.place).map(Arc::as_ref),
-            (None, None) => None,
+    pub(crate) fn config(&self) -> &Arc<Config> {
+        match &self.admission {
+            Admission::Handler { lease, target, .. } => &lease.snapshot().configs()[target.generation],
+            Admission::Trial { config, .. } | Admission::Detached { config, .. } => config,
         }
     }
 
@@ -164,7 +180,24 @@ impl Call {
     /// What the handler says about itself.
     #[must_use]
     pub(crate) fn info(&self) -> Option<&HandlerInfo> {
-        self.generation.handlers().get(self.handler)
+        self.generation.handlers().get(self.place()?)
+    }
+
+    /// The handler's place in its generation; `None` if it is none.
+    fn place(&self) -> Option<usize> {
+        match &self.admission {
+            Admission::Handler { target, .. } => Some(target.handler),
+            Admission::Detached { handler, .. } => *handler,
+            Admission::Trial { .. } => None,
+        }
+    }
+
+    /// Calls of routes by handlers that it is below.
+    fn depth(&self) -> u32 {
+        match &self.admission {
+            Admission::Handler { depth, .. } => *depth,
+            Admission::Trial { .. } | Admission::Detached { .. } => 0,
+        }
     }
 
     /// A context for the plugin, counted, which the plugin releases when it is done with it.
@@ -207,7 +240,7 @@ impl Call {
     ///
     /// An outcome that says why there is nothing to ask.
     pub(crate) fn nest(&self, request: &abi::Request) -> Option<Result<(Arc<Self>, RequestParts), Outcome>> {
-        self.lease.as_ref().map(|lease| Self::find(lease, self.depth, request))
+        self.lease().map(|lease| Self::find(lease, self.depth(), request))
     }
 
     /// The call of the route that a request leads to, below one at this depth, and what to invoke it with.
@@ -216,25 +249,23 @@ impl Call {
     ///
     /// As [`nest`](Self::nest).
     pub(crate) fn find(lease: &Lease<Snapshot>, depth: u32, request: &abi::Request) -> Result<(Arc<Self>, RequestParts), Outcome> {
-        let refuse = |status, text: String| Err(Outcome::response(status, Vec::<(String, String)>::new(), text));
         if depth == DEEPEST {
             let text = format!("calls nest deeper than {DEEPEST}: does a route call itself?");
             return Err(Outcome::told(Outcome::ERROR, 508, text, &[]));
         }
         let anew = if mutation::is(Bug::PointerPerHandler) { Snapshot::last_begun() } else { None };
         let snapshot = anew.as_deref().unwrap_or_else(|| lease.snapshot());
-        let (target, params) = match snapshot.find(request.method(), request.path()) {
-            Found::Handler(target, params) => (target, params),
-            Found::Upgrade => return refuse(426, format!("{} takes WebSockets only", request.path())),
-            Found::OtherMethods(allow) => return refuse(405, format!("{} takes {allow}", request.path())),
-            Found::Nothing => return refuse(404, format!("nothing answers {}", request.path())),
+        let (target, params) = match refusal::routed(snapshot, request.method(), request.path()) {
+            Ok(found) => found,
+            Err(no_route) => {
+                let (status, text) = (no_route.status().as_u16(), no_route.text(request.path()));
+                return Err(Outcome::response(status, Vec::<(String, String)>::new(), text));
+            }
         };
-        let Some(params) = decode(params) else { return refuse(400, format!("{} isn't UTF-8", request.path())) };
         let generation = Arc::clone(&snapshot.generations()[target.generation]);
         let lease = lease.nest(&generation.host().leases, named(snapshot, &generation, target));
-        let (depth, handler, place) = (depth + 1, target.handler, target.generation);
-        let call =
-            Arc::new(Self { lease: Some(lease), depth, handler, place, config: None, is_work: false, heeds: None, generation });
+        let admission = Admission::Handler { lease, target, depth: depth + 1, is_request: true };
+        let call = Arc::new(Self { admission, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, http::HeaderValue::from_bytes(value).ok()?))
@@ -259,17 +290,6 @@ impl Call {
 fn named(snapshot: &Snapshot, generation: &Generation, target: Target) -> Named {
     let handler = u32::try_from(target.handler).unwrap_or(u32::MAX);
     Named { generation: generation.key(), epoch: snapshot.epoch(), handler }
-}
-
-/// Percent-decodes the parameters; `None` if one isn't UTF-8.
-#[must_use]
-pub(crate) fn decode(mut params: Vec<(String, String)>) -> Option<Vec<(String, String)>> {
-    for (_, value) in &mut params {
-        if value.contains('%') {
-            *value = percent_encoding::percent_decode_str(value).decode_utf8().ok()?.into_owned();
-        }
-    }
-    Some(params)
 }
 
 /// A handler at work. Dropping it drops the handler's future, on its own generation's code.
@@ -372,10 +392,13 @@ impl Future for Invocation {
         let this = &mut *self;
         let outcome = match std::mem::replace(&mut this.work, Work::Done) {
             Work::Ready(request) => {
-                let Some(code) = this.call.generation.code() else { return Poll::Ready(Answer::Panic(String::new())) };
+                let (Some(code), Some(place)) = (this.call.generation.code(), this.call.place()) else {
+                    let text = "there is no handler to call".to_owned();
+                    return Poll::Ready(Answer::Error { status: 500, text });
+                };
                 let handle = this.call.context();
                 this.called = this.call.wants_time().then(Instant::now);
-                let outcome = lend(context.waker(), |waker| code.call(this.call.handler, handle, *request, waker));
+                let outcome = lend(context.waker(), |waker| code.call(place, handle, *request, waker));
                 match Taken::take(outcome) {
                     // Its first poll is done and has our waker.
                     Ok(taken) => {
@@ -402,7 +425,7 @@ impl Future for Invocation {
 impl Call {
     /// How long work takes that no request waits for says nothing.
     fn wants_time(&self) -> bool {
-        self.lease.is_some() && !self.is_work && self.generation.counts().wants_time()
+        matches!(self.admission, Admission::Handler { is_request: true, .. }) && self.generation.counts().wants_time()
     }
 
     /// Counts and tells how work ended that isn't a handler's.
@@ -428,7 +451,7 @@ impl Call {
 
     /// Whether a client asked for it, and not other code.
     fn is_asked(&self) -> bool {
-        self.depth == 0 && self.info().is_some_and(|handler| handler.calls.is_asked())
+        self.depth() == 0 && self.info().is_some_and(|handler| handler.calls.is_asked())
     }
 
     fn tell_panic(&self, kind: Kind, handler: &str, panic: Panic) {

@@ -5,5 +5,6 @@
 pub(crate) mod body;
 pub(crate) mod context;
 pub(crate) mod invocation;
+pub(crate) mod refusal;
 pub(crate) mod request;
 pub(crate) mod respond;

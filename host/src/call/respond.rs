@@ -13,11 +13,11 @@ use midair_abi::stream::Pieces;
 
 use crate::call::body::Body;
 use crate::call::context::Reaches;
-use crate::call::invocation::{Answer, Call, decode};
+use crate::call::invocation::{Answer, Call};
+use crate::call::refusal::{self, NoRoute};
 use crate::call::request::RequestParts;
 #[cfg(feature = "http")]
 use crate::live::generation::Generation;
-use crate::live::route::Found;
 use crate::live::slot::Slot;
 #[cfg(feature = "http")]
 use crate::plugin::exports::HandlerInfo;
@@ -50,14 +50,11 @@ pub(crate) fn admit(slot: &Slot, method: &Method, path: &str) -> Result<Admitted
     if lease.snapshot().generations().is_empty() {
         return Err(Box::new(own(StatusCode::SERVICE_UNAVAILABLE, "no plugin serves yet")));
     }
-    match lease.snapshot().find(method.as_str(), path) {
-        Found::Handler(target, params) => match decode(params) {
-            Some(params) => Ok(Admitted { call: Call::admit(lease, target), params }),
-            None => Err(Box::new(own(StatusCode::BAD_REQUEST, "the path isn't UTF-8"))),
-        },
-        Found::Upgrade => Err(Box::new(upgrade(path))),
-        Found::OtherMethods(allow) => Err(Box::new(other_methods(method, &allow))),
-        Found::Nothing => Err(Box::new(own(StatusCode::NOT_FOUND, &format!("nothing answers {path}")))),
+    match refusal::routed(lease.snapshot(), method.as_str(), path) {
+        Ok((target, params)) => Ok(Admitted { call: Call::admit(lease, target), params }),
+        Err(NoRoute::OtherMethods(allow)) => Err(Box::new(other_methods(method, &allow))),
+        Err(NoRoute::Upgrade) => Err(Box::new(upgrade(path))),
+        Err(no_route) => Err(Box::new(own(no_route.status(), &no_route.text(path)))),
     }
 }
 
@@ -176,7 +173,7 @@ pub(crate) fn own(status: StatusCode, text: &str) -> Answered {
 
 /// 426.
 fn upgrade(path: &str) -> Answered {
-    let mut response = own(StatusCode::UPGRADE_REQUIRED, &format!("{path} takes WebSockets only"));
+    let mut response = own(NoRoute::Upgrade.status(), &NoRoute::Upgrade.text(path));
     response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     response
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use midair_abi::wall::Panic;
-use midair_abi::{self as abi, Built, Outcome, Span};
+use midair_abi::{self as abi, Built, Outcome, Span, meta};
 
 use crate::plugin::library::Library;
 use crate::plugin::symbolize::Module;
@@ -272,7 +272,7 @@ fn misfit(handlers: &[HandlerInfo]) -> Option<String> {
             return Some(format!("two of its {what} {name}"));
         }
     }
-    let period = |handler: &HandlerInfo| Duration::from_nanos(handler.number("period_ns").unwrap_or_default());
+    let period = |handler: &HandlerInfo| Duration::from_nanos(handler.number(meta::PERIOD).unwrap_or_default());
     let never = |handler: &&HandlerInfo| handler.calls == Calls::Beats && period(handler) < LEAST_PERIOD;
     let found = handlers.iter().find(never);
     found.map(|handler| format!("its job {} has a period of {:?}, the shortest is {LEAST_PERIOD:?}", handler.name, period(handler)))
@@ -304,11 +304,11 @@ fn read_handler(handler: &abi::Handler, subject: &str) -> Result<HandlerInfo> {
         // SAFETY: as above.
         let value = unsafe { value.text() }.to_owned();
         match key {
-            "method" => info.method = value,
-            "path" => info.path = value,
-            "name" => info.name = value,
-            "body" => info.is_streamed = value == "stream",
-            "body-limit" => info.body_limit = value.parse().ok(),
+            meta::METHOD => info.method = value,
+            meta::PATH => info.path = value,
+            meta::NAME => info.name = value,
+            meta::BODY => info.is_streamed = value == meta::STREAM,
+            meta::BODY_LIMIT => info.body_limit = value.parse().ok(),
             _ => info.rest.push((key.to_owned(), value)),
         }
     }

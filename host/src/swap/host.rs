@@ -36,6 +36,7 @@ use crate::resources::state::{State, expiry};
 use crate::resources::tasks::Tasks;
 use crate::resources::topics::Messages;
 use crate::sys::native_resources::Roll;
+use crate::sys::process;
 use crate::trial::candidate::Maker;
 use crate::trial::probe;
 use crate::work::jobs::Jobs;
@@ -122,7 +123,7 @@ impl Host {
         context.sockets.tell_to(move |message| told.say(Event::Warning { message }));
         let shared = Arc::new(Shared {
             run: run_id(),
-            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
+            open_files: process::most_open_files(),
             jobs: Arc::clone(&beats),
             cutover: Cutover::new(Arc::clone(&slot), Rollout::new(options.keep), residents::all(&context, &beats, options.retire)),
             slot,

@@ -21,6 +21,7 @@ use crate::resources::tasks::{About, Running};
 use crate::resources::topics::TopicStatus;
 use crate::swap::budget::{Allowed, Budget, Used};
 use crate::sys::native_resources::Counts;
+use crate::sys::process;
 use crate::trial::probe::Probe;
 use crate::trial::table_scan;
 use crate::work::jobs::JobStatus;
@@ -243,23 +244,19 @@ impl Shared {
 
     /// What swaps use of what they may, by what the system says now.
     pub(super) fn budget(&self) -> Budget {
-        let entries = |folder: &str| fs::read_dir(folder).map_or(0, |entries| entries.count() as u64);
-        let lines = |text: String| text.lines().count() as u64;
         let copies = self.staging.folders();
         let lengths = copies.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
         let used = Used {
             libraries: self.opened.lock().values().sum::<usize>() as u64,
-            maps: fs::read_to_string("/proc/self/maps").map_or(0, lines),
-            // The one that counts them isn't there afterwards.
-            descriptors: entries("/proc/self/fd").saturating_sub(1),
+            maps: process::maps().lines().count() as u64,
+            descriptors: process::open_files(),
             bytes: lengths.filter_map(|entry| entry.metadata().ok()).map(|copy| copy.len()).sum(),
         };
-        let disk = copies.first().and_then(|folder| rustix::fs::statvfs(folder).ok());
         let allowed = Allowed {
             libraries: self.options.most_libraries.map(|most| most as u64),
-            maps: fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|most| most.trim().parse().ok()),
+            maps: process::most_maps(),
             descriptors: self.open_files,
-            disk: disk.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            disk: copies.first().and_then(|folder| process::room(folder)),
         };
         Budget::of(used, allowed)
     }
@@ -380,14 +377,12 @@ fn word(phase: Option<Phase>) -> &'static str {
 
 /// What the system says is mapped of the files in these folders, also of those that were removed.
 fn mapped(folders: &[PathBuf], opened: usize) -> Libraries {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let maps = process::maps();
     let mut libraries = Libraries { opened, ..Libraries::default() };
     let folders: Vec<_> = folders.iter().map(|folder| format!("{}/", folder.display())).collect();
-    for line in maps.lines().filter(|line| folders.iter().any(|folder| line.contains(folder))) {
-        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-        let hex = |text| u64::from_str_radix(text, 16).unwrap_or_default();
+    for mapping in process::files(&maps).filter(|mapping| folders.iter().any(|folder| mapping.file.contains(folder))) {
         libraries.maps += 1;
-        libraries.mapped_bytes += range.map_or(0, |(from, to)| hex(to).saturating_sub(hex(from)));
+        libraries.mapped_bytes += mapping.bytes;
     }
     libraries
 }

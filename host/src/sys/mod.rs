@@ -5,5 +5,6 @@
 pub(crate) mod bell;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
 pub(crate) mod native_resources;
+pub(crate) mod process;
 pub(crate) mod sync;
 pub(crate) mod timeout;

@@ -56,12 +56,12 @@ struct Work {
 
 /// Begins work under `call`; its number, 0 if it couldn't be. What is admitted to nothing waits until its generation serves.
 pub(crate) fn spawn(name: String, until_retire: bool, call: Arc<Call>, future: Taken) -> u64 {
-    let call = if mutation::is(Bug::TaskUnleased) { Call::free(call.setup()) } else { call };
+    let call = if mutation::is(Bug::TaskUnleased) { Call::detached(call.setup()) } else { call };
     let generation = Arc::clone(call.generation());
     let mut work = Work { future, call };
     let about = about(&work.call, name.clone(), until_retire);
     generation.host().tasks.spawn(about, async move {
-        if work.call.is_free() {
+        if work.call.is_detached() {
             let generation = Arc::clone(work.call.generation());
             generation.decided().rung().await;
             if generation.is_revoked() {
@@ -78,7 +78,7 @@ fn begin(setup: &Setup) {
     let generation = &setup.generation;
     let declared = generation.handlers().iter().enumerate().filter(|(_, handler)| handler.calls == Calls::Service);
     for (place, handler) in declared {
-        let call = Call::free_at(setup.clone(), place);
+        let call = Call::detached_handler(setup.clone(), place);
         let about = about(&call, handler.name.clone(), true);
         generation.host().tasks.spawn(about, async move { drop(call.invoke(nothing(), None).await) });
     }

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use midair_abi::Outcome;
 use midair_abi::store::Refusal;
 use midair_abi::task::{self, Keep};
+use midair_abi::{Outcome, meta};
 
 use crate::call::context::Reaches;
 use crate::call::invocation::{Call, parts};
@@ -102,7 +102,7 @@ fn later(candidate: &Arc<Generation>, topic: String, message: Bytes) -> Result<(
 fn wanted(generation: &Generation) -> Vec<Wanted> {
     let wanted = |handler: &HandlerInfo| {
         let number = |key| handler.number(key).and_then(|number| usize::try_from(number).ok()).unwrap_or(1).max(1);
-        Wanted { topic: handler.name.clone(), limit: number("queue"), at_once: number("at_once") }
+        Wanted { topic: handler.name.clone(), limit: number(meta::QUEUE), at_once: number(meta::AT_ONCE) }
     };
     generation.handlers().iter().filter(|handler| handler.calls == Calls::Messages).map(wanted).collect()
 }

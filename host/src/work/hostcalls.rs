@@ -21,7 +21,6 @@ use crate::call::body::{self, Body};
 use crate::call::context::{Ask, Reaches};
 use crate::call::invocation::{Answer, Call};
 use crate::call::request::RequestParts;
-use crate::live::config::Config;
 
 use crate::live::slot::Slot;
 use crate::plugin::exports::Plugin;
@@ -38,7 +37,7 @@ static HOST: &WithMetadata<abi::Host> = &WithMetadata::new(abi::Host {
     state,
     sleep,
     call,
-    context_free,
+    context_detach,
     spawn,
     cancel,
     retiring,
@@ -219,10 +218,10 @@ fn answer(found: Result<(Arc<Call>, RequestParts), Outcome>, mut request: abi::R
     task::give_unpolled(Box::pin(answer), Some(keep))
 }
 
-unsafe extern "C" fn context_free(context: *const c_void) -> *const c_void {
+unsafe extern "C" fn context_detach(context: *const c_void) -> *const c_void {
     // SAFETY: the plugin passes a context that it holds.
     let call = unsafe { read(context) };
-    Arc::into_raw(Call::free(call.setup())).cast()
+    Arc::into_raw(Call::detached(call.setup())).cast()
 }
 
 /// How many characters of a task's name are kept.
@@ -280,7 +279,7 @@ impl Rest {
 unsafe extern "C" fn config(context: *const c_void) -> Address {
     // SAFETY: the plugin passes a context that it holds.
     let call = unsafe { read(context) };
-    call.config().map_or(Address(std::ptr::null()), Config::address)
+    call.config().address()
 }
 
 /// How many characters of a topic's or a service's name are kept.

@@ -65,7 +65,7 @@ pub struct Host {
     #[sabi(last_prefix_field)]
     pub call: unsafe extern "C" fn(context: *const c_void, request: Request) -> Outcome,
     /// A context of the same generation that belongs to no call; released as any other.
-    pub context_free: unsafe extern "C" fn(context: *const c_void) -> *const c_void,
+    pub context_detach: unsafe extern "C" fn(context: *const c_void) -> *const c_void,
     /// Polls a future, which is given away as a pending outcome, beside all calls and under this context; `name` is text. The number of the
     /// task, or 0 if the future was dropped instead.
     pub spawn: unsafe extern "C" fn(context: *const c_void, name: Span, flags: u32, future: Outcome) -> u64,

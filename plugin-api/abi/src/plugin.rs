@@ -27,6 +27,34 @@ pub struct Handler {
     pub call: unsafe extern "C" fn(data: Address, context: Context, request: Request, waker: *const Waker) -> Outcome,
 }
 
+/// What a handler's metadata says by which words.
+pub mod meta {
+    /// The method of a route.
+    pub const METHOD: &str = "method";
+    /// The path of a route, also of a WebSocket's.
+    pub const PATH: &str = "path";
+    /// The name of a handler, or of the job or topic that it is for.
+    pub const NAME: &str = "name";
+    /// How a route takes its request's body: [`STREAM`], or whole.
+    pub const BODY: &str = "body";
+    /// In pieces, as the handler asks for them.
+    pub const STREAM: &str = "stream";
+    /// The most that a route takes of a request's body, in bytes.
+    pub const BODY_LIMIT: &str = "body-limit";
+    /// Nanoseconds between two beats of a job.
+    pub const PERIOD: &str = "period_ns";
+    /// What becomes of a beat that is due while an earlier one runs: [`SKIP`], [`QUEUE`] or [`PARALLEL`].
+    pub const OVERLAP: &str = "overlap";
+    /// It is left out.
+    pub const SKIP: &str = "skip";
+    /// It waits, as one may. Of a topic: how many messages wait at most.
+    pub const QUEUE: &str = "queue";
+    /// It runs beside the earlier one.
+    pub const PARALLEL: &str = "parallel";
+    /// How many messages of a topic are handled beside each other.
+    pub const AT_ONCE: &str = "at_once";
+}
+
 impl Handler {
     /// Answers requests.
     pub const ROUTE: u32 = 1;

@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 
 use midair_abi::manifest::Note;
-use midair_abi::{self as abi, Address, Built, Handler, Made, Many, Outcome, Owner, Pair, Root, Span};
+use midair_abi::{self as abi, Address, Built, Handler, Made, Many, Outcome, Owner, Pair, Root, Span, meta};
 use midair_abi::{task, wall};
 
 use crate::error::Result;
@@ -54,13 +54,16 @@ fn lay_out(plugin: Plugin) -> Built {
     // SAFETY: the owner was just made of a `Shelf` and nobody else knows of it.
     let shelf = unsafe { &mut *owner.data().cast::<Shelf>() };
     shelf.metas.extend(shelf.plugin.routes.iter().map(|route| {
-        let meta = [("method", route.method.as_str()), ("path", route.path.as_str()), ("name", route.name)];
+        let meta = [(meta::METHOD, route.method.as_str()), (meta::PATH, route.path.as_str()), (meta::NAME, route.name)];
         let more = route.more.iter().map(|(name, value)| (*name, value.as_str()));
         meta.into_iter().chain(more).map(|(name, value)| Pair::of(name, value.as_bytes())).collect()
     }));
     shelf.metas.extend(shelf.plugin.works.iter().map(|work| {
         let rest = work.meta.iter().map(|(name, value)| (*name, value.as_str()));
-        std::iter::once(("name", work.name.as_str())).chain(rest).map(|(name, value)| Pair::of(name, value.as_bytes())).collect()
+        std::iter::once((meta::NAME, work.name.as_str()))
+            .chain(rest)
+            .map(|(name, value)| Pair::of(name, value.as_bytes()))
+            .collect()
     }));
     let routes = shelf.plugin.routes.iter().map(|route| (Handler::ROUTE, &route.handler));
     let all = routes.chain(shelf.plugin.works.iter().map(|work| (work.kind, &work.handler)));

@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use midair_abi::{Handler, Outcome};
+use midair_abi::{Handler, Outcome, meta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -68,7 +68,7 @@ pub(crate) struct Route {
 impl Route {
     /// Whether its handler asks for the body.
     pub(crate) fn is_streamed(&self) -> bool {
-        self.more.iter().any(|(name, value)| *name == "body" && value == "stream")
+        self.more.iter().any(|(name, value)| *name == meta::BODY && value == meta::STREAM)
     }
 }
 
@@ -145,7 +145,7 @@ impl Plugin {
     /// If there is no route before; the host then rejects the plugin with these words.
     #[track_caller]
     pub fn streamed(self) -> Self {
-        self.tell("body", "stream".to_owned())
+        self.tell(meta::BODY, meta::STREAM.to_owned())
     }
 
     /// How large a body the route before takes, in bytes, instead of what the host allows where nothing is said.
@@ -155,7 +155,7 @@ impl Plugin {
     /// If there is no route before; the host then rejects the plugin with these words.
     #[track_caller]
     pub fn body_limit(self, bytes: usize) -> Self {
-        self.tell("body-limit", bytes.to_string())
+        self.tell(meta::BODY_LIMIT, bytes.to_string())
     }
 
     #[track_caller]

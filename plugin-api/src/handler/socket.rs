@@ -10,7 +10,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 use midair_abi::store::Row;
-use midair_abi::{Handler, SocketOp, Span};
+use midair_abi::{Handler, SocketOp, Span, meta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -120,7 +120,7 @@ impl Plugin {
         let parts = [(Handler::SOCKET_OPEN, open), (Handler::SOCKET_MESSAGE, message), (Handler::SOCKET_CLOSE, close)];
         self.works.extend(parts.into_iter().map(|(kind, part)| {
             let (name, handler) = part.unwrap_or_else(|| ("(nothing)", Box::new(nothing)));
-            Work { kind, name: name.to_owned(), meta: vec![("path", path.to_owned())], handler }
+            Work { kind, name: name.to_owned(), meta: vec![(meta::PATH, path.to_owned())], handler }
         }));
         self
     }
@@ -144,8 +144,8 @@ impl Plugin {
     where
         F: Fn(Pinned, Ctx) -> R + Send + Sync + 'static,
     {
-        let meta = vec![("path", path.to_owned())];
-        self.work(Handler::SOCKET_PINNED, type_name::<F>(), meta, move |request, ctx| handler(Pinned(Conn::of(request, &ctx)), ctx))
+        let more = vec![(meta::PATH, path.to_owned())];
+        self.work(Handler::SOCKET_PINNED, type_name::<F>(), more, move |request, ctx| handler(Pinned(Conn::of(request, &ctx)), ctx))
     }
 }
 

@@ -63,7 +63,7 @@ impl HostLink for Attached {
 
     fn detached(&self) -> Link {
         // SAFETY: the context is held until `self` is dropped.
-        let data = unsafe { self.0.host.context_free()(self.0.data) };
+        let data = unsafe { self.0.host.context_detach()(self.0.data) };
         // SAFETY: the host made it for whoever asks.
         unsafe { self.with(data) }
     }

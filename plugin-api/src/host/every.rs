@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use midair_abi::Handler;
+use midair_abi::{Handler, meta};
 
 use crate::error::{Error, Result};
 use crate::handler::plugin::{IntoReply, Plugin};
@@ -120,13 +120,13 @@ impl Plugin {
         job: impl Fn(Request, Ctx) -> Result<R> + Send + Sync + 'static,
     ) -> Self {
         let overlap = match every.overlap {
-            Overlap::Skip => "skip",
-            Overlap::Queue => "queue",
-            Overlap::Parallel => "parallel",
+            Overlap::Skip => meta::SKIP,
+            Overlap::Queue => meta::QUEUE,
+            Overlap::Parallel => meta::PARALLEL,
         };
         let period = u64::try_from(every.period.as_nanos()).unwrap_or(u64::MAX);
-        let meta = vec![("period_ns", period.to_string()), ("overlap", overlap.to_owned())];
-        self.add_work(Handler::EVERY, name, meta, move |request, ctx| match job(request, ctx) {
+        let more = vec![(meta::PERIOD, period.to_string()), (meta::OVERLAP, overlap.to_owned())];
+        self.add_work(Handler::EVERY, name, more, move |request, ctx| match job(request, ctx) {
             Ok(reply) => reply.into_reply(),
             Err(error) => Err::<(), _>(error).into_reply(),
         });

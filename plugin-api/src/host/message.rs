@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use midair_abi::Handler;
+use midair_abi::{Handler, meta};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -93,9 +93,9 @@ impl Plugin {
         R: IntoReply<M>,
     {
         let On { topic, queue, at_once } = on;
-        let meta = vec![("queue", queue.to_string()), ("at_once", at_once.to_string())];
+        let more = vec![(meta::QUEUE, queue.to_string()), (meta::AT_ONCE, at_once.to_string())];
         let of = topic.clone();
-        self.add_work(Handler::MESSAGE, &topic, meta, move |request, ctx| match state::decode::<T>(request.body()) {
+        self.add_work(Handler::MESSAGE, &topic, more, move |request, ctx| match state::decode::<T>(request.body()) {
             Ok(message) => handler(message, ctx).into_reply(),
             Err(misfit) => Err::<(), _>(Error::internal(format!("a message of {of} {misfit}"))).into_reply(),
         });

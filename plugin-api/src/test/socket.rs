@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use http::StatusCode;
 use midair_abi::store::Row;
-use midair_abi::{self as abi, Handler, SocketOp};
+use midair_abi::{self as abi, Handler, SocketOp, meta};
 
 use super::{World, parts};
 use crate::error::{Error, Result};
@@ -151,7 +151,7 @@ pub(super) fn open(world: &Arc<World>, request: Request) -> Result<TestSocket, B
     let (plugin, _) = world.plugin.get().ok_or_else(nothing)?;
     let begins = |kind| kind == Handler::SOCKET_OPEN || kind == Handler::SOCKET_PINNED;
     let found = plugin.works.iter().enumerate().filter(|(_, work)| begins(work.kind)).find_map(|(place, work)| {
-        let (_, path) = work.meta.iter().find(|(name, _)| *name == "path")?;
+        let (_, path) = work.meta.iter().find(|(name, _)| *name == meta::PATH)?;
         let mut router = matchit::Router::new();
         router.insert(path, ()).unwrap_or_else(|error| panic!("the route {path}: {error}"));
         let found = router.at(request.path()).ok()?;

@@ -12,6 +12,7 @@ use object::ReadCache;
 
 use super::dynamic;
 use super::headers::segments;
+use crate::sys::process;
 
 const CACHE: &str = "/etc/ld.so.cache";
 
@@ -39,9 +40,8 @@ fn is_cached(name: &str) -> bool {
 
 /// Whether a library that this process has open has the name: its file's, or that which it has for others.
 fn is_loaded(name: &str) -> bool {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    // The sixth word of a line, from its first slash on, is the file.
-    let files: BTreeSet<&str> = maps.lines().filter_map(|line| line.find('/').map(|place| &line[place..])).collect();
+    let maps = process::maps();
+    let files: BTreeSet<&str> = process::files(&maps).map(|mapping| mapping.file).collect();
     let is_named = |path: &&str| path.rsplit('/').next() == Some(name);
     files.iter().any(is_named) || files.iter().any(|path| soname(Path::new(path)).as_deref() == Some(name))
 }
@@ -52,7 +52,7 @@ fn soname(path: &Path) -> Option<String> {
 
 /// A host that says itself where libraries are looked for may mean those of its plugins, too.
 fn host_has_run_paths() -> bool {
-    dynamic(Path::new("/proc/self/exe")).is_some_and(|host| !host.run_paths.is_empty())
+    dynamic(Path::new(process::PROGRAM)).is_some_and(|host| !host.run_paths.is_empty())
 }
 
 fn dynamic(path: &Path) -> Option<dynamic::Dynamic> {

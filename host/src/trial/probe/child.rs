@@ -5,7 +5,6 @@
 //! thread's larger one. The child never ends in an orderly way: once the verdict is told it kills itself, so that nothing of the plugin
 //! runs any more.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -20,7 +19,7 @@ use http::Request;
 use midair_abi::Outcome;
 use midair_abi::store::Limits;
 use parking_lot::Mutex;
-use rustix::process::{self, Resource, Rlimit, Signal};
+use rustix::process::{Signal, getpid, kill_process};
 
 use super::start::{MEMORY, give_up, program};
 use super::wire::{Fault, Order, Told, line};
@@ -34,7 +33,7 @@ use crate::live::generation::{Ends, Identity};
 use crate::live::lease::Leases;
 use crate::live::slot::Slot;
 use crate::live::snapshot::{Member, Setup, Snapshot};
-use crate::plugin::exports::{Plugin, Smoke, told};
+use crate::plugin::exports::{Smoke, told};
 use crate::plugin::library::Opened;
 use crate::plugin::symbolize::Namer;
 use crate::report::error::{Code, Error, Result, Stage};
@@ -45,6 +44,7 @@ use crate::resources::sockets::Sockets;
 use crate::resources::state::State;
 use crate::resources::tasks::Tasks;
 use crate::resources::topics::Messages;
+use crate::sys::process;
 use crate::trial::candidate;
 use crate::work::{gates, hostcalls};
 
@@ -83,17 +83,16 @@ pub(super) fn run() -> ! {
 fn end() -> ! {
     loop {
         // Fails for nobody's own process.
-        let _ = process::kill_process(process::getpid(), Signal::KILL);
+        let _ = kill_process(getpid(), Signal::KILL);
         thread::park();
     }
 }
 
 /// Takes the socket from where the host put it, says who this is and hears what is to be done.
 fn take_order() -> io::Result<(Wire, Order)> {
-    let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
-    socket.peer_addr()?;
     // What the plugin reads there is nothing, and what it writes there reaches nobody.
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    let socket = UnixStream::from(process::take_stdin()?);
+    socket.peer_addr()?;
     let wire = Wire(Arc::new(Mutex::new(socket.try_clone()?)));
     wire.say(&Told::Program(program()));
     let mut order = String::new();
@@ -103,21 +102,7 @@ fn take_order() -> io::Result<(Wire, Order)> {
 
 /// Lowers what this process may take. What can't be lowered stays as it is for the host.
 fn limit(order: &Order) {
-    let lower = |resource, limit: u64| {
-        let Rlimit { current, maximum } = process::getrlimit(resource);
-        let least = |there: Option<u64>| Some(there.map_or(limit, |there| there.min(limit)));
-        let _ = process::setrlimit(resource, Rlimit { current: least(current), maximum: least(maximum) });
-    };
-    lower(Resource::Data, MEMORY);
-    lower(Resource::Cpu, PROCESSOR.max(order.deadline * 10).as_secs());
-    // No dumps. One byte rather than none: a program that the kernel pipes dumps to is started whatever the limit is, except for this one
-    // (fs/coredump.c).
-    let one = Some(1);
-    let _ = process::setrlimit(Resource::Core, Rlimit { current: one, maximum: one });
-    // The thread that started this one is the host's journey, which ends with the host.
-    let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
-    // Where memory gets short, this process goes before any other.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    process::confine(MEMORY, PROCESSOR.max(order.deadline * 10));
 }
 
 fn try_out(order: &Order, wire: &Wire) -> Result<()> {
@@ -147,9 +132,8 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
     let opened = Opened::open(&order.path)?;
     begins(Stage::Check, "comparing its types");
     let library = opened.check()?;
-    library.log_to(&host.logs, &order.plugin, order.number);
     begins(Stage::Init, "its plugin function");
-    let code = Plugin::build(library, &order.plugin)?;
+    let code = candidate::build(library, &host.logs, &order.plugin, order.number)?;
     let (selftests, smokes) = (code.selftests().to_vec(), code.smokes().to_vec());
     let (plugin, digest, file) = (order.plugin.clone(), order.digest.clone(), order.path.clone());
     let identity = Identity { plugin, number: order.number, code: digest.clone(), digest, file };

@@ -34,6 +34,7 @@ use std::sync::atomic::Ordering;
 pub(crate) use self::parent::{Standby, stand_by, try_out};
 use self::start::{HOOKED, LINE, MARK, give_up};
 pub(crate) use self::wire::Order;
+use crate::sys::process;
 
 /// Whether new bytes are tried in a child process before the host opens them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,17 +54,12 @@ pub fn hook() {
     if std::env::var_os(MARK).is_none() {
         return;
     }
-    if !is_alone() {
+    if !process::is_alone() {
         give_up("other threads run already", &format!("make `{LINE}` the first line of `main`"));
     }
     // SAFETY: no other thread exists that could read the environment meanwhile, as was just seen, and this one does nothing else.
     unsafe { std::env::remove_var(MARK) };
     child::run()
-}
-
-/// Whether this is the process's only thread; one that can't tell isn't.
-fn is_alone() -> bool {
-    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
 /// Ends a process that was started as a probe and is about to become a host instead: `main` doesn't begin with the hook.

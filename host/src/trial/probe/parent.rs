@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -23,6 +23,7 @@ use super::start::{HOOKED, LINE, MARK, MEMORY, program};
 use super::wire::{Order, Told, line};
 use crate::report::error::{Code, Error, Result, Stage};
 use crate::resources::logs::Logs;
+use crate::sys::process;
 
 /// What one does about a plugin that hangs while it is opened.
 const CONSTRUCTORS: &str = "a constructor, which is code that runs while the system opens a library, doesn't come to an end";
@@ -133,7 +134,7 @@ impl Standby {
         let own_name = std::env::args_os().next().unwrap_or_else(|| OsString::from("midair"));
         // The running program itself, whatever lies at its path by now. No `pre_exec`: a big host isn't forked.
         // Without backtraces, which would be all that fits into its last words.
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = process::itself();
         command.arg0(own_name).env(MARK, "1").env("RUST_BACKTRACE", "0").process_group(0).stdin(OwnedFd::from(theirs));
         let process = command.stdout(Stdio::from(prints.try_clone()?)).stderr(Stdio::from(prints)).spawn()?;
         // The command holds the child's ends, which would keep them open here.

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicBool;
 
+use crate::sys::process::PROGRAM;
+
 /// Tells the child what it is.
 pub(super) const MARK: &str = "MIDAIR_PROBE";
 
@@ -33,6 +35,6 @@ pub(super) fn give_up(why: &str, help: &str) -> ! {
 /// Tells programs apart: the file that this process was started from, which may have another one in its place by now.
 pub(super) fn program() -> String {
     let of = |file: Metadata| format!("{}-{}-{}-{}.{}", file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec());
-    let file = std::fs::metadata("/proc/self/exe").map_or_else(|error| error.to_string(), of);
+    let file = std::fs::metadata(PROGRAM).map_or_else(|error| error.to_string(), of);
     format!("midair {} in {file}", env!("CARGO_PKG_VERSION"))
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use midair_abi::meta;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
@@ -74,13 +75,13 @@ impl Declared {
         if handler.calls != Calls::Beats {
             return None;
         }
-        let overlap = match handler.said("overlap") {
-            "queue" => Overlap::Queue,
-            "parallel" => Overlap::Parallel,
+        let overlap = match handler.said(meta::OVERLAP) {
+            meta::QUEUE => Overlap::Queue,
+            meta::PARALLEL => Overlap::Parallel,
             _ => Overlap::Skip,
         };
         // Whatever has no period was refused when the plugin was built.
-        let period = Duration::from_nanos(handler.number("period_ns").filter(|period| *period > 0)?);
+        let period = Duration::from_nanos(handler.number(meta::PERIOD).filter(|period| *period > 0)?);
         Some(Self { name: handler.name.clone(), period, overlap })
     }
 }
