@@ -5,7 +5,8 @@
 //! phase runs for all residents, for all plugins of the plan, before the next begins: what one plugin says once it serves, or serves no
 //! more, may be for another.
 //!
-//! No method may fail, wait for a disk, or run plugin code: what has to run there runs on a thread of its own.
+//! No method may fail or run plugin code: what has to run there runs on a thread of its own. None may wait; one does, for up to a second: the gates,
+//! where the state is a file and `init` wrote to it (docs/design/state.md).
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 //! # Protocol
 //!
 //! 1. The rollout's lock is taken, and held to the end of 10. So there is one order of all changes, and each builds on what was live at that
-//!    moment. No file is written and no plugin's code runs under it. `decide` makes a [`Plan`] of the rollout, or leaves it as it was.
+//!    moment. No plugin's code runs under it, and no file is written by this thread; *opens* may wait up to a second for the state's. `decide` makes a [`Plan`] of the rollout, or leaves it as it was.
 //!    From here on nothing can fail.
 //! 2. *before the store*: queues of what enters are open. Nothing takes from them yet.
 //! 3. *opens*: what `init` wrote and emitted takes effect, all plugins' at once. A call that is admitted after 5 sees all of it; none that was

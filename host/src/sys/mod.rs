@@ -1,6 +1,7 @@
 //! What does this platform do for a host?
 //!
-//! Everything that only Linux has or does this way. It knows nothing of plugins, generations or snapshots.
+//! What only Linux says or does this way of processes and threads. It knows nothing of plugins, generations or snapshots; object files are
+//! `artifact/inspect`'s.
 
 pub(crate) mod bell;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
