@@ -30,7 +30,7 @@ fn every_beat_runs_once_and_none_is_missed_over_two_hundred_swaps() {
 #[test]
 #[ignore = "tests/long jobs"]
 fn every_beat_of_a_job_every_100_ms_runs_once_over_two_hundred_swaps() {
-    swaps("beating-slowly", 100, size(20, 200));
+    swaps("beating-slowly", 100, size(40, 200));
 }
 
 fn swaps(name: &str, period: u64, swaps: u64) {

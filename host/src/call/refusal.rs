@@ -53,7 +53,7 @@ impl NoRoute {
             Self::Upgrade => format!("{path} takes WebSockets only"),
             Self::OtherMethods(allow) => format!("{path} takes {allow}"),
             Self::Nothing => format!("nothing answers {path}"),
-            Self::NotText => "the path isn't UTF-8".to_owned(),
+            Self::NotText => format!("{path} isn't UTF-8"),
         }
     }
 }

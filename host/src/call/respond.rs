@@ -54,6 +54,7 @@ pub(crate) fn admit(slot: &Slot, method: &Method, path: &str) -> Result<Admitted
         Ok((target, params)) => Ok(Admitted { call: Call::admit(lease, target), params }),
         Err(NoRoute::OtherMethods(allow)) => Err(Box::new(other_methods(method, &allow))),
         Err(NoRoute::Upgrade) => Err(Box::new(upgrade(path))),
+        Err(NoRoute::NotText) => Err(Box::new(own(StatusCode::BAD_REQUEST, "the path isn't UTF-8"))),
         Err(no_route) => Err(Box::new(own(no_route.status(), &no_route.text(path)))),
     }
 }

@@ -51,7 +51,7 @@ pub(crate) trait Resident: Send + Sync {
     /// What enters is about to serve: whatever is sent to it from the store on has to find a place.
     fn before_store(&self, _plan: &Plan) {}
 
-    /// What enters may act on the world: what it did so far takes effect now. The last phase before the store.
+    /// What enters may act on the world: what it wrote so far takes effect now. The last phase before the store.
     fn opens(&self, _plan: &Plan) {}
 
     /// What leaves serves no more.

@@ -9,15 +9,15 @@
 //!    moment. No plugin's code runs under it, and no file is written by this thread; *opens* may wait up to a second for the state's. `decide` makes a [`Plan`] of the rollout, or leaves it as it was.
 //!    From here on nothing can fail.
 //! 2. *before the store*: queues of what enters are open. Nothing takes from them yet.
-//! 3. *opens*: what `init` wrote and emitted takes effect, all plugins' at once. A call that is admitted after 5 sees all of it; none that was
-//!    admitted before sees half of it.
+//! 3. What enters is no candidate any more. *opens*: what its `init` wrote takes effect, all plugins' at once. A call that is admitted after 5
+//!    sees all of it, unless the state's disk takes longer than the second that is waited for; none that was admitted before sees half of it.
 //! 4. The terms of the snapshot begin: from now on their ends are told.
 //! 5. **The store.** Calls that load the slot after it reach what enters; those that loaded it before keep what they loaded, to their end.
 //! 6. *left*: what left knows that it serves no more. *serving*: what enters is given jobs and messages; what only the code before has goes on
 //!    waiting where that may come back.
 //! 7. *settled*, of a rollback: what came back is committed, so nothing waits for older code any more.
 //! 8. *ending*: what left is told to end. It can't before 6, or what it says at its end would find nobody.
-//! 9. *entered*: what waited to hear that new code serves goes on. *begins*: declared tasks begin.
+//! 9. *entered*: what waited to hear that new code serves goes on, messages that `init` emitted among it. *begins*: declared tasks begin.
 //! 10. If the host ends by now, what entered is told so. Ways back of other trials are prepared anew.
 //!
 //! Each phase runs for all residents, and for all plugins of the plan, before the next begins.

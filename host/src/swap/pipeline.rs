@@ -19,7 +19,7 @@ use crate::artifact::stage::Staged;
 use crate::live::config::{Config, File};
 use crate::live::generation::{Generation, Identity};
 use crate::live::probation::Verdict;
-use crate::live::rollout::{Origin, Refusal, Rollout};
+use crate::live::rollout::{Origin, Refusal};
 use crate::live::snapshot::{Member, Setup, Snapshot};
 use crate::mutation::{self, Bug};
 use crate::report::error::{Code, Error, Result, Stage};
@@ -435,16 +435,16 @@ impl Journey {
 
     /// The one store of a publish.
     fn store(&mut self, id: u64, setups: &[Setup], configs: &[Setup], origin: Origin) -> Result<Performed, Refusal> {
-        let shared = &self.shared;
-        let decide = |rollout: &mut Rollout| rollout.publish(id, setups, configs, origin, &shared.options.rules, Instant::now());
-        let performed = shared.cutover.perform(decide)?;
-        for Setup { generation, .. } in setups {
-            if !mutation::is(Bug::NumbersReused) {
-                self.numbers.insert(generation.plugin().to_owned(), generation.number());
-            }
-            // Somebody has to know when it is due.
-            generation.alarm(Verdict::Begun);
-        }
+        let (shared, numbers) = (&self.shared, &mut self.numbers);
+        let performed = shared.cutover.perform(|rollout| {
+            let plan = rollout.publish(id, setups, configs, origin, &shared.options.rules, Instant::now())?;
+            // Taken, whatever becomes of the phases.
+            let taken = setups.iter().filter(|_| !mutation::is(Bug::NumbersReused)).map(|setup| &setup.generation);
+            numbers.extend(taken.map(|new| (new.plugin().to_owned(), new.number())));
+            Ok(plan)
+        })?;
+        // Somebody has to know when it is due.
+        setups.iter().for_each(|setup| setup.generation.alarm(Verdict::Begun));
         Ok(performed)
     }
 }

@@ -21,7 +21,6 @@ use crate::plugin::exports::{Plugin, told};
 use crate::plugin::library::{Library, Opened};
 use crate::report::attempt::Attempt;
 use crate::report::error::{Code, Error, Result, Stage};
-use crate::resources::logs::Logs;
 use crate::sys::timeout::{Overrun, within};
 use crate::trial::table_scan;
 
@@ -35,16 +34,6 @@ pub(crate) struct Maker {
     stuck: Option<(String, Arc<AtomicBool>)>,
     /// Libraries opened so far, by plugin; none is ever closed.
     opened: BTreeMap<String, usize>,
-}
-
-/// Lets a library log as this generation, and builds its plugin. Plugin code runs inside.
-///
-/// # Errors
-///
-/// What the plugin's function or its parts are wrong with.
-pub(crate) fn build(library: Library, logs: &Arc<Logs>, plugin: &str, number: u64) -> Result<Plugin> {
-    library.log_to(logs, plugin, number);
-    Plugin::build(library, plugin)
 }
 
 impl Maker {
@@ -78,7 +67,10 @@ impl Maker {
             return Err(Error::rejected(Code::Sym, Stage::Load, name, reason).help("this is a fault in midair: please report it"));
         }
         let (subject, number, logs) = (name.clone(), identity.number, Arc::clone(&self.context.logs));
-        let build = move || build(library, &logs, &subject, number);
+        let build = move || {
+            library.log_to(&logs, &subject, number);
+            Plugin::build(library, &subject)
+        };
         let code = attempt
             .time(Stage::Init, || within("midair-build", deadline, build))
             .map_err(|error| overrun(Stage::Init, "its plugin function", error))??;

@@ -76,8 +76,10 @@ impl Logs {
     #[must_use]
     pub(crate) fn attach(&self, root: RootRef, plugin: &str, generation: u64) -> Arc<Source> {
         let source = self.source(Some(root), plugin, generation);
-        if source.begin() {
+        if source.can_log() {
+            // On the list before its library first asks what is wanted: a change from then on reaches it.
             self.sources.lock().push(Arc::downgrade(&source));
+            source.begin();
         }
         source
     }

@@ -102,16 +102,20 @@ impl Source {
         })
     }
 
-    /// Hands its functions to the library; whether that takes them. They stay for good.
+    /// Whether its library takes functions to log by.
     #[must_use]
-    pub(super) fn begin(self: &Arc<Self>) -> bool {
-        let Some(log_to) = self.root.and_then(|root| root.log_to()) else { return false };
+    pub(super) fn can_log(&self) -> bool {
+        self.root.is_some_and(|root| root.log_to().is_some())
+    }
+
+    /// Hands its functions to the library, if that takes them. They stay for good.
+    pub(super) fn begin(self: &Arc<Self>) {
+        let Some(log_to) = self.root.and_then(|root| root.log_to()) else { return };
         // As long as the library is mapped its code may come back with this, and it is never unmapped.
         let data = Arc::into_raw(Arc::clone(self)).cast::<c_void>();
         let functions = abi::Logs { data, most, callsite, interest, enabled, event, open, record, follows, turn, current };
         // SAFETY: the data stays for good, and the functions may be called from any thread.
         unsafe { log_to(functions) };
-        true
     }
 
     /// A line in plain words, at a level from 1 (error) to 5 (trace).
@@ -300,7 +304,7 @@ impl fmt::Display for Source {
 ///
 /// `data` came from [`Source::begin`].
 unsafe fn read<'a>(data: *const c_void) -> &'a Source {
-    // SAFETY: passed on to the caller; `attach` leaked a count of it.
+    // SAFETY: passed on to the caller; `begin` leaked a count of it.
     unsafe { &*data.cast::<Source>() }
 }
 

@@ -1,6 +1,7 @@
 //! Which residents does a host have?
 //!
-//! Each is a room of its own; those whose phases are a line stand here. The order within one phase doesn't matter.
+//! Each is a room of its own; those whose phases are a line stand here. The order within one phase doesn't matter, but
+//! for the end.
 
 #[cfg(all(test, not(midair_loom)))]
 mod tally;
@@ -22,10 +23,11 @@ use crate::work::jobs::Jobs;
 #[must_use]
 pub(crate) fn all(context: &Arc<HostContext>, jobs: &Arc<Jobs>, retire: Duration) -> Vec<Arc<dyn Resident>> {
     vec![
+        // First: when the host ends, no beat begins while others are told.
+        Arc::<Jobs>::clone(jobs),
         Arc::new(Dispatch(Arc::clone(&context.messages))),
         Arc::new(Gates(Arc::clone(context))),
         Arc::new(Swaps(Arc::clone(&context.logs))),
-        Arc::<Jobs>::clone(jobs),
         Arc::new(Background { limit: retire }),
         Arc::new(Connections(Arc::clone(&context.sockets))),
         #[cfg(all(test, not(midair_loom)))]
