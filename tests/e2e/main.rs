@@ -8,6 +8,7 @@ mod budget;
 mod census;
 mod clients;
 mod config;
+mod dependencies;
 mod dev;
 mod durable;
 mod ending;
