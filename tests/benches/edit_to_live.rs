@@ -11,5 +11,7 @@ fn main() {
     let pairs = pairs.unwrap_or(Some(20)).expect("--pairs takes a number");
     let more = args.iter().position(|arg| arg == "--").map_or(&[][..], |at| &args[at + 1..]);
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
-    println!("{}", edit_to_live::measure(cargo::released_midair(), pairs, &more));
+    let targets = tempfile::tempdir().expect("a folder for targets");
+    let [live, built] = ["live", "built"].map(|name| targets.path().join(name));
+    println!("{}", edit_to_live::measure(cargo::released_midair(), pairs, &more, [&live, &built]));
 }

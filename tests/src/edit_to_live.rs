@@ -1,7 +1,7 @@
 //! How long does a user wait from an edit to the answer of new code, and how long would `cargo build` alone take?
 //!
 //! The same edit of the example plugin is made in two copies: one is served by a running `midair dev` (A), the other is only built (B),
-//! each in a target folder of its own. Rounds go A B B A, so that a drift of the machine hits both alike; what differs between the two
+//! for a measurement each in a target folder of its own. Rounds go A B B A, so that a drift of the machine hits both alike; what differs between the two
 //! B of one round is the control.
 //!
 //! A ends with the first answer that has the new text. The host is asked from the moment on at which it says `published`: asking without
@@ -19,18 +19,17 @@ use crate::patience;
 use crate::project::Project;
 use crate::statistics::{self, median};
 
-/// Makes `pairs` pairs, rounded up to whole rounds of two, and words what came out. `args` go to `midair dev` and `cargo build` alike.
+/// Makes `pairs` pairs, rounded up to whole rounds of two, and words what came out. `args` go to `midair dev` and `cargo build` alike, whose
+/// target folders are the first and the second of `targets`.
 ///
 /// # Panics
 ///
 /// If something doesn't build or serve.
 #[must_use]
-pub fn measure(midair: &Path, pairs: usize, args: &[&str]) -> String {
+pub fn measure(midair: &Path, pairs: usize, args: &[&str], [live_target, built_target]: [&Path; 2]) -> String {
     let (live, built) = (Project::example("bench-live"), Project::example("bench-built"));
-    let targets = tempfile::tempdir().expect("a folder for targets");
-    let (live_target, built_target) = (targets.path().join("live"), targets.path().join("built"));
     // What the host would build first from nothing: nobody waits for an event that long.
-    build("bench-live", &live, &live_target, args);
+    build("bench-live", &live, &live_target.join("midair"), args);
     let launch = Launch::of(Command::new(midair), "dev", &[&live.path("plugin")]);
     let launch = args.iter().fold(launch.env("CARGO_TARGET_DIR", live_target.to_str()), |launch, arg| launch.arg(arg));
     let mut host = launch.start();
@@ -46,7 +45,7 @@ pub fn measure(midair: &Path, pairs: usize, args: &[&str]) -> String {
     let mut edits = 0;
     let mut edit_built = || {
         edits += 1;
-        until_built(&built, &built_target, edits, args)
+        until_built(&built, built_target, edits, args)
     };
     // The first build of each is from nothing, the second the first with incremental state.
     for _ in 0..2 {
