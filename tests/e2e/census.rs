@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use midair_tests::fixture::{self, Placed};
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{Project, save};
 use midair_tests::{cargo, is_full, patience, repository, size};
@@ -39,84 +40,22 @@ fn wait_for_census(midair: &Midair, plugin: &str, what: &str, fits: impl Fn(&Val
     }
 }
 
-/// Uses thread-locals with `Drop` and `thread::current()` on the host's workers, and threads of its own that stay until a file is there.
-const SOURCE: &str = r#"
-use std::cell::RefCell;
-use std::path::PathBuf;
-use std::sync::{Condvar, Mutex};
-use midair_plugin::{Ctx, Plugin, Request, Result};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().get("/", |_, _| "version 1").get("/use", |_, _| used("worker")).get("/start", start).get("/free_keys", |_, _| free_keys())
+/// The plugin that uses what the census counts, called so.
+fn using(name: &str, variant: &str) -> Placed {
+    fixture::artifact("using").named(name).variant(variant).placed()
 }
 
-/// The thread as the system knows it; the plugin's std doesn't know the names of the host's threads.
-fn thread() -> String {
-    let task = std::fs::read_link("/proc/thread-self").expect("a thread");
-    task.file_name().expect("its number").to_string_lossy().into_owned()
+/// Newer code takes its place, which uses nothing and says "version 2".
+#[track_caller]
+fn replace(placed: &Placed, name: &str, midair: &mut Midair) {
+    fixture::artifact("saying").named(name).variant("version 2").save_in(placed.folder());
+    midair.published();
 }
 
-struct Mark(&'static str, String);
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        let Mark(on, made) = self;
-        eprintln!("a mark of a {on} made on {made} dropped on {}", thread());
-    }
+/// The plugin's source, for what is about building it.
+fn source() -> String {
+    fixture::source("using", "version 1")
 }
-
-thread_local! { static MARK: RefCell<Option<Mark>> = const { RefCell::new(None) }; }
-
-fn used(on: &'static str) -> String {
-    MARK.with_borrow_mut(|mark| mark.get_or_insert_with(|| Mark(on, thread())).1.clone()) + &format!(" {:?}", std::thread::current().id())
-}
-
-fn start(req: Request, _: Ctx) -> Result<&'static str> {
-    #[derive(serde::Deserialize)]
-    struct Until { until: PathBuf, threads: usize }
-    let Until { until, threads } = req.query()?;
-    static GATE: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
-    let (ready, all) = std::sync::mpsc::channel();
-    for number in 0..threads {
-        let (until, ready) = (until.clone(), ready.clone());
-        std::thread::spawn(move || {
-            used("thread");
-            ready.send(()).expect("somebody waits");
-            let (gate, opened) = &GATE;
-            if number == 0 {
-                while !until.exists() {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-                *gate.lock().expect("a gate") = true;
-                opened.notify_all();
-            }
-            drop(opened.wait_while(gate.lock().expect("a gate"), |open| !*open));
-        });
-    }
-    for _ in 0..threads {
-        all.recv()?;
-    }
-    Ok("started")
-}
-
-/// How many of the process's own keys are free.
-fn free_keys() -> String {
-    use std::ffi::{c_char, c_int, c_void};
-    unsafe extern "C" { fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void; }
-    let create: extern "C" fn(*mut u32, *mut c_void) -> c_int =
-        unsafe { std::mem::transmute(dlsym(std::ptr::null_mut(), c"pthread_key_create".as_ptr())) };
-    let delete: extern "C" fn(u32) -> c_int =
-        unsafe { std::mem::transmute(dlsym(std::ptr::null_mut(), c"pthread_key_delete".as_ptr())) };
-    let (mut keys, mut key) = (Vec::new(), 0);
-    while create(&mut key, std::ptr::null_mut()) == 0 {
-        keys.push(key);
-    }
-    keys.iter().for_each(|key| assert_eq!(delete(*key), 0));
-    keys.len().to_string()
-}
-"#;
 
 /// Which of the names `nm` with these options says to be defined.
 fn defined(options: &[&str], path: &Path) -> Vec<String> {
@@ -133,9 +72,7 @@ fn defined(options: &[&str], path: &Path) -> Vec<String> {
 fn the_host_defines_none_of_the_names_that_a_plugin_s_library_does() {
     assert_eq!(defined(&[], cargo::midair()), Vec::<String>::new());
     // That this way of looking finds them where they are:
-    let project = Project::plugin("nm_plugin", SOURCE);
-    let folder = tempfile::tempdir().expect("a folder");
-    let found = defined(&[], &project.build_to(folder.path())[0]);
+    let found = defined(&[], &using("nm_plugin", "version 1").path);
     // What a plugin doesn't use the linker leaves out.
     for name in ["__cxa_thread_atexit_impl", "pthread_create", "pthread_key_create", "pthread_setspecific"] {
         assert!(found.iter().any(|found| found == name), "{name} isn't in {found:?}");
@@ -144,7 +81,7 @@ fn the_host_defines_none_of_the_names_that_a_plugin_s_library_does() {
 
 #[test]
 fn the_executable_of_a_plugin_s_own_tests_shows_the_names_to_no_library_of_its_process() {
-    let project = Project::plugin("unit_tested", SOURCE);
+    let project = Project::plugin("unit_tested", &source());
     let mut cargo = Command::new("cargo");
     cargo.current_dir(project.root()).args(["test", "--lib", "--no-run", "--message-format=json", "--target-dir"]);
     let output = cargo.arg(repository::shared_target().join("midair")).output().expect("cargo starts");
@@ -159,8 +96,9 @@ fn the_executable_of_a_plugin_s_own_tests_shows_the_names_to_no_library_of_its_p
 #[test]
 fn fault_26_g3_threads_and_thread_locals_outlive_their_generation_and_end_where_they_belong() {
     const THREADS: u64 = 1_000;
-    let project = Project::plugin("outlives", SOURCE);
-    let mut midair = Launch::dev(&[project.root()]).arg("--workers").arg("2").arg("--keep").arg("0").start();
+    let placed = using("outlives", "version 1");
+    let launch = Launch::run(&[&placed.path]).arg("--on-breach").arg("report").arg("--keep").arg("0");
+    let mut midair = launch.arg("--workers").arg("2").start();
     midair.published();
     let before = wait_for_census(&midair, "outlives", "nothing used yet", |census| census["threads"] == 0);
     assert_eq!((&before["leaked"], &before["blind"]), (&json!(0), &json!(0)), "{before}");
@@ -179,8 +117,7 @@ fn fault_26_g3_threads_and_thread_locals_outlive_their_generation_and_end_where_
     assert!(!midair.stderr().contains("dropped on"), "{}", midair.stderr());
 
     // Retired: what was left on workers goes at their next visits, what its own threads have stays as long as they do.
-    project.save("src/lib.rs", &super::dev::saying("version 2"));
-    midair.published();
+    replace(&placed, "outlives", &mut midair);
     let goes = format!("a mark of a worker made on {worker} dropped on {worker}");
     until("the worker's mark to go at a visit", || midair.get("/").status == 200 && midair.stderr().contains(&goes));
     assert!(!midair.stderr().contains("a mark of a thread"), "{}", midair.stderr());
@@ -207,30 +144,16 @@ fn fault_26_g3_threads_and_thread_locals_outlive_their_generation_and_end_where_
 
 #[test]
 fn a_generation_that_was_retired_but_is_in_use_keeps_its_thread_locals() {
-    let source = SOURCE.replace("Plugin::new()", "Plugin::new().get(\"/wait\", wait)").replace(
-        "/// How many of",
-        "async fn wait(_: Request, ctx: Ctx) -> Result<String> {
-    let before = used(\"worker\");
-    while !std::path::Path::new(&std::env::var(\"RELEASE\")?).exists() {
-        ctx.sleep(std::time::Duration::from_millis(1)).await?;
-    }
-    Ok(format!(\"{before} {}\", used(\"worker\")))
-}
-
-/// How many of",
-    );
-    let project = Project::plugin("in_use", &source);
+    let placed = using("in_use", "version 1");
     let release = tempfile::tempdir().expect("a folder");
     let until = release.path().join("now");
-    let path = until.display().to_string();
-    let mut midair =
-        Launch::dev(&[project.root()]).arg("--workers").arg("1").env("RELEASE", Some(&path)).arg("--keep").arg("0").start();
+    let launch = Launch::run(&[&placed.path]).arg("--on-breach").arg("report").arg("--keep").arg("0");
+    let mut midair = launch.arg("--workers").arg("1").start();
     midair.published();
-    let http = midair.http();
-    let waits = std::thread::spawn(move || http.get("/wait"));
+    let (http, wait) = (midair.http(), format!("/wait?until={}", until.display()));
+    let waits = std::thread::spawn(move || http.get(&wait));
     wait_for_census(&midair, "in_use", "the request", |census| census["destructors"].as_u64() > Some(1));
-    project.save("src/lib.rs", &super::dev::saying("version 2"));
-    midair.published();
+    replace(&placed, "in_use", &mut midair);
     for _ in 0..20 {
         assert_eq!(midair.get("/").body, "version 2");
     }
@@ -245,20 +168,8 @@ fn a_generation_that_was_retired_but_is_in_use_keeps_its_thread_locals() {
 
 /// So many swaps of a plugin that uses `thread::current()`, a thread-local with `Drop` and a thread of its own.
 fn swaps(name: &str, generations: u64) {
-    let source = format!(
-        "{SOURCE}{}",
-        "
-fn everything() -> String {
-    std::thread::spawn(|| used(\"thread\")).join().expect(\"a thread\") + &used(\"worker\")
-}
-"
-    )
-    .replace("Plugin::new()", "Plugin::new().get(\"/everything\", |_, _| everything())")
-    .replace("eprintln!", "let _ = format!");
-    let project = Project::plugin(name, &source);
-    let folder = tempfile::tempdir().expect("a folder");
-    let artifact = project.build_to(folder.path()).remove(0);
-    let mut midair = Launch::run(&[&artifact]).arg("--workers").arg("2").start();
+    let placed = using(name, "quiet");
+    let mut midair = Launch::run(&[&placed.path]).arg("--workers").arg("2").start();
     midair.published();
     let free = |midair: &Midair| midair.get("/free_keys").body.parse::<u64>().expect("a number");
     let before = free(&midair);
@@ -337,12 +248,11 @@ fn main() {
 
 /// A plugin that uses threads, thread-locals and keys from Rust and C, and tells whether all went as it should.
 fn with_c() -> String {
-    SOURCE.replace(
+    source().replace(
         "Plugin::new()",
         "unsafe extern \"C\" { fn part() -> std::ffi::c_int; }
     Plugin::new().get(\"/part\", |_, _| {
-        std::thread::spawn(|| used(\"thread\")).join().expect(\"a thread\");
-        used(\"worker\");
+        everything();
         unsafe { part() }.to_string()
     })",
     )
@@ -417,7 +327,7 @@ fn the_census_holds_however_a_plugin_is_optimised_stripped_and_linked() {
 #[test]
 #[ignore = "tests/long builds"]
 fn a_plugin_with_a_shared_std_is_told_to_be_blind() {
-    let project = Project::plugin("sharing", SOURCE);
+    let project = Project::plugin("sharing", &source());
     let folder = tempfile::tempdir().expect("a folder");
     let mut shared = Command::new("cargo");
     shared.env("RUSTFLAGS", "-C prefer-dynamic");
