@@ -232,6 +232,7 @@ fn bomb(_: Request, _: Ctx) -> &'static str { std::panic::panic_any(Bomb) }
     for (path, message) in [("/text", "a text"), ("/string", "a string for /string"), ("/later", "later"), ("/bomb", "")] {
         let answer = midair.get(path);
         assert_eq!((answer.status, answer.generation()), (500, 1), "{path}");
+        assert!(answer.body.contains("the handler panicked: ") && answer.body.contains(message), "{path}: {answer:?}");
         let panicked = midair.wait_for("panicked", |event| event["event"] == "panicked");
         assert!(panicked["message"].as_str().is_some_and(|told| told.contains(message)), "{path}: {panicked}");
         assert!(
