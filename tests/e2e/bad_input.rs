@@ -6,6 +6,7 @@ use std::process::Command;
 
 use midair_tests::cargo;
 use midair_tests::client::read_answer;
+use midair_tests::fixture;
 use midair_tests::host::Launch;
 use midair_tests::project::{Kind, Project};
 use serde_json::Value;
@@ -66,9 +67,9 @@ fn two_plugins_to_choose_from_are_both_named_with_the_command_for_each() {
 fn a_port_in_use_ends_with_1_and_names_it() {
     let taken = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr().map(|addr| (listener, addr)));
     let (_listener, addr) = taken.expect("a port");
-    let project = Project::plugin("portless", &saying("one"));
+    let placed = fixture::artifact("saying").placed();
     for option in ["--listen", "--admin"] {
-        let ended = Launch::dev(&[project.root()]).arg(option).arg(addr.to_string()).end();
+        let ended = Launch::run(&[&placed.path]).arg(option).arg(addr.to_string()).end();
         let words = ended.words();
         assert_eq!(ended.status.code(), Some(1), "{words}");
         assert!(words.contains(&addr.to_string()) && words.contains(option), "{words}");
@@ -77,17 +78,18 @@ fn a_port_in_use_ends_with_1_and_names_it() {
 
 #[test]
 fn a_data_folder_in_use_names_the_host_that_has_it() {
-    let project = Project::plugin("dataless", &saying("one"));
-    let mut first = Launch::dev(&[project.root()]).start();
+    let placed = fixture::artifact("saying").named("dataless").variant("one").placed();
+    let launch = || Launch::run(&[&placed.path]);
+    let mut first = launch().start();
     first.published();
-    let ended = Launch::dev(&[project.root()]).arg("--data").arg(first.data()).end();
+    let ended = launch().arg("--data").arg(first.data()).end();
     let words = ended.words();
     assert_eq!(ended.status.code(), Some(1), "{words}");
     assert!(words.contains(&first.pid().to_string()), "{words}");
     assert_eq!(first.get("/").body, "one");
     // The folder is free again when its host ends.
     let data = tempfile::tempdir().expect("a folder");
-    let with_data = || Launch::dev(&[project.root()]).arg("--data").arg(data.path());
+    let with_data = || launch().arg("--data").arg(data.path());
     let mut second = with_data().start();
     second.published();
     assert!(second.terminate().status.success());
@@ -103,33 +105,8 @@ fn an_artifact_that_is_not_there_ends_run_with_1_and_is_named() {
 
 #[test]
 fn requests_that_make_no_sense_get_the_status_that_says_why() {
-    let source = "
-use midair_plugin::{Ctx, Plugin, Request, Result, StatusCode};
-use serde::Deserialize;
-
-midair_plugin::export!(plugin);
-
-#[derive(Deserialize)]
-struct Order { count: u32 }
-
-fn plugin() -> Plugin {
-    Plugin::new()
-        .get(\"/\", |_, _| \"home\")
-        .post(\"/orders\", order)
-        .get(\"/items/{name}\", item)
-        .get(\"/page\", page)
-        .post(\"/echo\", |req: Request, _| req.body().len().to_string())
-        .get(\"/none\", |_, _| StatusCode::NO_CONTENT)
-}
-
-async fn order(req: Request, _: Ctx) -> Result<String> { Ok(req.json::<Order>()?.count.to_string()) }
-
-fn item(req: Request, _: Ctx) -> Result<String> { req.param(\"name\") }
-
-fn page(req: Request, _: Ctx) -> Result<String> { Ok(req.query::<Order>()?.count.to_string()) }
-";
-    let project = Project::plugin("strict", source);
-    let mut midair = Launch::dev(&[project.root()]).start();
+    let placed = fixture::artifact("strict").placed();
+    let mut midair = Launch::run(&[&placed.path]).start();
     midair.published();
     let http = midair.http();
     let json = [("content-type", "application/json")];
@@ -189,34 +166,21 @@ fn page(req: Request, _: Ctx) -> Result<String> { Ok(req.query::<Order>()?.count
 
 #[test]
 fn body_limit_and_request_timeout_are_what_the_command_line_says() {
-    let source = "
-use midair_plugin::{Ctx, Plugin, Request, Result};
-
-midair_plugin::export!(plugin);
-
-fn plugin() -> Plugin {
-    Plugin::new().post(\"/\", |_, _| \"taken\").get(\"/never\", never)
-}
-
-async fn never(_: Request, ctx: Ctx) -> Result<&'static str> {
-    ctx.sleep(std::time::Duration::from_secs(3600)).await?;
-    Ok(\"late\")
-}
-";
-    let project = Project::plugin("limits", source);
-    let mut midair = Launch::dev(&[project.root()]).arg("--body-limit").arg("1KiB").arg("--request-timeout").arg("5").start();
+    let placed = fixture::artifact("manners").placed();
+    let launch = || Launch::run(&[&placed.path]);
+    let mut midair = launch().arg("--body-limit").arg("1KiB").arg("--request-timeout").arg("5").start();
     midair.published();
-    let post = |length: usize| midair.http().ask("POST", "/", &[], &"x".repeat(length)).status;
+    let post = |length: usize| midair.http().ask("POST", "/take", &[], &"x".repeat(length)).status;
     assert_eq!((post(1024), post(1025)), (200, 413));
-    assert!(matches!(midair.get("/never").status, 503 | 504), "a request that takes too long is given up");
+    assert!(matches!(midair.get("/slow/never").status, 503 | 504), "a request that takes too long is given up");
     drop(midair);
 
-    let mut midair = Launch::dev(&[project.root()]).arg("--body-timeout").arg("0.2").arg("--request-timeout").arg("3600").start();
+    let mut midair = launch().arg("--body-timeout").arg("0.2").arg("--request-timeout").arg("3600").start();
     midair.published();
     let mut never = midair.http().connect();
-    write!(never, "GET /never HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
+    write!(never, "GET /slow/never HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
     let mut slow = midair.http().connect();
-    write!(slow, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nx").expect("it can be sent");
+    write!(slow, "POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nx").expect("it can be sent");
     assert_eq!(read_answer(&mut slow).expect("an answer").status, 408);
     assert_eq!(midair.all("failed"), Vec::<Value>::new(), "long before a handler has had its time");
 }

@@ -4,13 +4,19 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use midair_tests::cargo;
+use midair_tests::fixture::{self, Fixture};
 use midair_tests::host::Launch;
-use midair_tests::project::{Kind, Project};
+use midair_tests::project::Project;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
 use crate::dev::saying;
 use crate::inside::until;
+
+/// The plugin `name` that says `text` at `/`.
+fn artifact(name: &str, text: &str) -> Fixture {
+    fixture::artifact("saying").named(name).variant(text)
+}
 
 fn said(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().expect("it runs");
@@ -81,8 +87,8 @@ fn g22_each_attempt_has_one_record() {
 
 #[test]
 fn events_follows_what_happens_as_the_host_tells_it() {
-    let project = Project::plugin("followed", &saying("one"));
-    let mut midair = Launch::dev(&[project.root()]).start();
+    let placed = artifact("followed", "one").placed();
+    let mut midair = Launch::run(&[&placed.path]).start();
     midair.published();
     let mut client = midair.client(&["events", "--json"]).stdout(Stdio::piped()).spawn().expect("it runs");
     let mut lines = BufReader::new(client.stdout.take().expect("a pipe")).lines();
@@ -94,7 +100,7 @@ fn events_follows_what_happens_as_the_host_tells_it() {
             .expect("it goes on until the host ends")
     };
     assert_eq!(next_published(), midair.all("published")[0], "what was before is told too");
-    project.save("src/lib.rs", &saying("two"));
+    artifact("followed", "two").save_in(placed.folder());
     assert_eq!(midair.published(), next_published());
     let ended = midair.terminate();
     let rest: Vec<_> = lines.map(|line| line.expect("a line")).collect();
@@ -104,8 +110,8 @@ fn events_follows_what_happens_as_the_host_tells_it() {
 
 #[test]
 fn reload_looks_again() {
-    let project = Project::plugin("asked", &saying("one"));
-    let mut midair = Launch::dev(&[project.root()]).start();
+    let placed = artifact("asked", "one").placed();
+    let mut midair = Launch::run(&[&placed.path]).start();
     midair.published();
     for args in [&["reload"][..], &["reload", "--force"], &["reload", "--json"]] {
         let (code, stdout, stderr) = said(&mut midair.client(args));
@@ -130,8 +136,8 @@ fn a_client_without_a_host_ends_with_1_and_names_the_address() {
 
 #[test]
 fn the_admin_listener_refuses_web_pages_and_names_that_may_have_been_rebound() {
-    let project = Project::packages(&[("guarded", Kind::Plugin, &saying("one"))]);
-    let mut midair = Launch::dev(&[&project.path("guarded")]).start();
+    let placed = artifact("guarded", "one").placed();
+    let mut midair = Launch::run(&[&placed.path]).start();
     midair.published();
     let admin = midair.admin();
     let own = format!("http://{}", admin.0);
@@ -154,11 +160,11 @@ fn the_admin_listener_refuses_web_pages_and_names_that_may_have_been_rebound() {
 
 #[test]
 fn an_admin_address_that_others_reach_needs_a_token() {
-    let project = Project::plugin("tokens", &saying("one"));
-    let ended = Launch::dev(&[project.root()]).arg("--admin").arg("0.0.0.0:0").end();
+    let placed = artifact("tokens", "one").placed();
+    let ended = Launch::run(&[&placed.path]).arg("--admin").arg("0.0.0.0:0").end();
     assert!(matches!(ended.status.code(), Some(1 | 2)) && ended.words().contains("token"), "{}", ended.words());
 
-    let midair = Launch::dev(&[project.root()]).env("MIDAIR_ADMIN_TOKEN", Some("sesame")).start();
+    let midair = Launch::run(&[&placed.path]).env("MIDAIR_ADMIN_TOKEN", Some("sesame")).start();
     let status = |headers: &[(&str, &str)]| midair.admin().ask("GET", "/status", headers, "").status;
     assert_eq!((status(&[]), status(&[("authorization", "Bearer sesam")])), (401, 401));
     assert_eq!(status(&[("authorization", "Bearer sesame")]), 200);
@@ -168,8 +174,8 @@ fn an_admin_address_that_others_reach_needs_a_token() {
 
 #[test]
 fn the_admin_listener_can_be_switched_off() {
-    let project = Project::plugin("alone", &saying("one"));
-    let mut midair = Launch::dev(&[project.root()]).arg("--admin").arg("off").start();
+    let placed = artifact("alone", "one").placed();
+    let mut midair = Launch::run(&[&placed.path]).arg("--admin").arg("off").start();
     midair.published();
     assert_eq!(midair.all("listening")[0]["admin"], Value::Null);
     assert_eq!(midair.get("/").body, "one");
