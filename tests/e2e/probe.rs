@@ -11,12 +11,11 @@ use std::thread;
 use std::time::Instant;
 
 use midair_tests::host::{Launch, Midair};
-use midair_tests::project::{self, Project};
-use midair_tests::{cargo, patience, probe_cost, repository};
+use midair_tests::project;
+use midair_tests::{cargo, patience, probe_cost};
 use serde_json::Value;
 
-use crate::dev::saying;
-use crate::run::{Served, built_from, hello, one_and_two};
+use crate::run::{Served, hello, one_and_two};
 
 /// Of code that hangs it is waited for no longer; long enough for code that is no more than slow.
 const SHORT: &[&str] = &["--step-timeout", "6"];
@@ -116,16 +115,7 @@ fn what_a_plugin_prints_in_the_probe_neither_blocks_nor_fakes_the_verdict() {
 #[test]
 fn fault_10_what_the_loader_refuses_is_refused_in_the_probe_and_the_host_lives() {
     let mut served = Served::one_with(&[]);
-    let project = || {
-        let calls = "fn main() { unsafe { midair_has_no_such_function() } }".replace("fn main()", "extern \"C\" fn construct()");
-        let text = format!(
-            "{}\nunsafe extern \"C\" {{ fn midair_has_no_such_function(); }}\n{calls}\n
-#[used]\n#[unsafe(link_section = \".init_array\")]\nstatic CONSTRUCTOR: extern \"C\" fn() = construct;\n",
-            saying("bad")
-        );
-        Project::plugin("hello", &text)
-    };
-    let unresolved = built_from(project, &repository::shared_target().join("midair"));
+    let unresolved = hello("unresolved", "bad");
     let words = ["midair_has_no_such_function", "in the probe"];
     refused_unopened(&mut served, "an unresolved symbol", &unresolved, &["E_DEPS", "E_PROBE"], &words);
     let (needed, unknown) = (b"libgcc_s.so.1\0", b"libnone_.so.1\0");
