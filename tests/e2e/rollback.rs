@@ -356,21 +356,21 @@ fn g20_a_marks_file_that_makes_no_sense_is_put_aside_and_told() {
 fn fault_31_a_rollback_while_a_candidate_is_prepared_goes_first_and_both_leave_a_record() {
     let gate = tempfile::tempdir().expect("a folder");
     let open = gate.path().join("open");
-    let source = |name: &str, init: &str| {
-        fixture::source("moody", name)
-            .replace("Plugin::new()", &format!("Plugin::new().init(|ctx| {{ {init} let _ = ctx; Ok(()) }})"))
+    let version = |name: &str| {
+        let variant = format!("{name} {}", gate.path().display());
+        fixture::artifact("gated").named("rollback-gate").variant(&variant)
     };
-    let pause = "std::thread::sleep(std::time::Duration::from_millis(1));";
-    let waits =
-        format!("if !ctx.is_probe() {{ ctx.info(\"preparing\"); while !std::path::Path::new({open:?}).exists() {{ {pause} }} }}");
-    let project = Project::plugin("moody-gate", &source("one", ""));
-    let mut midair = Launch::dev(&[project.root()]).arg("--step-timeout").arg("120").start();
+    fs::write(&open, "").expect("a file");
+    let placed = version("one").placed();
+    let launch = Launch::run(&[&placed.path]).arg("--on-breach").arg("report");
+    let mut midair = launch.arg("--step-timeout").arg("120").start();
     midair.published();
-    project.save("src/lib.rs", &source("two", ""));
+    version("two").save_in(placed.folder());
     midair.published();
-    project.save("src/lib.rs", &source("three", &waits));
+    fs::remove_file(&open).expect("it was open");
+    version("three").save_in(placed.folder());
     midair.wait_for("its init", |event| kind(event, "log") && event["message"] == "preparing");
-    assert!(midair.client(&["rollback", "moody-gate"]).status().expect("it runs").success());
+    assert!(midair.client(&["rollback", "rollback-gate"]).status().expect("it runs").success());
     let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
     assert_eq!((&back["from"], &back["to"]), (&json!(2), &json!(1)));
     says(midair.http(), "one");

@@ -9,7 +9,6 @@ use midair::attempt::Outcome;
 use midair_tests::client::read_answer;
 use midair_tests::fixture::{self, Fixture, Placed};
 use midair_tests::host::{Launch, Midair};
-use midair_tests::project::Project;
 use serde_json::Value;
 
 use crate::inside::{Inside, until};
@@ -262,19 +261,19 @@ fn a_declared_task_begins_with_each_service_of_its_code_and_is_told_of_the_end()
 
 #[test]
 fn a_task_is_joined_cancelled_timed_out_and_a_panic_of_it_is_told() {
-    // In development whoever asks is told of errors.
-    let project = Project::plugin("joined-tasks", &fixture::source("tasking", "one"));
-    let mut midair = Launch::dev(&[project.root()]).arg("--retire-timeout").arg("0").start();
-    midair.published();
+    let (_placed, mut midair) = serving("joined-tasks");
     assert_eq!(midair.get("/joined").body, "42");
-    let cancelled = midair.get("/cancelled");
-    assert_eq!((cancelled.status, cancelled.body.contains("dropped before it was done")), (500, true), "{}", cancelled.body);
+    assert_eq!(midair.get("/cancelled").status, 500);
+    let cancelled = midair.wait_for("failed", |event| event["event"] == "failed");
+    assert!(cancelled["error"].as_str().is_some_and(|error| error.contains("dropped before it was done")), "{cancelled}");
     assert_eq!(midair.get("/late").status, 504);
     assert_eq!(midair.get("/panics").status, 200);
     let panicked = midair.wait_for("panicked", |event| event["event"] == "panicked");
     assert_eq!((&panicked["message"], &panicked["kind"]), (&"in a task".into(), &"task".into()));
     assert!(
-        [&panicked["handler"], &panicked["location"]].iter().all(|at| at.as_str().is_some_and(|at| at.contains("src/lib.rs:")))
+        [&panicked["handler"], &panicked["location"]]
+            .iter()
+            .all(|at| at.as_str().is_some_and(|at| at.contains("tests/plugins/tasking.rs:")))
     );
     assert_eq!(midair.status()["plugins"][0]["panics"], 1);
     assert_eq!(midair.get("/").body, "one");
