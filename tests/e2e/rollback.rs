@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use midair_tests::client::{Client, read_answer};
 use midair_tests::fixture;
@@ -9,6 +10,8 @@ use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::inside::until;
 
 /// The artifact of the plugin `moody` that has this name, and behaves as it says.
 fn artifact(name: &str) -> Vec<u8> {
@@ -86,7 +89,7 @@ fn dies(client: Client) {
 }
 
 #[test]
-fn fault_42_what_was_rolled_back_by_hand_stays_away_until_other_bytes_come_or_it_is_forced() {
+fn fault_42_what_was_rolled_back_by_hand_stays_away_until_it_is_forced() {
     let site = Site::with("one");
     let mut midair = site.quick();
     midair.published();
@@ -139,13 +142,18 @@ fn fault_42_what_was_rolled_back_by_hand_stays_away_until_other_bytes_come_or_it
     commit(&mut midair);
     assert!(midair.client(&["rollback", "moody"]).status().expect("it runs").success());
     midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
-    // Other bytes come by themselves, and after them the held ones may come again.
+    // Other bytes come by themselves, but don't bring the held ones with them, committed or not.
     site.put("slow");
     midair.published();
+    commit(&mut midair);
     says(midair.http(), "slow");
     site.put("two");
+    midair.rejected("E_HELD");
+    says(midair.http(), "slow");
+    assert!(midair.client(&["reload", "--force"]).status().expect("it runs").success());
     midair.published();
     says(midair.http(), "two");
+    assert_eq!(midair.status()["held"], json!({}));
 }
 
 #[test]
@@ -191,7 +199,7 @@ fn failures_in_a_row_break_the_circuit_and_where_nothing_was_before_they_are_tol
     midair.published();
     (0..5).for_each(|_| assert_eq!(midair.get("/x").status, 500));
     let breached = midair.wait_for("breached", |event| kind(event, "breached"));
-    assert_eq!(breached["help"], "there is no earlier generation to go back to");
+    assert!(breached["help"].as_str().is_some_and(|help| help.contains("no earlier generation to go back to")), "{breached}");
     site.put("one");
     midair.published();
     (0..20).for_each(|_| assert_eq!(midair.get("/x").status, 200));
@@ -202,6 +210,125 @@ fn failures_in_a_row_break_the_circuit_and_where_nothing_was_before_they_are_tol
     let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
     assert_eq!((&back["from"], &back["to"]), (&json!(3), &json!(2)));
     assert_eq!(midair.get("/x").body, "one");
+}
+
+#[test]
+fn fault_19_g12_what_was_never_committed_comes_back_too_by_itself_by_hand_and_after_a_death() {
+    let site = Site::with("one");
+    let patient = ["--probation", "3600"];
+    let mut midair = site.launch(&patient).start();
+    midair.published();
+    (0..40).for_each(|_| assert_eq!(midair.get("/x").status, 200));
+    site.put("fails");
+    midair.published();
+    let plugin = midair.status()["plugins"][0].clone();
+    assert_eq!((&plugin["way_back"], &plugin["way_back_committed"]), (&json!(1), &json!(false)), "{plugin}");
+    (0..5).for_each(|_| assert_eq!(midair.get("/x").status, 500));
+    let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert_eq!((&back["to"], &back["by"]), (&json!(1), &json!("breach")), "{back}");
+    assert_eq!((midair.get("/x").body.as_str(), midair.status()["plugins"][0]["phase"].as_str()), ("one", Some("trial")));
+    drop(midair);
+    // Killed: what failed lies at the path still.
+    let mut midair = site.launch(&patient).start();
+    assert_eq!(midair.published()["trigger"], "start: what served before the last trial");
+    midair.rejected("E_HELD");
+    says(midair.http(), "one");
+    // On trial over what is on trial: one step back at a time.
+    for name in ["two", "slow"] {
+        site.put(name);
+        midair.published();
+    }
+    assert!(midair.client(&["rollback"]).status().expect("it runs").success());
+    says(midair.http(), "two");
+    assert_eq!(midair.status()["plugins"][0]["phase"], "committed", "by hand");
+    site.put("panics");
+    midair.published();
+    assert!(midair.client(&["rollback", "moody@1"]).status().expect("it runs").success());
+    says(midair.http(), "one");
+}
+
+#[test]
+fn fault_42_what_breaches_while_it_is_published_stays_held() {
+    let site = Site::with("one");
+    let mut midair = site.launch(&["--probation", "0", "--probation-requests", "20"]).start();
+    midair.published();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let http = midair.http();
+        for _ in 0..4 {
+            let (http, is_over) = (http, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = http.get("/x");
+                }
+            });
+        }
+        let rounds = || {
+            midair.wait_for("committed", |event| kind(event, "committed"));
+            site.put("fails");
+            for _ in 0..5 {
+                midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+                assert_eq!(midair.status()["held"]["moody"][0]["by"], "breach");
+                assert_eq!(midair.admin().ask("POST", "/reload", &[], "").status, 202);
+                // That it was published may be told after that it went back.
+                midair.wait_for("a refusal", |event| kind(event, "rejected") && event["code"] == "E_HELD");
+                assert_eq!(midair.admin().ask("POST", "/reload?force", &[], "").status, 202);
+            }
+        };
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(rounds));
+        is_over.store(true, Ordering::Relaxed);
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+#[test]
+fn g12_while_the_disk_does_not_answer_a_breach_goes_back_and_admin_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let held = folder.path().join("held");
+    let put = |plugin: &str, name: &str| fixture::artifact("pair").named(plugin).variant(name).save_in(folder.path());
+    let paths = [put("pair-a", "a1"), put("pair-b", "b1")];
+    let preload = folder.path().join("held_disk.so");
+    fs::write(&preload, fixture::artifact("held_disk").bytes()).expect("a file");
+    let launch = || {
+        let launch = Launch::run(&[&paths[0], &paths[1]]).arg("--data").arg(folder.path().join("data"));
+        let launch = launch.arg("--probation").arg("0").arg("--probation-requests").arg("5");
+        launch.env("LD_PRELOAD", preload.to_str()).env("MIDAIR_DISK_HELD", held.to_str())
+    };
+    let ask = |midair: &Midair, path: &str, status: u16| (0..5).for_each(|_| assert_eq!(midair.get(path).status, status, "{path}"));
+    let phase = |midair: &Midair, at: usize| midair.status()["plugins"][at]["phase"].as_str().map(str::to_owned);
+    let mut midair = launch().start();
+    (0..2).for_each(|_| drop(midair.published()));
+    ask(&midair, "/a", 200);
+    ask(&midair, "/b", 200);
+    (0..2).for_each(|_| drop(midair.wait_for("committed", |event| kind(event, "committed"))));
+    for (plugin, name) in [("pair-a", "a2"), ("pair-b", "b2")] {
+        put(plugin, name);
+        midair.published();
+    }
+    fs::write(&held, "").expect("a file");
+    // The one is committed, which has to be written down ...
+    ask(&midair, "/b", 200);
+    until("the one to be committed", || phase(&midair, 1).as_deref() == Some("committed"));
+    // ... and the other one goes back meanwhile, as what was committed does when somebody asks.
+    ask(&midair, "/a", 500);
+    let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
+    assert_eq!((&back["plugin"], &back["by"]), (&json!("pair-a"), &json!("breach")), "{back}");
+    assert_eq!((midair.get("/a").body.as_str(), midair.admin().get("/healthz").status), ("a1", 200));
+    assert_eq!(midair.admin().ask("POST", "/rollback?plugin=pair-b", &[], "").status, 200);
+    assert_eq!((midair.get("/b").body.as_str(), midair.admin().get("/generations").status), ("b1", 200));
+    let told = |midair: &Midair| midair.all("committed").len();
+    assert_eq!(told(&midair), 2, "nothing is said to be committed that isn't on the disk");
+    fs::remove_file(&held).expect("it is there");
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    until("what was decided to be on the disk", || {
+        let mark = |plugin: &str| fs::read_to_string(folder.path().join(format!("data/marks/{plugin}.json"))).unwrap_or_default();
+        ["pair-a", "pair-b"].iter().all(|plugin| mark(plugin).contains("rolled back"))
+    });
+    drop(midair);
+    let mut midair = launch().start();
+    (0..2).for_each(|_| assert_eq!(midair.published()["trigger"], "start: what was committed last"));
+    midair.rejected("E_HELD");
+    assert_eq!(["/a", "/b"].map(|path| midair.get(path).body), ["a1", "b1"]);
 }
 
 #[test]
@@ -440,7 +567,8 @@ fn fault_41_of_two_plugins_on_trial_the_one_that_breaches_goes_back_alone() {
 #[test]
 fn fault_25_g3_a_call_that_never_ends_is_named_as_what_holds_its_generation() {
     let site = Site::with("one");
-    let mut midair = site.quick();
+    // Nothing is kept to go back to once newer code is committed.
+    let mut midair = site.launch(&["--probation", "0", "--probation-requests", "1", "--keep", "0"]).start();
     midair.published();
     let mut stream = midair.http().connect();
     std::io::Write::write_all(&mut stream, b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");

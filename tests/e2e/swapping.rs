@@ -19,6 +19,7 @@ use midair::probation::Rules;
 use midair::probe::Probe;
 use midair::swap::{Artifact, Host, Options, Which};
 use midair_tests::asker::Asker;
+use midair_tests::client::Client;
 use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project;
@@ -302,10 +303,10 @@ fn fault_43_g6_g14_of_a_start_that_was_refused_nothing_happens_then_or_later() {
     project::save(&path, &artifacts[4]);
     assert_eq!(midair.published()["generation"], 2);
     assert_eq!(midair.get("/state").json(), json!([2, 5, null, 0]));
-    until("what was refused, and what was replaced, to be gone", || {
+    until("what was refused to be gone, and what served before to be kept", || {
         let generations = midair.admin().get("/generations").json();
         let numbers = generations["generations"].as_array().map(|all| all.iter().map(|one| one["generation"].clone()).collect());
-        numbers == Some(vec![json!(2)])
+        numbers == Some(vec![json!(1), json!(2)])
     });
 }
 
@@ -429,7 +430,8 @@ fn fault_35_g17_what_cannot_be_written_down_is_refused_before_publish_and_told_a
     small.leave(0);
     assert_eq!(small.midair.get("/").body, "two");
     let warning = small.midair.wait_for("a warning", |event| {
-        kind(event, "warning") && event["message"].as_str().is_some_and(|message| message.starts_with("killed=2: "))
+        kind(event, "warning")
+            && event["message"].as_str().is_some_and(|message| message.contains(" killed ") && message.contains("make room"))
     });
     small.midair.wait_for("committed", |event| kind(event, "committed"));
     assert_eq!(small.midair.get("/").body, "two", "{warning}");
@@ -438,6 +440,46 @@ fn fault_35_g17_what_cannot_be_written_down_is_refused_before_publish_and_told_a
     small.midair.published();
     small.commit();
     assert_eq!(small.midair.get("/").body, "three");
+}
+
+#[test]
+fn fault_35_g17_g20_killed_on_a_disk_that_is_full_what_was_committed_starts_where_it_lies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (inside, path) = (folder.path().join("disk"), folder.path().join("libkilled.so"));
+    fs::create_dir(&inside).expect("a folder");
+    project::save(&path, &one_two_three()[0]);
+    let mebibytes = 3 * one_two_three()[0].len().div_ceil(1 << 20);
+    // One host after the other on the same disk, which fills up between them.
+    let script = "mount -t tmpfs -o size=$0m none \"$1\" && cd \"$1\" && mkdir tmp && shift && \"$@\"; head -c 1G /dev/zero > ballast; exec \"$@\"";
+    let mut unshare = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.arg("-r");
+    }
+    unshare.args(["-m", "sh", "-c", script, &mebibytes.to_string()]).arg(&inside).arg(cargo::midair());
+    let launch = Launch::of(unshare, "run", &[&path]).env("TMPDIR", inside.join("tmp").to_str()).env("XDG_RUNTIME_DIR", None);
+    let launch = launch.arg("--data").arg(inside.join("data")).arg("--probation").arg("0").arg("--probation-requests").arg("1");
+    let mut midair = launch.arg("--trust-owner").arg("65534").start();
+    midair.published();
+    assert_eq!(midair.get("/").body, "one");
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    let first =
+        midair.all("listening")[0]["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).expect("a process");
+    rustix::process::kill_process(first, Signal::KILL).expect("it is killed");
+
+    let listening = midair.wait_for("another host", |event| kind(event, "listening"));
+    let published = midair.published();
+    assert_eq!(published["trigger"], "start: what was committed last", "{published}");
+    let http = Client(listening["http"].as_str().and_then(|address| address.parse().ok()).expect("an address"));
+    assert_eq!(http.get("/").body, "one");
+    let warnings: Vec<String> = midair.all("warning").iter().map(|event| event["message"].to_string()).collect();
+    for words in ["it is started where it lies", "make room on the disk"] {
+        assert!(warnings.iter().any(|warning| warning.contains(words)), "{words}: {warnings:#?}");
+    }
+    // What comes anew can't be written down, and is refused as long as that is so.
+    project::save(&path, &one_two_three()[1]);
+    let rejected = midair.rejected("E_IO");
+    assert!(rejected["help"].as_str().is_some_and(|help| help.contains("make room on the disk")), "{rejected}");
+    assert_eq!(http.get("/").body, "one");
 }
 
 /// So many descriptors may have the process open, all in all.

@@ -9,6 +9,7 @@ use midair_abi::{self as abi, HostRef, Outcome};
 
 use crate::live::generation::{Ends, Generation, Identity};
 use crate::live::lease::Leases;
+use crate::live::urgency::Urgency;
 use crate::plugin::exports::Plugin;
 use crate::plugin::symbolize::Namer;
 use crate::report::event::{Bus, Kind};
@@ -47,6 +48,8 @@ pub(crate) struct HostContext {
     pub offers: Offers,
     /// All WebSockets.
     pub sockets: Arc<Sockets>,
+    /// Who waits for their turn to go back.
+    pub urgency: Arc<Urgency>,
     /// What serves, for work that no request admitted. Set once there is a host.
     pub front: OnceLock<Weak<dyn Ask>>,
 }

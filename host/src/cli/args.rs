@@ -77,10 +77,11 @@ If ARTIFACT.blake3 lies beside an artifact, as b3sum writes it, it must match; r
     #[command(after_help = "\
 Examples:
   midair rollback           all plugins of the last publish
-  midair rollback shop      shop alone: to what was committed last, or the one before it
+  midair rollback shop      shop alone: to what served before
   midair rollback shop@3    to generation 3, if it is kept
 
-What is replaced is held: the same bytes don't come back by themselves. Other bytes do, and `midair reload --force`.")]
+What comes back is committed. What is replaced is held: the same bytes don't come back by themselves, only by
+`midair reload --force` or a rollback to their number. Other bytes go live as ever.")]
     Rollback(Rollback),
     /// Ask a running host to look again for changes
     Reload(Reload),
@@ -285,7 +286,7 @@ pub struct Probation {
     /// How many failed answers in a row are too many; 0 for any number
     #[arg(long, value_name = "N", default_value = "5")]
     pub breach_in_a_row: u64,
-    /// How many committed generations of a plugin are kept besides the last one, to go back to by hand
+    /// How many generations of a plugin that served before are kept, to go back to by hand; what comes back by itself is kept anyway
     #[arg(long, value_name = "N", default_value = "4")]
     pub keep: usize,
     /// What a breach leads to: the code before comes back, or it is told [default: rollback for run, report for dev]

@@ -56,7 +56,7 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         Event::RolledBack { plugin, from, to, reason, after_us, by, .. } => {
             let head = format!("{plugin} {to} is back in place of {from}, after {} ms", millis(*after_us));
             let mark = if *by == HoldReason::Hand { paint.good(&head) } else { paint.alert(&head) };
-            let help = "the bytes of what was replaced are held until others come; `midair reload --force` takes them again";
+            let help = "the bytes of what was replaced are held; `midair reload --force` takes them again";
             story(&mark, &[reason], Some(help))
         }
         Event::Breached { plugin, generation, reason, help } => story(

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc as plain};
@@ -20,7 +21,7 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use futures_util::stream::{self, Stream};
 use http::{HeaderValue, StatusCode, Uri, header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,6 +55,7 @@ pub struct Admin {
     addr: SocketAddr,
     notice: PathBuf,
     router: Router,
+    bus: Bus,
 }
 
 /// An admin listener that answers.
@@ -79,7 +81,8 @@ impl Admin {
         let listener = TcpListener::bind(options.addr).map_err(taken)?;
         listener.set_nonblocking(true).map_err(taken)?;
         let addr = listener.local_addr().map_err(taken)?;
-        Ok(Self { listener, addr, notice: options.data.join("admin"), router: router(Room { host, reload }, gate) })
+        let bus = host.events().clone();
+        Ok(Self { listener, addr, notice: options.data.join("admin"), router: router(Room { host, reload }, gate), bus })
     }
 
     /// The address that was taken.
@@ -88,13 +91,13 @@ impl Admin {
         self.addr
     }
 
-    /// Answers from now on, and writes the address into the data folder.
+    /// Answers from now on, and writes the address into the data folder. If it can't be written there, that is told.
     ///
     /// # Errors
     ///
-    /// The file can't be written, or the system has no thread left.
+    /// The system has no thread left.
     pub fn start(self) -> Result<Running> {
-        let Self { listener, addr, notice, router } = self;
+        let Self { listener, addr, notice, router, bus } = self;
         let (stop, stopped) = oneshot::channel();
         let failed = |error| Error::fatal(Code::Io, addr.to_string(), "the admin listener can't start").caused_by(error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -108,7 +111,14 @@ impl Admin {
                 tracing::error!(%error, "the admin listener ended");
             }
         };
-        write_notice(&notice, addr)?;
+        // Who knows the address does without.
+        if let Err(error) = write_notice(&notice, addr) {
+            let message = format!(
+                "{}: the admin address can't be written: {error}; `midair` finds the host with --admin {addr}, and the next start writes it",
+                notice.display()
+            );
+            bus.say(Event::Warning { message });
+        }
         let (alive, ended) = plain::channel();
         let answer = move || {
             let _alive = alive;
@@ -132,11 +142,9 @@ impl Running {
 }
 
 /// Whoever reads this file sees a whole address or none: it is put in place by rename.
-fn write_notice(notice: &Path, addr: SocketAddr) -> Result<()> {
+fn write_notice(notice: &Path, addr: SocketAddr) -> io::Result<()> {
     let draft = notice.with_extension("new");
-    fs::write(&draft, format!("http://{addr}\n")).and_then(|()| fs::rename(&draft, notice)).map_err(|error| {
-        Error::fatal(Code::Io, notice.display().to_string(), "the admin address can't be written").caused_by(error)
-    })
+    fs::write(&draft, format!("http://{addr}\n")).and_then(|()| fs::rename(&draft, notice))
 }
 
 fn router(room: Room, gate: Gate) -> Router {
@@ -176,11 +184,19 @@ async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
 }
 
 async fn status(State(room): State<Room>) -> Response {
-    Json(room.host.status()).into_response()
+    looked(move || room.host.status()).await
 }
 
 async fn generations(State(room): State<Room>) -> Response {
-    Json(room.host.generations()).into_response()
+    looked(move || room.host.generations()).await
+}
+
+/// What was found, on another thread: it may take a file or a lock to know it, and `/healthz` is to be answered meanwhile.
+async fn looked<T: Serialize + Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(found) => Json(found).into_response(),
+        Err(broken) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &format!("a fault in midair: {broken}")),
+    }
 }
 
 async fn healthz() -> Response {

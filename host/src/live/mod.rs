@@ -12,3 +12,4 @@ pub(crate) mod rollout;
 pub(crate) mod route;
 pub(crate) mod slot;
 pub(crate) mod snapshot;
+pub(crate) mod urgency;

@@ -35,7 +35,7 @@ pub struct Rules {
     pub least: u64,
     /// It fails after this many failed answers in a row, unless the last committed generation fails often itself; 0 for never.
     pub in_a_row: u64,
-    /// Whether a breach brings the last committed generation back, or is only told. Where it is only told, what is published counts as
+    /// Whether a breach brings the generation back that served before, or is only told. Where it is only told, what is published counts as
     /// committed at once.
     pub acts: bool,
 }
@@ -162,6 +162,17 @@ impl Counts {
     pub(crate) fn end_trial(&self) {
         if let Some(trial) = self.trial.get() {
             trial.over.store(true, Relaxed);
+        }
+    }
+
+    /// Goes on with a trial that was ended, with nothing counted yet: what was overtaken came back, or failed with nothing to go back to.
+    pub(crate) fn resume_trial(&self) {
+        if let Some(trial) = self.trial.get() {
+            // An answer that is being counted meanwhile may count for one side or the other.
+            [&trial.requests, &trial.enough, &trial.failed, &trial.slow, &trial.in_a_row]
+                .into_iter()
+                .for_each(|count| count.store(0, Relaxed));
+            trial.over.store(false, Relaxed);
         }
     }
 

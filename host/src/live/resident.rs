@@ -5,8 +5,8 @@
 //! phase runs for all residents, for all plugins of the plan, before the next begins: what one plugin says once it serves, or serves no
 //! more, may be for another.
 //!
-//! No method may fail or run plugin code: what has to run there runs on a thread of its own. None may wait; one does, for up to a second: the gates,
-//! where the state is a file and `init` wrote to it (docs/design/state.md).
+//! No method may fail or run plugin code: what has to run there runs on a thread of its own. None may wait; one does, for up to a second and only
+//! while no rollback wants its turn: the gates, where the state is a file and `init` wrote to it (docs/design/state.md).
 
 use std::sync::Arc;
 
@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub leaves: Vec<Arc<Generation>>,
     /// What begins to serve, with its config. In a rollback each is of the plugin in the same place of `leaves`.
     pub enters: Vec<Setup>,
+    /// What of it is committed with that: what was committed before, or was asked for by hand.
+    pub settles: Vec<Arc<Generation>>,
 }
 
 impl Plan {
@@ -60,7 +62,7 @@ pub(crate) trait Resident: Send + Sync {
     /// What enters serves. What only the code before has goes on waiting if that may come back ([`Generation::before`]).
     fn serving(&self, _plan: &Plan) {}
 
-    /// This generation was committed, or came back: no older one comes back by itself, and nothing waits for one.
+    /// This generation was committed, or came back committed: no older one comes back by itself, and nothing waits for one.
     fn settled(&self, _generation: &Arc<Generation>) {}
 
     /// What left is told that it ends.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::live::config::Config;
 use crate::live::generation::Generation;
 use crate::live::probation::Rules;
 use crate::live::resident::{By, Plan};
@@ -24,7 +25,7 @@ pub(crate) struct Rollout {
     trials: Vec<Trial>,
     /// The plugins of the last publish.
     last: Vec<String>,
-    /// How many committed generations of a plugin are kept besides the last one, to go back to by hand.
+    /// How many generations that served before are kept of a plugin, to go back to by hand; what a breach goes back to is kept anyway.
     keep: usize,
     /// Whether the ways back are to be prepared anew.
     is_stale: bool,
@@ -34,18 +35,25 @@ pub(crate) struct Rollout {
 #[derive(Clone)]
 struct PluginRollout {
     live: Member,
-    /// The last committed one: the live one itself, or what a breach goes back to.
-    /// With the config that it served with last.
-    committed: Option<Setup>,
-    /// Those committed before, the newest first.
-    earlier: Vec<Setup>,
+    /// Whether the live one is committed. If not, it is on trial.
+    is_committed: bool,
+    /// What served before, the latest first, each with the config that it served with last. The first is the fallback of what is on trial.
+    earlier: Vec<Earlier>,
+}
+
+/// A generation that served before.
+#[derive(Clone)]
+struct Earlier {
+    setup: Setup,
+    is_committed: bool,
 }
 
 /// What was published by one attempt and isn't committed yet.
 struct Trial {
-    id: u64,
     plugins: BTreeSet<String>,
     since: Instant,
+    /// When it is judged anew after a breach with nothing to go back to.
+    again: Option<Instant>,
     /// What was committed by an earlier run needs its time alone.
     origin: Origin,
     /// The snapshot to go back to, where there is something to go back to.
@@ -59,6 +67,8 @@ pub(crate) enum Origin {
     Path,
     /// From the copy of what an earlier run committed.
     Recovered,
+    /// From the copy of what served in an earlier run and was never committed: nothing better is there.
+    Fallback,
 }
 
 /// Why candidates can't be published.
@@ -75,7 +85,7 @@ pub(crate) enum Refusal {
 pub enum Which {
     /// All plugins of the last publish.
     Last,
-    /// This plugin: to the last committed generation, or the one before it.
+    /// This plugin: to the generation that served before.
     Plugin(String),
     /// This plugin, to the generation of this number.
     To(String, u64),
@@ -109,6 +119,25 @@ pub(crate) enum Phase {
     Kept,
 }
 
+/// How everything stood at one moment, for people.
+#[derive(Clone, Default)]
+pub(crate) struct Standing {
+    /// Every generation that serves or is kept.
+    pub all: Vec<(Arc<Generation>, Phase)>,
+    /// By plugin the generation that a rollback would put back, and whether it was committed.
+    pub before: BTreeMap<String, (u64, bool)>,
+}
+
+impl Standing {
+    /// How this generation stands, if it serves or is kept.
+    #[must_use]
+    pub(crate) fn of(&self, generation: &Generation) -> Option<Phase> {
+        let stood = self.all.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
+        // What was published since begins on trial.
+        stood.or_else(|| generation.serves().then_some(Phase::Trial))
+    }
+}
+
 impl Rollout {
     /// Nothing serves yet; `keep` committed generations of a plugin are kept besides the last one.
     #[must_use]
@@ -124,7 +153,6 @@ impl Rollout {
     /// The routes that clash; the rollout is as before.
     pub(crate) fn publish(
         &mut self,
-        id: u64,
         candidates: &[Setup],
         configs: &[Setup],
         origin: Origin,
@@ -136,8 +164,8 @@ impl Rollout {
         for candidate in candidates {
             let (live, name) = (Member::anew(candidate.clone()), candidate.generation.plugin());
             match places.get_mut(name) {
-                Some(place) => place.live = live,
-                None => drop(places.insert(name.to_owned(), PluginRollout { live, committed: None, earlier: Vec::new() })),
+                Some(place) => place.replace(live, self.keep),
+                None => drop(places.insert(name.to_owned(), PluginRollout { live, is_committed: false, earlier: Vec::new() })),
             }
         }
         for setup in configs {
@@ -148,7 +176,7 @@ impl Rollout {
         }
         let mut trials: Vec<Trial> = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
         if rules.acts && !names.is_empty() {
-            trials.push(Trial { id, plugins: names.clone(), since: now, origin, back: None });
+            trials.push(Trial { plugins: names.clone(), since: now, again: None, origin, back: None });
         }
         let last = if names.is_empty() { self.last.clone() } else { names.iter().cloned().collect() };
         let next = Rollout { epoch: self.epoch + 1, places, trials, last, keep: self.keep, is_stale: false };
@@ -158,22 +186,27 @@ impl Rollout {
         let leaves: Vec<Arc<Generation>> = names.iter().filter_map(live).collect();
         // What a newer publish overtakes is judged no more.
         leaves.iter().for_each(|old| old.counts().end_trial());
-        if origin == Origin::Path {
+        if origin != Origin::Recovered {
             for Setup { generation, .. } in candidates {
-                let before = self.committed(generation.plugin());
-                before.filter(|_| rules.acts).into_iter().for_each(|before| generation.follows(before));
+                let place = self.places.get(generation.plugin());
+                place.filter(|_| rules.acts).into_iter().for_each(|before| generation.follows(&before.live.generation));
                 let is_asked = generation.handlers().iter().any(|handler| handler.calls.is_asked());
-                generation.counts().try_against(*rules, before.map(|before| before.counts()), is_asked);
+                generation.counts().try_against(
+                    *rules,
+                    place.and_then(PluginRollout::standard).map(|before| before.counts()),
+                    is_asked,
+                );
             }
         }
         *self = next;
-        Ok(Plan { by: By::Publish, snapshot, leaves, enters: candidates.to_vec() })
+        let settles = candidates.iter().filter(|_| !rules.acts).map(|candidate| Arc::clone(&candidate.generation)).collect();
+        Ok(Plan { by: By::Publish, snapshot, leaves, enters: candidates.to_vec(), settles })
     }
 
-    /// The snapshot of what serves, with these plugins gone back to what was committed last.
+    /// The snapshot of what serves, with these plugins gone back to what served before.
     fn compose(&self, epoch: u64, back: &BTreeSet<&str>) -> Result<Snapshot, Clash> {
-        let members = self.places.iter().map(|(name, place)| match &place.committed {
-            Some(committed) if back.contains(name.as_str()) => Member::anew(committed.clone()),
+        let members = self.places.iter().map(|(name, place)| match place.fallback() {
+            Some(fallback) if back.contains(name.as_str()) => Member::anew(fallback.setup.clone()),
             _ => place.live.clone(),
         });
         Snapshot::compose(epoch, members)
@@ -198,7 +231,7 @@ impl Rollout {
 
     /// The plugins of a trial that have something to go back to.
     fn with_way_back(&self, trial: &Trial) -> BTreeSet<String> {
-        let has = |name: &&String| self.places.get(*name).is_some_and(|place| place.on_trial() && place.committed.is_some());
+        let has = |name: &&String| self.places.get(*name).is_some_and(|place| place.fallback().is_some());
         if mutation::is(Bug::RollbackTakesOthers) {
             return self.places.keys().filter(has).cloned().collect();
         }
@@ -206,38 +239,60 @@ impl Rollout {
     }
 
     /// The trial in which the generation with this key serves.
-    #[must_use]
-    pub(crate) fn trial_of(&self, key: u64) -> Option<u64> {
+    fn trial_of(&self, key: u64) -> Option<usize> {
         let serves = |name: &String| self.places.get(name).is_some_and(|place| place.live.generation.key() == key);
-        self.trials.iter().find(|trial| trial.plugins.iter().any(serves)).map(|trial| trial.id)
+        self.trials.iter().position(|trial| trial.plugins.iter().any(serves))
     }
 
-    /// Decides to go back out of a trial. `None` if there is nothing to go back to; the trial is over then, and what serves goes on.
+    /// Decides to go back out of the trial of the generation with this key. `None` if it isn't on trial, or has nothing to go back to: then
+    /// it stays on trial, and is judged anew from `again` on.
     ///
-    /// After the store, [`renew`](Self::renew) prepares the ways back of the other trials anew.
-    pub(crate) fn breach(&mut self, id: u64) -> Option<Plan> {
-        let at = self.trials.iter().position(|trial| trial.id == id)?;
+    /// What comes back and was never committed is on trial again. After the store, [`renew`](Self::renew) prepares all ways back anew.
+    pub(crate) fn breach(&mut self, key: u64, now: Instant, again: Instant) -> Option<Plan> {
+        let at = self.trial_of(key)?;
+        let Some(snapshot) = self.trials[at].back.take() else {
+            self.trials[at].again = Some(again);
+            return None;
+        };
         let trial = self.trials.remove(at);
         let names = self.with_way_back(&trial);
         // What has nothing to go back to stays on trial.
-        self.trials.extend(trial.without(&names).filter(|_| !names.is_empty()));
-        let snapshot = trial.back?;
-        let (mut leaves, mut enters) = (Vec::new(), Vec::new());
+        self.trials.extend(trial.without(&names));
+        let (mut leaves, mut enters, mut settles, mut resumes) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         for name in &names {
             let (Some(place), Some(member)) = (self.places.get_mut(name), snapshot.member(name)) else { continue };
             enters.push(member.setup());
-            let from = std::mem::replace(&mut place.live, member).generation;
+            let from = place.fall_back(member);
             from.counts().end_trial();
             leaves.push(from);
+            if place.is_committed {
+                settles.push(Arc::clone(&place.live.generation));
+            } else {
+                place.live.generation.counts().resume_trial();
+                resumes.insert(name.clone());
+            }
+        }
+        if !resumes.is_empty() {
+            self.trials.push(Trial { plugins: resumes, since: now, again: None, origin: Origin::Path, back: None });
         }
         self.epoch = snapshot.epoch();
         self.is_stale = true;
-        Some(Plan { by: By::Rollback, snapshot, leaves, enters })
+        Some(Plan { by: By::Rollback, snapshot, leaves, enters, settles })
+    }
+
+    /// Has what failed without a way back judged anew, once its pause is over.
+    pub(crate) fn rearm(&mut self, now: Instant) {
+        for trial in self.trials.iter_mut().filter(|trial| trial.again.is_some_and(|again| again <= now)) {
+            (trial.again, trial.since) = (None, now);
+            let places = trial.plugins.iter().filter_map(|name| self.places.get(name));
+            places.for_each(|place| place.live.generation.counts().resume_trial());
+        }
     }
 
     /// Prepares the ways back of everything that is still on trial, after a rollback.
     ///
-    /// They were checked in pairs when they were published, so they can't clash; one that did all the same would have none.
+    /// They were checked in pairs when they were published, so they can't clash. Those of what came back weren't, as other routes may have been
+    /// published since: one that clashes has none.
     pub(crate) fn renew(&mut self) {
         if !std::mem::take(&mut self.is_stale) {
             return;
@@ -259,21 +314,23 @@ impl Rollout {
         let targets: Vec<(String, Setup)> = match which {
             Which::Last if self.last.is_empty() => return Err(RollbackError::Never),
             Which::Last => {
-                let found: Vec<_> = self.last.iter().map(|name| Ok((name.clone(), self.place(name)?.before(name)?))).collect();
+                let found: Vec<_> =
+                    self.last.iter().map(|name| Ok((name.clone(), self.place(name)?.before(name)?.setup.clone()))).collect();
                 // A plugin that is new has nothing to go back to and stays, unless it is alone.
                 match found.iter().any(Result::is_ok) {
                     true => found.into_iter().flatten().collect(),
                     false => found.into_iter().collect::<Result<_, _>>()?,
                 }
             }
-            Which::Plugin(name) => vec![(name.clone(), self.place(name)?.before(name)?)],
-            Which::To(name, number) => vec![(name.clone(), self.place(name)?.numbered(name, *number)?)],
+            Which::Plugin(name) => vec![(name.clone(), self.place(name)?.before(name)?.setup.clone())],
+            Which::To(name, number) => vec![(name.clone(), self.place(name)?.numbered(name, *number)?.setup.clone())],
         };
         let names: BTreeSet<String> = targets.iter().map(|(name, _)| name.clone()).collect();
-        let (mut places, mut leaves, mut enters) = (self.places.clone(), Vec::new(), Vec::new());
+        let (mut places, mut leaves, mut enters, mut settles) = (self.places.clone(), Vec::new(), Vec::new(), Vec::new());
         for (name, target) in targets {
             let Some(place) = places.get_mut(&name) else { continue };
             leaves.push(Arc::clone(&place.live.generation));
+            settles.push(Arc::clone(&target.generation));
             enters.push(target.clone());
             place.go_back(target, self.keep);
         }
@@ -284,7 +341,7 @@ impl Rollout {
         let next = next.with_ways_back().map_err(|refusal| RollbackError::Clash(refusal.to_string()))?;
         leaves.iter().for_each(|from| from.counts().end_trial());
         *self = next;
-        Ok(Plan { by: By::Rollback, snapshot, leaves, enters })
+        Ok(Plan { by: By::Rollback, snapshot, leaves, enters, settles })
     }
 
     fn place(&self, name: &str) -> Result<&PluginRollout, RollbackError> {
@@ -319,24 +376,25 @@ impl Rollout {
     #[must_use]
     pub(crate) fn due(&self, rules: &Rules, now: Instant) -> Option<Duration> {
         let left = |trial: &Trial| rules.time.saturating_sub(now.saturating_duration_since(trial.since));
-        self.trials.iter().map(left).filter(|left| !left.is_zero()).min()
+        let again = self.trials.iter().filter_map(|trial| Some(trial.again?.saturating_duration_since(now)));
+        self.trials.iter().map(left).filter(|left| !left.is_zero()).chain(again).min()
     }
 
-    /// The plugin's last committed generation.
+    /// The generation that a rollback of this plugin would put back, and whether it was committed.
     #[must_use]
-    pub(crate) fn committed(&self, name: &str) -> Option<&Arc<Generation>> {
-        self.places.get(name)?.committed.as_ref().map(|committed| &committed.generation)
+    pub(crate) fn before(&self, name: &str) -> Option<(u64, bool)> {
+        let before = self.places.get(name)?.before(name).ok()?;
+        Some((before.setup.generation.number(), before.is_committed))
     }
 
-    /// The number of the generation that a rollback of this plugin would put back.
+    /// How everything stands at this moment.
     #[must_use]
-    pub(crate) fn before(&self, name: &str) -> Option<u64> {
-        self.places.get(name)?.before(name).ok().map(|before| before.generation.number())
+    pub(crate) fn standing(&self) -> Standing {
+        let before = self.places.keys().filter_map(|name| Some((name.clone(), self.before(name)?))).collect();
+        Standing { all: self.all(), before }
     }
 
-    /// Every generation that serves or is kept, with how it stands.
-    #[must_use]
-    pub(crate) fn all(&self) -> Vec<(Arc<Generation>, Phase)> {
+    fn all(&self) -> Vec<(Arc<Generation>, Phase)> {
         let of = |place: &PluginRollout| {
             let live = &place.live.generation;
             let phase = if place.on_trial() { Phase::Trial } else { Phase::Committed };
@@ -353,70 +411,100 @@ impl Trial {
     /// The trial of the others; `None` if none is left.
     fn without(&self, names: &BTreeSet<String>) -> Option<Self> {
         let plugins: BTreeSet<String> = self.plugins.difference(names).cloned().collect();
-        let Trial { id, since, origin, .. } = *self;
-        (!plugins.is_empty()).then_some(Trial { id, plugins, since, origin, back: None })
+        let Trial { since, again, origin, .. } = *self;
+        (!plugins.is_empty()).then_some(Trial { plugins, since, again, origin, back: None })
     }
 }
 
 impl PluginRollout {
     fn on_trial(&self) -> bool {
-        self.committed.as_ref().is_none_or(|committed| committed.generation.key() != self.live.generation.key())
+        !self.is_committed
+    }
+
+    /// What comes back by itself if the live one fails.
+    fn fallback(&self) -> Option<&Earlier> {
+        self.earlier.first().filter(|_| self.on_trial())
+    }
+
+    /// What new code is held against: the last committed one. What never was committed has answered too little to be a measure.
+    fn standard(&self) -> Option<&Arc<Generation>> {
+        match self.is_committed {
+            true => Some(&self.live.generation),
+            false => self.earlier.iter().find(|earlier| earlier.is_committed).map(|earlier| &earlier.setup.generation),
+        }
     }
 
     /// What is kept to go back to.
     fn kept(&self) -> impl Iterator<Item = &Arc<Generation>> {
-        let all = self.committed.iter().chain(&self.earlier).map(|kept| &kept.generation);
-        all.filter(|kept| kept.key() != self.live.generation.key())
+        self.earlier.iter().map(|earlier| &earlier.setup.generation)
     }
 
     /// The same code goes on with another config; one that another generation read is nobody's any more.
     fn configure(&mut self, Setup { generation, config }: &Setup) {
-        if self.live.generation.key() != generation.key() {
-            return;
+        if self.live.generation.key() == generation.key() {
+            self.live.config = Arc::clone(config);
         }
-        self.live.config = Arc::clone(config);
-        if !self.on_trial() && !mutation::is(Bug::RollbackForgetsConfig) {
-            self.committed = Some(self.live.setup());
+    }
+
+    /// Other code serves, on trial.
+    fn replace(&mut self, live: Member, keep: usize) {
+        let mut setup = std::mem::replace(&mut self.live, live).setup();
+        if mutation::is(Bug::RollbackForgetsConfig) {
+            setup.config = Config::none();
         }
+        let before = Earlier { setup, is_committed: self.is_committed };
+        self.earlier.insert(0, before);
+        self.is_committed = false;
+        self.let_go(keep);
     }
 
     fn commit(&mut self, keep: usize) {
-        let live = self.live.setup();
-        if self.on_trial() {
-            self.earlier.splice(0..0, self.committed.replace(live));
-            self.earlier.truncate(keep);
-        }
+        self.is_committed = true;
+        self.let_go(keep);
     }
 
-    /// The generation to go back to when none is named.
-    fn before(&self, name: &str) -> Result<Setup, RollbackError> {
+    /// Lets go of what isn't to be kept: `keep` stay, among them the fallback of what is on trial and the last committed one; those two in any
+    /// case.
+    fn let_go(&mut self, keep: usize) {
+        let last_committed = self.earlier.iter().position(|earlier| earlier.is_committed);
+        let is_needed = |at: usize| !self.is_committed && (at == 0 || Some(at) == last_committed);
+        let needed = (0..self.earlier.len()).filter(|at| is_needed(*at)).count();
+        let (mut at, mut left) = (0, keep.saturating_sub(needed));
+        self.earlier.retain(|_| {
+            let (needed, more) = (is_needed(at), left > 0);
+            at += 1;
+            left -= usize::from(!needed && more);
+            needed || more
+        });
+    }
+
+    /// The generation to go back to when none is named: the last that served before, older than what serves.
+    fn before(&self, name: &str) -> Result<&Earlier, RollbackError> {
         let live = &self.live.generation;
-        let before = |kept: &&Setup| kept.generation.number() < live.number();
-        let committed = self.committed.iter().filter(|_| self.on_trial());
-        committed
-            .chain(&self.earlier)
-            .filter(before)
-            .max_by_key(|kept| kept.generation.number())
-            .cloned()
-            .ok_or_else(|| RollbackError::Nothing(name.to_owned(), self.kept().map(|kept| kept.number()).collect()))
+        let before = self.earlier.iter().find(|earlier| earlier.setup.generation.number() < live.number());
+        before.ok_or_else(|| RollbackError::Nothing(name.to_owned(), self.kept().map(|kept| kept.number()).collect()))
     }
 
-    fn numbered(&self, name: &str, number: u64) -> Result<Setup, RollbackError> {
+    fn numbered(&self, name: &str, number: u64) -> Result<&Earlier, RollbackError> {
         if self.live.generation.number() == number {
             return Err(RollbackError::Serves(name.to_owned(), number));
         }
         let gone = || RollbackError::Gone(name.to_owned(), number, self.kept().map(|kept| kept.number()).collect());
-        let mut all = self.committed.iter().chain(&self.earlier);
-        all.find(|kept| kept.generation.number() == number).cloned().ok_or_else(gone)
+        self.earlier.iter().find(|earlier| earlier.setup.generation.number() == number).ok_or_else(gone)
     }
 
-    /// What was committed stays kept, so that one may also go forward again by its number.
+    /// Goes back by itself, as `fallback`; what left.
+    fn fall_back(&mut self, fallback: Member) -> Arc<Generation> {
+        let before = self.earlier.remove(0);
+        self.is_committed = before.is_committed;
+        std::mem::replace(&mut self.live, fallback).generation
+    }
+
+    /// Goes back as somebody asked for, which commits it. What served stays kept, so that one may also go forward again by its number.
     fn go_back(&mut self, target: Setup, keep: usize) {
-        let was = self.committed.replace(target.clone());
-        self.earlier.splice(0..0, was);
-        self.earlier.retain(|kept| kept.generation.key() != target.generation.key());
-        self.earlier.truncate(keep);
-        self.live = Member::anew(target);
+        self.earlier.retain(|kept| kept.setup.generation.key() != target.generation.key());
+        self.replace(Member::anew(target), keep);
+        self.commit(keep);
     }
 }
 
@@ -461,7 +549,6 @@ pub(crate) mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
-    use crate::live::config::Config;
     use crate::live::generation::{Ended, Ends, Identity};
 
     /// Who hears of what becomes of generations here: nobody but the test.
@@ -504,7 +591,7 @@ pub(crate) mod tests {
         let mut rollout = Rollout::new(4);
         let first = generation("a", 1, &ends);
         first.counts().try_against(rules, None, true);
-        rollout.publish(1, &[setup(&first)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
+        rollout.publish(&[setup(&first)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
         assert_eq!(rollout.due(&rules, start), Some(rules.time));
         let answer = |count| {
             for _ in 0..count {
@@ -520,15 +607,13 @@ pub(crate) mod tests {
         assert_eq!((committed(&mut rollout, rules.time * 2), rollout.due(&rules, start)), (0, None), "once");
         let failed = generation("a", 2, &ends);
         failed.counts().try_against(rules, None, true);
-        rollout.publish(2, &[setup(&failed)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
+        rollout.publish(&[setup(&failed)], &[], Origin::Path, &rules, start).expect("no routes, no clash");
         (0..5).for_each(|_| drop(failed.counts().answered(true, None, true).map(|verdict| format!("{verdict:?}"))));
         assert_eq!(committed(&mut rollout, rules.time), 0, "it failed, whoever has heard of it");
         assert_eq!(rollout.due(&Rules { time: Duration::MAX, ..rules }, start), Some(Duration::MAX), "no time is too long");
         // What an earlier run committed needs its time alone.
         let mut rollout = Rollout::new(4);
-        rollout
-            .publish(1, &[setup(&generation("a", 1, &ends))], &[], Origin::Recovered, &rules, start)
-            .expect("no routes, no clash");
+        rollout.publish(&[setup(&generation("a", 1, &ends))], &[], Origin::Recovered, &rules, start).expect("no routes, no clash");
         assert_eq!(committed(&mut rollout, rules.time / 2), 0);
         assert_eq!(committed(&mut rollout, rules.time), 1);
     }
@@ -542,7 +627,7 @@ pub(crate) mod tests {
         assert_eq!(rollout.back(&Which::Last).err(), Some(RollbackError::Never));
         for number in 1..=5 {
             rollout
-                .publish(number, &[setup(&generation("a", number, &ends))], &[], Origin::Path, &rules, now)
+                .publish(&[setup(&generation("a", number, &ends))], &[], Origin::Path, &rules, now)
                 .expect("no routes, no clash");
         }
         let back = |rollout: &mut Rollout, which: &Which| rollout.back(which).map(|back| shown(&back.snapshot));
@@ -561,7 +646,7 @@ pub(crate) mod tests {
     fn configure(rollout: &mut Rollout, generation: &Arc<Generation>) -> (Arc<Config>, Arc<Snapshot>) {
         let config = Config::none();
         let setup = Setup { generation: Arc::clone(generation), config: Arc::clone(&config) };
-        let next = rollout.publish(0, &[], &[setup], Origin::Path, &Rules::PRODUCTION, Instant::now());
+        let next = rollout.publish(&[], &[setup], Origin::Path, &Rules::PRODUCTION, Instant::now());
         let next = next.expect("no routes, no clash").snapshot;
         (config, next)
     }
@@ -578,30 +663,26 @@ pub(crate) mod tests {
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
         let mut rollout = Rollout::new(4);
         let [a1, a2, b1] = [("a", 1), ("a", 2), ("b", 1)].map(|(plugin, number)| generation(plugin, number, &ends));
-        rollout
-            .publish(1, &[setup(&a1), setup(&b1)], &[], Origin::Path, &rules, now)
-            .expect("no routes, no clash")
-            .snapshot
-            .begin();
+        rollout.publish(&[setup(&a1), setup(&b1)], &[], Origin::Path, &rules, now).expect("no routes, no clash").snapshot.begin();
         assert_eq!(rollout.commit(&rules, now).concat().len(), 2);
         let (first, next) = configure(&mut rollout, &a1);
         assert_eq!((shown(&next), next.epoch(), has(&next, "a", &first)), ("a=1 b=1".to_owned(), 2, true));
-        assert!(rollout.commit(&rules, now).is_empty() && rollout.trial_of(a1.key()).is_none(), "nothing is on trial");
+        assert!(rollout.commit(&rules, now).is_empty() && rollout.breach(a1.key(), now, now).is_none(), "nothing is on trial");
         drop(next);
         assert_eq!(ended(&heard), Vec::<String>::new(), "the term goes on");
         // New code on trial; then the configs of both plugins are edited.
-        rollout.publish(2, &[setup(&a2)], &[], Origin::Path, &rules, now).expect("no routes, no clash");
+        rollout.publish(&[setup(&a2)], &[], Origin::Path, &rules, now).expect("no routes, no clash");
         let (of_code, _) = configure(&mut rollout, &a2);
         let (of_other, next) = configure(&mut rollout, &b1);
         assert!(has(&next, "a", &of_code) && has(&next, "b", &of_other));
         let (_, stale) = configure(&mut rollout, &a1);
         assert!(has(&stale, "a", &of_code), "what another generation read is nobody's");
-        let back = rollout.breach(2).expect("a way back");
+        let back = rollout.breach(a2.key(), now, now).expect("a way back");
         assert_eq!(shown(&back.snapshot), "a=1 b=1");
         assert!(has(&back.snapshot, "a", &first), "it serves with the config that it served with");
         assert!(has(&back.snapshot, "b", &of_other), "the other one keeps what was edited since");
         // By hand, and forward again.
-        rollout.publish(3, &[setup(&a2)], &[], Origin::Recovered, &rules, now).expect("no routes, no clash");
+        rollout.publish(&[setup(&a2)], &[], Origin::Recovered, &rules, now).expect("no routes, no clash");
         let (second, _) = configure(&mut rollout, &a2);
         let back = rollout.back(&Which::Plugin("a".to_owned())).expect("a way back");
         assert!(has(&back.snapshot, "a", &first));
@@ -616,25 +697,26 @@ pub(crate) mod tests {
         let (ends, heard) = ends();
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
         let mut rollout = Rollout::new(4);
-        let publish = |rollout: &mut Rollout, id, candidates: &[Arc<Generation>]| {
+        let publish = |rollout: &mut Rollout, candidates: &[Arc<Generation>]| {
             let candidates: Vec<Setup> = candidates.iter().map(setup).collect();
-            let next = rollout.publish(id, &candidates, &[], Origin::Path, &rules, now).expect("no routes, no clash").snapshot;
+            let next = rollout.publish(&candidates, &[], Origin::Path, &rules, now).expect("no routes, no clash").snapshot;
             next.begin();
             next
         };
-        publish(&mut rollout, 1, &[generation("a", 1, &ends), generation("b", 1, &ends)]);
+        publish(&mut rollout, &[generation("a", 1, &ends), generation("b", 1, &ends)]);
         assert_eq!(rollout.commit(&rules, now).concat().len(), 2);
-        publish(&mut rollout, 2, &[generation("a", 2, &ends)]);
-        let both = publish(&mut rollout, 3, &[generation("b", 2, &ends)]);
+        publish(&mut rollout, &[generation("a", 2, &ends)]);
+        let both = publish(&mut rollout, &[generation("b", 2, &ends)]);
         assert_eq!(shown(&both), "a=2 b=2");
-        let back = rollout.breach(2).expect("a way back");
+        let [a2, b2] = [0, 1].map(|at| both.generations()[at].key());
+        let back = rollout.breach(a2, now, now).expect("a way back");
         back.snapshot.begin();
         rollout.renew();
         assert_eq!((shown(&back.snapshot), back.snapshot.epoch()), ("a=1 b=2".to_owned(), 4));
-        assert_eq!((rollout.trial_of(both.generations()[0].key()), rollout.breach(2).is_none()), (None, true));
+        assert!(rollout.breach(a2, now, now).is_none(), "once");
         drop((both, back));
         // b is on trial still, and its own way back knows that a went back.
-        let back = rollout.breach(3).expect("a way back");
+        let back = rollout.breach(b2, now, now).expect("a way back");
         assert_eq!(shown(&back.snapshot), "a=1 b=1");
         drop(rollout);
         // Of what serves no more, each term has ended once; a way back that wasn't taken never began.

@@ -70,7 +70,7 @@ pub enum Code {
     /// New code did worse than the code before, which serves again.
     #[serde(rename = "E_PROBATION")]
     Probation,
-    /// These bytes were rolled back and are held until others come.
+    /// These bytes were rolled back, or a host died of them, and they are held.
     #[serde(rename = "E_HELD")]
     Held,
     /// One more generation would take more of the system than there is.

@@ -6,7 +6,8 @@
 //! # Protocol
 //!
 //! 1. The rollout's lock is taken, and held to the end of 10. So there is one order of all changes, and each builds on what was live at that
-//!    moment. No plugin's code runs under it, and no file is written by this thread; *opens* may wait up to a second for the state's. `decide` makes a [`Plan`] of the rollout, or leaves it as it was.
+//!    moment. No plugin's code runs under it, and no file is written by this thread; *opens* may wait up to a second for the
+//!    state's, and stops waiting when a rollback wants its turn. `decide` makes a [`Plan`] of the rollout, or leaves it as it was.
 //!    From here on nothing can fail.
 //! 2. *before the store*: queues of what enters are open. Nothing takes from them yet.
 //! 3. What enters is no candidate any more. *opens*: what its `init` wrote takes effect, all plugins' at once. A call that is admitted after 5
@@ -15,7 +16,8 @@
 //! 5. **The store.** Calls that load the slot after it reach what enters; those that loaded it before keep what they loaded, to their end.
 //! 6. *left*: what left knows that it serves no more. *serving*: what enters is given jobs and messages; what only the code before has goes on
 //!    waiting where that may come back.
-//! 7. *settled*, of a rollback: what came back is committed, so nothing waits for older code any more.
+//! 7. *settled*: what was committed before and came back, what was put back by hand, and what is never on trial is committed: nothing waits for
+//!    older code any more.
 //! 8. *ending*: what left is told to end. It can't before 6, or what it says at its end would find nobody.
 //! 9. *entered*: what waited to hear that new code serves goes on, messages that `init` emitted among it. *begins*: declared tasks begin.
 //! 10. If the host ends by now, what entered is told so. Ways back of other trials are prepared anew.
@@ -27,15 +29,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::live::generation::Generation;
+use crate::live::probation::Rules;
 use crate::live::resident::{By, Plan, Resident};
-use crate::live::rollout::Rollout;
+use crate::live::rollout::{Rollout, Standing};
 use crate::live::slot::Slot;
 use crate::live::snapshot::Snapshot;
+use crate::live::urgency::Urgency;
 use crate::mutation::{self, Bug};
 
 /// The one way to what serves.
@@ -43,6 +47,8 @@ pub(super) struct Cutover {
     slot: Arc<Slot>,
     rollout: Mutex<Rollout>,
     residents: Vec<Arc<dyn Resident>>,
+    urgency: Arc<Urgency>,
+    standing: Mutex<Arc<Standing>>,
     is_ending: AtomicBool,
 }
 
@@ -59,8 +65,15 @@ pub(super) struct Performed {
 impl Cutover {
     /// Nothing serves yet.
     #[must_use]
-    pub(super) fn new(slot: Arc<Slot>, rollout: Rollout, residents: Vec<Arc<dyn Resident>>) -> Self {
-        Self { slot, rollout: Mutex::new(rollout), residents, is_ending: AtomicBool::new(false) }
+    pub(super) fn new(slot: Arc<Slot>, rollout: Rollout, residents: Vec<Arc<dyn Resident>>, urgency: Arc<Urgency>) -> Self {
+        Self {
+            slot,
+            rollout: Mutex::new(rollout),
+            residents,
+            urgency,
+            standing: Mutex::default(),
+            is_ending: AtomicBool::new(false),
+        }
     }
 
     /// Has `decide` make a plan, and performs it.
@@ -69,7 +82,26 @@ impl Cutover {
     ///
     /// What `decide` says: then nothing changed, if it changed nothing.
     pub(super) fn perform<E>(&self, decide: impl FnOnce(&mut Rollout) -> Result<Plan, E>) -> Result<Performed, E> {
-        let mut rollout = self.rollout.lock();
+        self.performed(self.rollout.lock(), decide)
+    }
+
+    /// The same for a way back: a cutover that waits for something meanwhile stops waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`perform`](Self::perform).
+    pub(super) fn perform_at_once<E>(&self, decide: impl FnOnce(&mut Rollout) -> Result<Plan, E>) -> Result<Performed, E> {
+        let waits = self.urgency.waits();
+        let rollout = self.rollout.lock();
+        drop(waits);
+        self.performed(rollout, decide)
+    }
+
+    fn performed<E>(
+        &self,
+        mut rollout: MutexGuard<'_, Rollout>,
+        decide: impl FnOnce(&mut Rollout) -> Result<Plan, E>,
+    ) -> Result<Performed, E> {
         let plan = decide(&mut rollout)?;
         let before = run(&self.slot, &plan, &self.residents);
         if self.is_ending() {
@@ -78,18 +110,34 @@ impl Cutover {
         }
         let at = Instant::now();
         rollout.renew();
+        *self.standing.lock() = Arc::new(rollout.standing());
         Ok(Performed { plan, before, at })
     }
 
-    /// How all plugins stand, to look at and to commit what has proven itself. It is held for no longer than that takes.
-    pub(super) fn rollout(&self) -> MutexGuard<'_, Rollout> {
-        self.rollout.lock()
+    /// Commits what has proven itself by `now`; `note` hears of each in that order, and may not wait.
+    pub(super) fn commit(&self, rules: &Rules, now: Instant, note: impl FnMut(&Arc<Generation>)) {
+        let mut rollout = self.rollout.lock();
+        rollout.rearm(now);
+        let due = rollout.commit(rules, now).concat();
+        due.iter().for_each(|generation| {
+            generation.commit();
+            self.residents.iter().for_each(|resident| resident.settled(generation));
+        });
+        due.iter().for_each(note);
+        if !due.is_empty() {
+            *self.standing.lock() = Arc::new(rollout.standing());
+        }
     }
 
-    /// A generation was committed: no older one comes back by itself.
-    pub(super) fn settle(&self, generation: &Arc<Generation>) {
-        generation.commit();
-        self.residents.iter().for_each(|resident| resident.settled(generation));
+    /// When something is due next.
+    pub(super) fn due(&self, rules: &Rules, now: Instant) -> Option<Duration> {
+        self.rollout.lock().due(rules, now)
+    }
+
+    /// What serves, and how everything stands since the last change. Waits for no change that is being made.
+    pub(super) fn standing(&self) -> (Arc<Snapshot>, Arc<Standing>) {
+        let standing = self.standing.lock();
+        (self.slot.now(), Arc::clone(&standing))
     }
 
     /// The host ends: what serves is told.
@@ -122,10 +170,8 @@ fn run(slot: &Slot, plan: &Plan, residents: &[Arc<dyn Resident>]) -> Arc<Snapsho
     plan.leaves.iter().for_each(|old| old.leaves(epoch));
     phase(|resident, plan| resident.left(plan));
     phase(|resident, plan| resident.serving(plan));
-    if plan.by == By::Rollback {
-        plan.entering().for_each(|back| back.commit());
-        residents.iter().for_each(|resident| plan.entering().for_each(|back| resident.settled(back)));
-    }
+    plan.settles.iter().for_each(|back| back.commit());
+    residents.iter().for_each(|resident| plan.settles.iter().for_each(|back| resident.settled(back)));
     phase(|resident, plan| resident.ending(plan));
     plan.entering().for_each(|new| new.enters(epoch));
     phase(|resident, plan| resident.entered(plan));
@@ -143,9 +189,8 @@ mod tests {
     use crate::call::context::{HostContext, attachment};
     use crate::live::generation::Ends;
     use crate::live::lease::Leases;
-    use crate::live::probation::Rules;
     use crate::live::rollout::Origin;
-    use crate::live::rollout::tests::{ends, identity, setup};
+    use crate::live::rollout::tests::{ends, identity, setup, shown};
     use crate::plugin::symbolize::Namer;
     use crate::report::event::Bus;
     use crate::report::event::Event;
@@ -175,6 +220,7 @@ mod tests {
             tasks,
             offers: Offers::default(),
             sockets: Sockets::new(),
+            urgency: Default::default(),
             front: Default::default(),
         })
     }
@@ -202,23 +248,24 @@ mod tests {
         let slot = Arc::new(Slot::new(Arc::new(nothing)));
         let jobs = Jobs::start(Arc::clone(&slot), Arc::clone(&context.tasks)).expect("a thread");
         let residents = residents::all(&context, &jobs, Duration::ZERO);
-        let cutover = Cutover::new(slot, Rollout::new(4), residents);
+        let cutover = Cutover::new(slot, Rollout::new(4), residents, Arc::default());
         let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
-        let publish = |id, of: &[(&str, u64)]| {
+        let publish = |of: &[(&str, u64)]| {
             let candidates: Vec<_> = of.iter().map(|(plugin, number)| setup(&generation(plugin, *number, &context))).collect();
-            let decide = |rollout: &mut Rollout| rollout.publish(id, &candidates, &[], Origin::Path, &rules, now);
-            cutover.perform(decide).map(|performed| performed.plan.snapshot.epoch()).expect("no routes, no clash")
+            let decide = |rollout: &mut Rollout| rollout.publish(&candidates, &[], Origin::Path, &rules, now);
+            cutover.perform(decide).map(|performed| performed.plan.snapshot).expect("no routes, no clash")
         };
-        assert_eq!(publish(1, &[("a", 1), ("b", 1)]), 1);
-        let committed = cutover.rollout().commit(&rules, now).concat();
-        committed.iter().for_each(|generation| cutover.settle(generation));
-        assert_eq!(publish(2, &[("a", 2)]), 2);
-        let back = cutover.perform(|rollout| rollout.breach(2).ok_or(())).expect("a way back");
+        assert_eq!(publish(&[("a", 1), ("b", 1)]).epoch(), 1);
+        cutover.commit(&rules, now, |_| ());
+        let second = publish(&[("a", 2)]);
+        assert_eq!((second.epoch(), shown(&second)), (2, "a=2 b=1".to_owned()));
+        let breach = |rollout: &mut Rollout| rollout.breach(second.generations()[0].key(), now, now).ok_or(());
+        let back = cutover.perform(breach).expect("a way back");
         assert_eq!((back.before.epoch(), back.plan.snapshot.epoch()), (2, 3));
-        assert!(cutover.perform(|rollout| rollout.breach(2).ok_or(())).is_err(), "once");
+        assert!(cutover.perform(breach).is_err(), "once");
         cutover.shut_down();
         // What is published while the host ends is told so too.
-        assert_eq!(publish(3, &[("b", 2)]), 4);
+        assert_eq!(publish(&[("b", 2)]).epoch(), 4);
         expect![[r"
             a=1 serves, term 1
             b=1 serves, term 1
@@ -236,6 +283,44 @@ mod tests {
             b=2 serves to the end
         "]]
         .assert_eq(&story.lock());
+    }
+
+    /// Waits, as the gates do, for something that never comes.
+    struct Slow(Arc<Urgency>);
+
+    impl Resident for Slow {
+        fn opens(&self, plan: &Plan) {
+            if plan.snapshot.epoch() == 2 {
+                self.0.wait(|| false, Duration::MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rollback_waits_for_nothing_that_a_publish_waits_for() {
+        let (ends, _heard) = ends();
+        let context = context(ends);
+        let nothing = Snapshot::compose(0, Vec::new()).expect("no routes, no clash");
+        let slot = Arc::new(Slot::new(Arc::new(nothing)));
+        let urgency = Arc::clone(&context.urgency);
+        let residents: Vec<Arc<dyn Resident>> = vec![Arc::new(Slow(Arc::clone(&urgency)))];
+        let cutover = Cutover::new(Arc::clone(&slot), Rollout::new(4), residents, urgency);
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+        let publish = |generation: &Arc<Generation>| {
+            let candidates = [setup(generation)];
+            cutover.perform(|rollout| rollout.publish(&candidates, &[], Origin::Path, &rules, now)).expect("no routes, no clash");
+        };
+        let [one, two] = [1, 2].map(|number| generation("a", number, &context));
+        publish(&one);
+        std::thread::scope(|scope| {
+            scope.spawn(|| publish(&two));
+            // Before or while the other one waits: it ends either way.
+            while slot.now().epoch() < 3 {
+                let _ = cutover.perform_at_once(|rollout| rollout.breach(two.key(), now, now).ok_or(()));
+                std::thread::yield_now();
+            }
+        });
+        assert_eq!(shown(&slot.now()), "a=1");
     }
 }
 
@@ -377,14 +462,19 @@ mod model {
             let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
             let mut rollout = Rollout::new(4);
             let both = [setup(&generation("a", 1, &ends)), setup(&generation("b", 1, &ends))];
-            let first = rollout.publish(1, &both, &[], Origin::Path, &rules, now).expect("no routes").snapshot;
+            let first = rollout.publish(&both, &[], Origin::Path, &rules, now).expect("no routes").snapshot;
             first.begin();
             both.iter().for_each(|both| both.generation.enters(1));
             drop(both);
             let slot = Arc::new(Slot::new(first));
             rollout.commit(&rules, now);
             let witness = Arc::new(Witness::default());
-            let cutover = Cutover::new(Arc::clone(&slot), rollout, vec![Arc::<Witness>::clone(&witness) as Arc<dyn Resident>]);
+            let cutover = Cutover::new(
+                Arc::clone(&slot),
+                rollout,
+                vec![Arc::<Witness>::clone(&witness) as Arc<dyn Resident>],
+                Arc::default(),
+            );
             let calls: Vec<_> = (0..2)
                 .map(|_| {
                     let (slot, leases) = (Arc::clone(&slot), Arc::clone(&leases));
@@ -394,10 +484,11 @@ mod model {
                 .collect();
             // As the pipeline does, and the supervisor.
             let next = [setup(&generation("a", 2, &ends))];
-            let publish = |rollout: &mut Rollout| rollout.publish(2, &next, &[], Origin::Path, &rules, now);
+            let publish = |rollout: &mut Rollout| rollout.publish(&next, &[], Origin::Path, &rules, now);
             drop(cutover.perform(publish).expect("no routes"));
+            let key = next[0].generation.key();
             drop(next);
-            drop(cutover.perform(|rollout| rollout.breach(2).ok_or(())).expect("a way back"));
+            drop(cutover.perform(|rollout| rollout.breach(key, now, now).ok_or(())).expect("a way back"));
             calls.into_iter().for_each(|call| call.join().expect("a call"));
             let all = || ["a=1", "a=2", "b=1"].map(|generation| times(&told, generation));
             assert_eq!(all(), [1, 1, 0], "what was replaced is drained, once, and what wasn't is not");

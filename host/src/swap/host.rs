@@ -13,7 +13,7 @@ use super::cutover::Cutover;
 use super::options::{Artifact, Options};
 use super::pipeline::{Job, Journey};
 use super::reaper::reap;
-use super::recovery::Recovery;
+use super::recovery::{Kind, Recovery};
 use super::shared::Shared;
 use super::supervisor;
 use crate::artifact::inspect::{code, loaded};
@@ -86,7 +86,7 @@ impl Host {
         let Options { artifact_limit: limit, ref trust, durable, recovers, .. } = options;
         let rules = stage::Rules { limit, trust: trust.clone(), durable: durable || recovers };
         let staging = Staging::open(&options.data, rules, Format { loaded, code }, bus.clone())?;
-        let (recovery, damaged) = Recovery::open(&options.data)?;
+        let (recovery, damaged) = Recovery::open(&options.data, recovers, &bus)?;
         let (reaper, remains) = channel();
         let (alarms, rings) = channel();
         damaged.into_iter().for_each(|message| bus.say(Event::Warning { message }));
@@ -103,6 +103,7 @@ impl Host {
             ends: Ends { reaper, alarms },
             tasks: Arc::clone(&tasks),
             sockets: Sockets::new(),
+            urgency: Default::default(),
             front: OnceLock::new(),
             frames: Namer::start(bus.clone())?,
             functions: hostcalls::functions(),
@@ -125,7 +126,12 @@ impl Host {
             run: run_id(),
             open_files: process::most_open_files(),
             jobs: Arc::clone(&beats),
-            cutover: Cutover::new(Arc::clone(&slot), Rollout::new(options.keep), residents::all(&context, &beats, options.retire)),
+            cutover: Cutover::new(
+                Arc::clone(&slot),
+                Rollout::new(options.keep),
+                residents::all(&context, &beats, options.retire),
+                Arc::clone(&context.urgency),
+            ),
             slot,
             context,
             recovery,
@@ -205,9 +211,7 @@ impl Host {
     /// the end. What serves is told by `Ctx::retiring`.
     pub fn end(&self) {
         self.shared.cutover.shut_down();
-        if let Err(error) = self.shared.recovery.close() {
-            self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
-        }
+        self.shared.recovery.ends(self.shared.slot.now().generations());
     }
 
     /// Waits until what goes on beside requests is over: what plugins spawned and declared, beats that run, messages that wait or are being
@@ -234,12 +238,19 @@ impl Host {
         }
     }
 
-    /// Closes the state's file, if there is one, after all that was asked for before: the last thing before the process ends, when requests had
-    /// their time. What plugins ask of their state after it is refused. Whether it was done in time; if not, nothing that was answered is
-    /// lost, and the next start mends the file. Blocks until then; runs no plugin code on this thread.
-    #[must_use]
-    pub fn close_state(&self, deadline: Duration) -> bool {
-        self.shared.context.store.close(deadline)
+    /// Closes the state's file, if there is one, after all that was asked for before, and writes down that the host ended in good order: the last
+    /// thing before the process ends, when requests had their time. What plugins ask of their state after it is refused. What couldn't be done
+    /// in time is told; nothing that was answered is lost by that. Blocks until then; runs no plugin code on this thread.
+    pub fn close(&self, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.shared.recovery.ended();
+        if !self.shared.context.store.close(deadline) {
+            self.events()
+                .say(Event::Warning { message: "the state's file couldn't be closed: the next start mends it".to_owned() });
+        }
+        if let Err(error) = self.shared.recovery.flush(None, Some(until)) {
+            self.events().say(Event::Warning { message: format!("{error}: the next start may take this end for a crash") });
+        }
     }
 
     /// Whether it is about to end.
@@ -288,18 +299,21 @@ impl Host {
     /// Starts with what an earlier run committed of these artifacts' plugins, whatever lies at their paths now: all together, or, if that
     /// is rejected, each alone. Blocks until it is over; what came of each attempt.
     ///
-    /// If that run died, what was on trial then is quarantined; after three deaths in a row nothing is started. No attempt is made if there
-    /// is nothing to start, or [`Options::recovers`] is off. Plugin code runs inside, on threads of its own.
+    /// Where nothing was committed, what served before the last trial is started, on trial. If that run died, what was on trial then is
+    /// quarantined; after three deaths in a row nothing is started. No attempt is made if there is nothing to start, or [`Options::recovers`]
+    /// is off. Plugin code runs inside, on threads of its own.
     pub fn recover(&self, artifacts: &[Artifact]) -> Vec<Record> {
-        let committed = self.shared.committed_before(artifacts);
-        if committed.is_empty() {
-            return Vec::new();
+        let start = |earlier: Vec<Artifact>, kind| match kind {
+            Kind::Committed => self.take(self.begin("start: what was committed last"), earlier, Origin::Recovered),
+            Kind::Fallback => self.take(self.begin("start: what served before the last trial"), earlier, Origin::Fallback),
+        };
+        let mut records = Vec::new();
+        for (kind, earlier) in self.shared.kept_before(artifacts) {
+            let together = start(earlier.clone(), kind);
+            let alone = if together.outcome == Outcome::Rejected && earlier.len() > 1 { earlier } else { Vec::new() };
+            records.extend(std::iter::once(together).chain(alone.into_iter().map(|one| start(vec![one], kind))));
         }
-        let start =
-            |committed: Vec<Artifact>| self.take(self.begin("start: what was committed last"), committed, Origin::Recovered);
-        let together = start(committed.clone());
-        let alone = if together.outcome == Outcome::Rejected && committed.len() > 1 { committed } else { Vec::new() };
-        std::iter::once(together).chain(alone.into_iter().map(|one| start(vec![one]))).collect()
+        records
     }
 
     fn take(&self, attempt: Attempt, artifacts: Vec<Artifact>, origin: Origin) -> Record {
@@ -316,7 +330,7 @@ impl Host {
     }
 
     /// Puts a generation back that served before, with one store, and holds the bytes that it replaces: they don't come back by
-    /// themselves, in no later run either, until others were published.
+    /// themselves, in no later run either; a forced attempt takes them again, or a rollback to their number. What comes back is committed.
     ///
     /// Waits for no journey: a candidate that is being prepared meanwhile is published on top of what this leaves. No plugin code runs.
     pub fn roll_back(&self, which: &Which) -> Record {

@@ -34,7 +34,7 @@ pub struct Options {
     /// Whether private copies are whole from the start and, once their code serves, on the disk whatever happens to the machine. Else
     /// what the loader doesn't read is copied when the new code serves.
     pub durable: bool,
-    /// How many committed generations of a plugin are kept besides the last one, to go back to by hand.
+    /// How many generations of a plugin that served before are kept, to go back to by hand. What comes back by itself is kept anyway.
     pub keep: usize,
     /// When new code is committed, and when the code before it comes back.
     pub rules: Rules,

@@ -58,17 +58,18 @@ struct Judged {
     manifest: Manifest,
 }
 
-/// A candidate with its config, the file that its code came from, and where the operator put it.
+/// A candidate with its config, and the file that its code came from.
 struct Candidate {
     setup: Setup,
     staged: Staged,
-    artifact: Artifact,
 }
 
 /// What came of the steps before publish.
 #[derive(Default)]
 struct Prepared {
     candidates: Vec<Candidate>,
+    /// Plugins and digests of what a next run would hear of if this one died now.
+    started: Vec<(String, String)>,
     /// What serves already, with the config that it is to go on with.
     configs: Vec<Setup>,
     unchanged: Vec<Part>,
@@ -115,16 +116,15 @@ impl Journey {
 
     fn attempt(&mut self, mut attempt: Attempt, artifacts: &[Artifact], origin: Origin) -> Record {
         let mut prepared = Prepared::default();
-        let told =
-            self.prepare(&mut attempt, artifacts, origin, &mut prepared).and_then(|()| self.mark(&prepared.candidates, origin));
-        match told {
+        match self.prepare(&mut attempt, artifacts, origin, &mut prepared) {
             Ok(()) => self.publish(attempt, prepared, origin),
-            Err(error) => self.refuse(attempt, &prepared.candidates, &error),
+            Err(error) => self.refuse(attempt, &prepared.candidates, &prepared.started, &error),
         }
     }
 
-    fn refuse(&self, attempt: Attempt, candidates: &[Candidate], error: &Error) -> Record {
+    fn refuse(&self, attempt: Attempt, candidates: &[Candidate], started: &[(String, String)], error: &Error) -> Record {
         candidates.iter().for_each(|candidate| gates::revoke(&candidate.setup.generation));
+        started.iter().for_each(|(plugin, digest)| self.shared.recovery.drops(plugin, digest));
         self.shared.reject(attempt, error)
     }
 
@@ -136,9 +136,9 @@ impl Journey {
         let mut standby = (self.shared.options.probe == Probe::On && !artifacts.is_empty()).then(probe::stand_by).flatten();
         let (mut changed, mut names) = (Vec::new(), BTreeSet::new());
         for artifact in artifacts {
-            let judged = self.judge(attempt, artifact)?;
-            if origin == Origin::Recovered {
-                self.is_what_was_committed(&judged)?;
+            let judged = self.judge(attempt, artifact, origin)?;
+            if origin != Origin::Path {
+                self.is_what_was_kept(&judged)?;
             }
             let (name, digest) = (&judged.manifest.name, judged.staged.digest());
             if !names.insert(name.clone()) {
@@ -165,6 +165,7 @@ impl Journey {
         for judged in &changed {
             self.probe(attempt, judged, standby.take())?;
         }
+        self.mark(&changed, origin, prepared)?;
         for judged in changed {
             self.candidate(attempt, judged, prepared)?;
         }
@@ -233,10 +234,24 @@ impl Journey {
         }
     }
 
-    fn judge(&mut self, attempt: &mut Attempt, artifact: &Artifact) -> Result<Judged> {
+    /// Copies an artifact. What was kept is opened where it lies if there is no room to copy it: better served so than not at all.
+    fn stage(&self, artifact: &Artifact, id: u64, origin: Origin) -> Result<Staged> {
+        let copied = self.shared.staging.copy(&artifact.path, id);
+        match copied {
+            Err(error) if origin != Origin::Path && error.code() == Code::Io => {
+                let staged = self.shared.staging.adopt(&artifact.path)?;
+                let message = format!("{}: {}; it is started where it lies", artifact.plugin, error.reason());
+                self.shared.context.bus.say(Event::Warning { message });
+                Ok(staged)
+            }
+            copied => copied,
+        }
+    }
+
+    fn judge(&mut self, attempt: &mut Attempt, artifact: &Artifact, origin: Origin) -> Result<Judged> {
         let (id, shared) = (attempt.id(), Arc::clone(&self.shared));
         let options = &shared.options;
-        let staged = attempt.time(Stage::Stage, || shared.staging.copy(&artifact.path, id))?;
+        let staged = attempt.time(Stage::Stage, || self.stage(artifact, id, origin))?;
         let rules = inspect::Rules { run_paths: options.run_paths, libraries: options.allow_libraries.as_deref() };
         let Inspected { manifest, remarks } = attempt.time(Stage::Inspect, || inspect(staged.path(), &artifact.path, rules))?;
         for message in remarks {
@@ -287,13 +302,13 @@ impl Journey {
     }
 
     /// A disk may forget, and a folder be meddled with.
-    fn is_what_was_committed(&self, judged: &Judged) -> Result<()> {
+    fn is_what_was_kept(&self, judged: &Judged) -> Result<()> {
         let (plugin, digest) = (&judged.manifest.name, judged.staged.digest());
-        if self.shared.recovery.of(plugin).committed.as_deref() == Some(digest) {
+        if judged.artifact.path == self.shared.recovery.copy_of(plugin, digest) {
             return Ok(());
         }
         let path = judged.artifact.path.display().to_string();
-        let reason = format!("these aren't the bytes of {plugin} that were committed, but {}", &digest[..16]);
+        let reason = format!("these aren't the bytes of {plugin} that were kept, but {}", &digest[..16]);
         Err(Error::rejected(Code::Hash, Stage::Stage, path, reason).help("what lies at the artifact's own path is tried instead"))
     }
 
@@ -311,49 +326,37 @@ impl Journey {
             .time(Stage::Check, || candidate::configure(&generation, &section, self.shared.options.deadline))
             .inspect_err(|_| gates::revoke(&generation))?;
         let setup = Setup { generation: Arc::clone(&generation), config };
-        prepared.candidates.push(Candidate { setup: setup.clone(), staged, artifact });
+        prepared.candidates.push(Candidate { setup: setup.clone(), staged });
         self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
         if let Some(code) = generation.code() {
             self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
         }
         if mutation::is(Bug::StoreBeforeInit) {
-            let _ = self.store(attempt.id(), std::slice::from_ref(&setup), &[], Origin::Path);
+            let _ = self.store(std::slice::from_ref(&setup), &[], Origin::Path);
         }
         attempt.time(Stage::Init, || candidate::init(&setup, self.shared.options.deadline))
     }
 
-    /// Writes down what goes on trial, for a next run in case this one dies of it.
-    fn mark(&self, candidates: &[Candidate], origin: Origin) -> Result<()> {
-        if !self.shared.options.recovers || mutation::is(Bug::TrialUnmarked) {
-            return Ok(());
+    /// Writes down what is about to be started, for a next run in case this one dies of it, and waits until that is on the disk.
+    fn mark(&self, changed: &[Judged], origin: Origin, prepared: &mut Prepared) -> Result<()> {
+        let live = self.shared.slot.now();
+        for Judged { artifact, staged, manifest } in changed {
+            let source = (origin == Origin::Path).then_some(artifact.path.as_path());
+            self.shared.recovery.starts(&manifest.name, staged.digest(), source, live.generation(&manifest.name));
+            prepared.started.push((manifest.name.clone(), staged.digest().to_owned()));
         }
-        candidates.iter().try_for_each(|Candidate { setup: Setup { generation, .. }, artifact, .. }| {
-            self.shared.recovery.change(generation.plugin(), |mark| {
-                mark.pending = Some(generation.digest().to_owned());
-                if origin == Origin::Path {
-                    mark.source.clone_from(&artifact.path);
-                }
-            })
-        })
-    }
-
-    /// Takes back what [`mark`](Self::mark) wrote: these aren't on trial after all.
-    fn unmark(&self, candidates: &[Candidate]) {
-        let now = self.shared.slot.now();
-        for Candidate { setup: Setup { generation, .. }, .. } in candidates {
-            let serves = now.generation(generation.plugin()).map(|live| live.digest().to_owned());
-            // If it can't be written, a death now would be blamed on bytes that were refused anyway.
-            let _ = self
-                .shared
-                .recovery
-                .change(generation.plugin(), |mark| mark.pending = serves.filter(|it| mark.committed.as_ref() != Some(it)));
+        let plugins: Vec<&str> = changed.iter().map(|judged| judged.manifest.name.as_str()).collect();
+        match self.shared.recovery.flush(Some(&plugins), None) {
+            Err(error) if origin == Origin::Path => Err(error),
+            // Better served without than not at all; that it can't be written is told.
+            _ => Ok(()),
         }
     }
 
     /// The one store. All that can be refused here is a clash of routes, and that before anything is changed.
     fn publish(&mut self, mut attempt: Attempt, prepared: Prepared, origin: Origin) -> Record {
         let shared = Arc::clone(&self.shared);
-        let Prepared { candidates, configs, unchanged, held } = prepared;
+        let Prepared { candidates, started, configs, unchanged, held } = prepared;
         let (bus, id, trigger) = (&shared.context.bus, attempt.id(), attempt.trigger().to_owned());
         let say_others = || {
             for Part { plugin, digest, generation } in unchanged.clone() {
@@ -371,12 +374,9 @@ impl Journey {
         }
         let setups: Vec<Setup> = candidates.iter().map(|candidate| candidate.setup.clone()).collect();
         let generations: Vec<Arc<Generation>> = setups.iter().map(|setup| Arc::clone(&setup.generation)).collect();
-        let before = match attempt.time(Stage::Publish, || self.store(id, &setups, &configs, origin)) {
+        let before = match attempt.time(Stage::Publish, || self.store(&setups, &configs, origin)) {
             Ok(Performed { before, .. }) => before,
-            Err(refusal) => {
-                self.unmark(&candidates);
-                return self.refuse(attempt, &candidates, &clash(&generations, &refusal));
-            }
+            Err(refusal) => return self.refuse(attempt, &candidates, &started, &clash(&generations, &refusal)),
         };
         // Read back through the live table: only what really answers is said to be published.
         let live = shared.slot.now();
@@ -417,15 +417,10 @@ impl Journey {
             bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
         }
         self.remark_on_config(&live);
-        for Candidate { setup: Setup { generation, .. }, staged, .. } in candidates {
+        for Candidate { setup: Setup { generation, .. }, staged } in candidates {
             generation.keep(staged);
-            if origin == Origin::Path && !shared.recovery.of(generation.plugin()).held.is_empty() {
-                // Other bytes came: what was held may come again.
-                let written = shared.recovery.change(generation.plugin(), |mark| mark.held.clear());
-                written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
-            }
             if !shared.options.rules.acts {
-                committed(&shared, &generation);
+                shared.recovery.commits(&generation, committed(&generation)).into_iter().for_each(|event| bus.say(event));
             }
             let first = if origin == Origin::Recovered { told(&shared, &generation) } else { First::Blamed };
             read(&shared, &generation, first);
@@ -434,10 +429,11 @@ impl Journey {
     }
 
     /// The one store of a publish.
-    fn store(&mut self, id: u64, setups: &[Setup], configs: &[Setup], origin: Origin) -> Result<Performed, Refusal> {
+    fn store(&mut self, setups: &[Setup], configs: &[Setup], origin: Origin) -> Result<Performed, Refusal> {
         let (shared, numbers) = (&self.shared, &mut self.numbers);
         let performed = shared.cutover.perform(|rollout| {
-            let plan = rollout.publish(id, setups, configs, origin, &shared.options.rules, Instant::now())?;
+            let plan = rollout.publish(setups, configs, origin, &shared.options.rules, Instant::now())?;
+            shared.recovery.publishes(&plan, shared.options.dev);
             // Taken, whatever becomes of the phases.
             let taken = setups.iter().filter(|_| !mutation::is(Bug::NumbersReused)).map(|setup| &setup.generation);
             numbers.extend(taken.map(|new| (new.plugin().to_owned(), new.number())));

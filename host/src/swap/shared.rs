@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use super::cutover::Cutover;
 use super::options::{Artifact, Options};
-use super::recovery::Recovery;
+use super::recovery::record::Death;
+use super::recovery::{Kind, Recovery, RecoveryRecord};
 use crate::artifact::stage::Staging;
 use crate::call::context::HostContext;
 use crate::live::generation::Generation;
@@ -49,34 +50,34 @@ impl Shared {
     }
 
     /// What of these artifacts' plugins is to be started before anything else.
-    pub(super) fn committed_before(&self, artifacts: &[Artifact]) -> Vec<Artifact> {
+    pub(super) fn kept_before(&self, artifacts: &[Artifact]) -> Vec<(Kind, Vec<Artifact>)> {
         if !self.options.recovers {
             return Vec::new();
         }
-        let bus = &self.context.bus;
+        let mut start = [(Kind::Committed, Vec::new()), (Kind::Fallback, Vec::new())];
         let ours = |source: &PathBuf| artifacts.iter().any(|artifact| artifact.path == *source);
-        let recovery = self.recovery.all().into_iter().filter(|(_, mark)| ours(&mark.source));
-        let start = recovery.filter_map(|(plugin, mut mark)| {
-            if let Some(death) = mark.after_death() {
-                let written = self.recovery.change(&plugin, |on_disk| *on_disk = mark.clone());
-                written.unwrap_or_else(|error| bus.say(Event::Warning { message: error.to_string() }));
-                let what = if mark.committed.as_ref() == Some(&death.digest) { "had just been started" } else { "was on trial" };
-                let then = if death.is_held { "it is quarantined" } else { "it is tried once more" };
-                let reason = format!("the last run died while {plugin} {what}; {then}");
-                bus.say(Event::Died { plugin: plugin.clone(), digest: death.digest, deaths: death.deaths, reason });
-            }
-            let digest = mark.committed.clone()?;
-            if let Some(held) = mark.held(&digest) {
+        for (plugin, mut record) in self.recovery.all().into_iter().filter(|(_, record)| ours(&record.source)) {
+            let deaths = record.after_death();
+            self.recovery.starts_after(&plugin, &record);
+            deaths.into_iter().for_each(|death| self.tell_of_death(&plugin, &record, death));
+            if let Some((digest, kind)) = record.start() {
+                let artifact = Artifact { path: self.recovery.copy_of(&plugin, digest), plugin };
+                start.iter_mut().filter(|(of, _)| *of == kind).for_each(|(_, all)| all.push(artifact.clone()));
+            } else if let Some(held) = record.committed.as_deref().and_then(|digest| record.held(digest)) {
                 let message = format!(
                     "{plugin} isn't started: {}; put other bytes in its place, or have it taken again with `midair reload --force`",
                     held.reason
                 );
-                bus.say(Event::Warning { message });
-                return None;
+                self.context.bus.say(Event::Warning { message });
             }
-            let path = self.recovery.copy_of(&plugin, &digest);
-            Some(Artifact { plugin, path })
-        });
-        start.collect()
+        }
+        start.into_iter().filter(|(_, all)| !all.is_empty()).collect()
+    }
+
+    fn tell_of_death(&self, plugin: &str, record: &RecoveryRecord, death: Death) {
+        let what = if record.committed.as_ref() == Some(&death.digest) { "had just been started" } else { "was on trial" };
+        let then = if death.is_held { "it is quarantined" } else { "it is tried once more" };
+        let reason = format!("the last run died while {plugin} {what}; {then}");
+        self.context.bus.say(Event::Died { plugin: plugin.to_owned(), digest: death.digest, deaths: death.deaths, reason });
     }
 }

@@ -41,7 +41,7 @@ pub struct Status {
     pub epoch: u64,
     /// What serves.
     pub plugins: Vec<PluginStatus>,
-    /// What is passed over until other bytes come, by plugin.
+    /// What is passed over unless it is forced, by plugin.
     pub held: BTreeMap<String, Vec<Held>>,
     /// Calls in flight, the oldest first.
     pub leases: Vec<LeaseStatus>,
@@ -70,6 +70,8 @@ pub struct PluginStatus {
     pub phase: &'static str,
     /// The generation that a rollback would put back.
     pub way_back: Option<u64>,
+    /// Whether that one was ever committed.
+    pub way_back_committed: bool,
     /// blake3 of its artifact, in hex.
     pub digest: String,
     /// The digest of the config that it serves with; null if it declares none.
@@ -186,6 +188,8 @@ pub struct GenerationStatus {
     pub generation: u64,
     /// `trial`, `committed`, `kept` to go back to, or `retired` and only held by calls.
     pub phase: &'static str,
+    /// Whether it was ever committed.
+    pub committed: bool,
     /// blake3 of its artifact, in hex.
     pub digest: String,
     /// What it has in the process beside calls.
@@ -281,19 +285,17 @@ impl Host {
     #[must_use]
     pub fn status(&self) -> Status {
         let shared = &self.shared;
-        let (snapshot, standing) = {
-            let rollout = shared.cutover.rollout();
-            (shared.slot.now(), rollout.all())
-        };
+        let (snapshot, standing) = shared.cutover.standing();
         let leases: Vec<LeaseStatus> = shared.in_flight(&shared.known()).into_iter().map(|lease| lease.status).collect();
         let opened = shared.opened.lock().clone();
         let plugin = |(generation, config): (&Arc<Generation>, &Arc<Config>)| {
             let (name, counts) = (generation.plugin().to_owned(), generation.counts());
-            let phase = standing.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
+            let before = standing.before.get(&name).copied();
             PluginStatus {
                 generation: generation.number(),
-                phase: word(phase),
-                way_back: shared.cutover.rollout().before(&name),
+                phase: word(standing.of(generation)),
+                way_back: before.map(|(number, _)| number),
+                way_back_committed: before.is_some_and(|(_, committed)| committed),
                 digest: generation.digest().to_owned(),
                 config: config.digest().map(str::to_owned),
                 leases: leases.iter().filter(|lease| lease.plugin == name).count(),
@@ -331,10 +333,9 @@ impl Host {
         let shared = &self.shared;
         let known = shared.known();
         let in_flight = shared.in_flight(&known);
-        let rollout = shared.cutover.rollout().all();
+        let (_, standing) = shared.cutover.standing();
         let of = |generation: &Arc<Generation>| {
             let served = generation.served();
-            let phase = rollout.iter().find(|(other, _)| other.key() == generation.key()).map(|(_, phase)| *phase);
             let file = generation.file();
             let file_bytes = fs::metadata(file).map(|file| file.len());
             let blocks = in_flight.iter().filter(|lease| served.is_held_by(lease.facts.epoch)).map(|lease| {
@@ -344,7 +345,8 @@ impl Host {
             GenerationStatus {
                 plugin: generation.plugin().to_owned(),
                 generation: generation.number(),
-                phase: word(phase),
+                phase: word(standing.of(generation)),
+                committed: generation.is_committed(),
                 digest: generation.digest().to_owned(),
                 census: generation.code().map(|code| code.census().counts()).unwrap_or_default(),
                 leases: in_flight

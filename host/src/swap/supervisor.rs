@@ -12,14 +12,16 @@ use super::shared::Shared;
 use crate::live::generation::{Alarm, Generation};
 use crate::live::probation::{Breach, Verdict};
 use crate::live::resident::Plan;
-use crate::live::rollout::{Rollout, Which};
+use crate::live::rollout::{RollbackError, Rollout, Which};
 use crate::live::snapshot::Snapshot;
-use crate::mutation::{self, Bug};
 use crate::report::attempt::Record;
 use crate::report::error::{Code, Error, Stage};
 use crate::report::event::Event;
-use crate::report::hold::{Held, HoldReason};
+use crate::report::hold::HoldReason;
 use crate::trial::table_scan::{self, First};
+
+/// After so long code that failed and had nothing to go back to is judged anew.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// The probation's thread, until the host is gone.
 pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
@@ -29,7 +31,7 @@ pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
         // One moment for both: what isn't due at it is due later.
         let now = Instant::now();
         commit(shared, now);
-        let due = shared.cutover.rollout().due(&shared.options.rules, now);
+        let due = shared.cutover.due(&shared.options.rules, now);
         match alarms.recv_timeout(due.unwrap_or(LONG)) {
             Ok(Alarm { generation, verdict: Verdict::Breach(breach), at }) => breached(shared, generation, &breach, at),
             Ok(Alarm { verdict: Verdict::Enough | Verdict::Begun, .. }) | Err(RecvTimeoutError::Timeout) => {}
@@ -38,30 +40,23 @@ pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
     }
 }
 
-/// Commits what is due.
+/// Commits what is due. It is said to be committed once that is on the disk, by who writes it.
 fn commit(shared: &Shared, now: Instant) {
-    let due = shared.cutover.rollout().commit(&shared.options.rules, now);
-    for generation in due.into_iter().flatten() {
-        committed(shared, &generation);
-    }
+    let mut unwritten = Vec::new();
+    let note = |generation: &Arc<Generation>| unwritten.extend(shared.recovery.commits(generation, committed(generation)));
+    shared.cutover.commit(&shared.options.rules, now, note);
+    unwritten.into_iter().for_each(|event| shared.context.bus.say(event));
 }
 
-/// Writes down and says that a generation is committed.
-pub(super) fn committed(shared: &Shared, generation: &Arc<Generation>) {
-    let (plugin, digest) = (generation.plugin(), generation.digest());
-    shared.cutover.settle(generation);
-    if shared.options.recovers
-        && let Err(error) = shared.recovery.commit(plugin, digest, generation.file())
-    {
-        shared.context.bus.say(Event::Warning { message: format!("{plugin}={}: {error}", generation.number()) });
-    }
-    shared.context.bus.say(Event::Committed {
-        plugin: plugin.to_owned(),
+/// That a generation is committed.
+pub(super) fn committed(generation: &Generation) -> Event {
+    Event::Committed {
+        plugin: generation.plugin().to_owned(),
         generation: generation.number(),
-        digest: digest.to_owned(),
+        digest: generation.digest().to_owned(),
         requests: generation.counts().judged(),
         watched_us: generation.watched_us(),
-    });
+    }
 }
 
 /// Goes back from what the generation with this key was published with, if it still serves and there is a way.
@@ -71,13 +66,15 @@ fn breached(shared: &Arc<Shared>, key: u64, breach: &Breach, at: Instant) {
     let decide = |rollout: &mut Rollout| -> Result<(Plan, Arc<Generation>), Stays> {
         let live = shared.slot.now();
         let serving = live.generations().iter().find(|generation| generation.key() == key).ok_or(None)?;
-        let plan = rollout.trial_of(key).and_then(|trial| rollout.breach(trial));
-        plan.map(|plan| (plan, Arc::clone(serving))).ok_or_else(|| Some((Arc::clone(serving), rollout.before(serving.plugin()))))
+        let (now, before) = (Instant::now(), rollout.before(serving.plugin()).map(|(number, _)| number));
+        let plan = rollout.breach(key, now, now + AGAIN);
+        plan.map(|plan| (plan, Arc::clone(serving))).ok_or_else(|| Some((Arc::clone(serving), before)))
     };
     let mut reason = String::new();
-    let performed = shared.cutover.perform(|rollout| {
+    let performed = shared.cutover.perform_at_once(|rollout| {
         let (plan, serving) = decide(rollout)?;
         reason = format!("{serving}: {breach}");
+        shared.recovery.goes_back(&plan, HoldReason::Breach, &reason);
         Ok(plan)
     });
     match performed {
@@ -89,6 +86,10 @@ fn breached(shared: &Arc<Shared>, key: u64, breach: &Breach, at: Instant) {
         Err(Some((serving, before))) => {
             let help = match before {
                 Some(before) => format!("`midair rollback {}` puts {}={before} back", serving.plugin(), serving.plugin()),
+                None if shared.options.rules.acts => format!(
+                    "there is no earlier generation to go back to: it serves on, isn't committed, and is judged anew in {} s",
+                    AGAIN.as_secs()
+                ),
                 None => "there is no earlier generation to go back to".to_owned(),
             };
             let (plugin, generation, reason) = (serving.plugin().to_owned(), serving.number(), breach.to_string());
@@ -99,7 +100,12 @@ fn breached(shared: &Arc<Shared>, key: u64, breach: &Breach, at: Instant) {
 
 /// Goes back as somebody asked for.
 pub(super) fn by_hand(shared: &Arc<Shared>, which: &Which, asked: Instant) -> Record {
-    match shared.cutover.perform(|rollout| rollout.back(which)) {
+    let decide = |rollout: &mut Rollout| {
+        let plan = rollout.back(which)?;
+        shared.recovery.goes_back(&plan, HoldReason::Hand, "asked for");
+        Ok::<_, RollbackError>(plan)
+    };
+    match shared.cutover.perform_at_once(decide) {
         Ok(performed) => {
             let after = performed.at.saturating_duration_since(asked);
             rolled_back(shared, &performed, HoldReason::Hand, "asked for", after)
@@ -126,26 +132,9 @@ pub(super) fn read(shared: &Arc<Shared>, generation: &Arc<Generation>, first: Fi
     });
 }
 
-/// Writes down and says what came back.
+/// Says what came back.
 fn rolled_back(shared: &Arc<Shared>, performed: &Performed, by: HoldReason, reason: &str, after: Duration) -> Record {
     let Performed { plan: back, before, .. } = performed;
-    for (from, to) in back.pairs() {
-        let held = Held { digest: from.digest().to_owned(), by, reason: format!("rolled back: {reason}") };
-        let mut written = shared.recovery.change(from.plugin(), |mark| {
-            // What somebody puts back by its number is no longer held.
-            mark.held.retain(|held| held.digest != to.digest());
-            if held.digest != to.digest() && !mutation::is(Bug::RolledBackUnheld) {
-                mark.hold(held);
-            }
-            mark.pending = None;
-        });
-        if shared.options.recovers && by == HoldReason::Hand {
-            written = written.and_then(|()| shared.recovery.commit(to.plugin(), to.digest(), to.file()));
-        }
-        if let Err(error) = written {
-            shared.context.bus.say(Event::Warning { message: format!("{from}: {error}") });
-        }
-    }
     for (from, to) in back.pairs() {
         let digest =
             |snapshot: &Snapshot| snapshot.member(from.plugin()).and_then(|member| member.config.digest().map(str::to_owned));

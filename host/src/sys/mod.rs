@@ -4,6 +4,7 @@
 //! `artifact/inspect`'s.
 
 pub(crate) mod bell;
+pub(crate) mod durable;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
 pub(crate) mod native_resources;
 pub(crate) mod process;

@@ -1,6 +1,8 @@
 //! When does what candidates wrote take effect?
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use midair_abi::store::Op;
 
@@ -10,6 +12,10 @@ use crate::live::resident::{Plan, Resident};
 use crate::mutation::{self, Bug};
 use crate::report::event::{Bus, Event};
 use crate::resources::state::Write;
+
+/// How long a publish waits for the disk to have what `init` wrote, if nobody is in a hurry. It is written in any case, and before what is
+/// written later.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The gates of candidates, as a resident.
 pub(crate) struct Gates(pub(crate) Arc<HostContext>);
@@ -36,13 +42,18 @@ pub(crate) fn open<'a>(context: &HostContext, candidates: impl Iterator<Item = &
         format!("{candidate}: what init wrote to {}", keys.join(", "))
     };
     let (names, bus): (Vec<String>, Bus) = (queues.iter().map(name).collect(), context.bus.clone());
+    let (is_done, urgency) = (Arc::new(AtomicBool::new(false)), Arc::clone(&context.urgency));
+    let does = Arc::clone(&is_done);
     context.store.apply_each(&groups, move |answers| {
         for (name, answer) in names.into_iter().zip(answers) {
             if let Err(refusal) = answer {
                 bus.say(Event::Warning { message: format!("{name} was left out: {refusal}") });
             }
         }
+        does.store(true, Ordering::SeqCst);
+        urgency.look();
     });
+    context.urgency.wait(|| is_done.load(Ordering::SeqCst), SOON);
 }
 
 /// Shuts the gate on a candidate for good: what waited is thrown away, and whatever it still tries fails.

@@ -63,6 +63,8 @@ pub(crate) struct Staged {
     code: String,
     durable: bool,
     rest: Option<Rest>,
+    /// Whether the file is another's, and stays when this goes.
+    is_borrowed: bool,
 }
 
 /// What is hashed and not yet written.
@@ -113,8 +115,10 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // A copy that can't be removed costs disk, nothing else. If it was opened, it stays mapped without its name.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_borrowed {
+            // A copy that can't be removed costs disk, nothing else. If it was opened, it stays mapped without its name.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -253,14 +257,36 @@ impl Staging {
         Ok(staged)
     }
 
+    /// Hashes a private copy that an earlier run kept, to be opened where it lies: for where no other can be made. Its name says what it is, nobody
+    /// writes it, and a process opens it so at its start and not again.
+    ///
+    /// # Errors
+    ///
+    /// `E_IO` if it can't be read.
+    pub(crate) fn adopt(&self, kept: &Path) -> Result<Staged> {
+        let lost = |error| unreadable(kept, error);
+        let mut file = File::open(kept).map_err(lost)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&mut file).map_err(lost)?;
+        let digest = hasher.finalize().to_hex().to_string();
+        let code = (self.format.code)(&file).unwrap_or_else(|| digest.clone());
+        Ok(Staged { path: kept.to_owned(), digest, code, durable: false, rest: None, is_borrowed: true })
+    }
+
     fn copy_to(&self, folder: &Path, file: &mut File, before: Stamp, artifact: &Path, attempt: u64) -> Result<Staged, Failed> {
         let rejected = |code, reason: &str| Error::rejected(code, Stage::Stage, artifact.display().to_string(), reason);
         let lost = |error| Failed::from(unreadable(artifact, error));
         let number = self.copies.fetch_add(1, Ordering::Relaxed);
         // From here on the file goes when this is dropped.
         let draft = folder.join(format!("{attempt}.{number}"));
-        let mut staged =
-            Staged { path: draft, digest: String::new(), code: String::new(), durable: self.rules.durable, rest: None };
+        let mut staged = Staged {
+            path: draft,
+            digest: String::new(),
+            code: String::new(),
+            durable: self.rules.durable,
+            rest: None,
+            is_borrowed: false,
+        };
         let Teed { size, digest, copy, from } = self.tee(file, &staged.path, &lost)?;
         if size > self.rules.limit {
             let error = rejected(Code::Size, &format!("it has more than {} bytes", self.rules.limit));

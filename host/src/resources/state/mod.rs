@@ -38,10 +38,6 @@ enum Backend {
     Disk(Disk),
 }
 
-/// How long a publish waits for the disk to have what `init` wrote. It is written in any case, and before what is written later.
-#[cfg(feature = "redb")]
-const SOON: Duration = Duration::from_secs(1);
-
 impl State {
     /// In the process's memory: it ends with it.
     #[must_use]
@@ -112,20 +108,14 @@ impl State {
         Ok(self.look(&Op { schema, ..Op::new(Kind::Get, table, key) })?.into_iter().next())
     }
 
-    /// Does all of each group, in order, or none of it, with nobody in between; `done` hears what became of each. Before whatever is asked for
-    /// later, and, unless the disk takes its time, done when this returns.
+    /// Does all of each group, in order, or none of it, with nobody in between, and before whatever is asked for later; `done` hears what became
+    /// of each, maybe later and elsewhere. Waits for no disk.
     pub(crate) fn apply_each(&self, groups: &[Vec<Op<'_>>], done: impl FnOnce(Vec<Answer>) + Send + 'static) {
         match &self.0 {
             Backend::Memory(memory) => done(memory.apply_each(groups)),
             #[cfg(feature = "redb")]
             Backend::Disk(disk) => {
-                let (told, heard) = std::sync::mpsc::channel();
-                disk.apply_each(groups, move |answers| {
-                    done(answers);
-                    // Whoever waited may have gone on.
-                    let _ = told.send(());
-                });
-                let _ = heard.recv_timeout(SOON);
+                disk.apply_each(groups, done);
             }
         }
     }

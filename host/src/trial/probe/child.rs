@@ -124,6 +124,7 @@ fn try_out(order: &Order, wire: &Wire) -> Result<()> {
         ends: Ends { reaper, alarms },
         tasks,
         sockets: Sockets::new(),
+        urgency: Default::default(),
         front: OnceLock::new(),
         functions: hostcalls::functions(),
     });
