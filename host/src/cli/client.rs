@@ -14,13 +14,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::args::Client;
 use super::serve::token;
 use super::signals::Signals;
-use super::{render, table};
+use super::{render, table, tame};
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
 use crate::swap::Which;
@@ -38,7 +39,7 @@ pub fn status(ask: &Client) -> Result<()> {
     if ask.json {
         return print(&body);
     }
-    let status = serde_json::from_str(&body).map_err(|error| odd_answer("/status").caused_by(error))?;
+    let status = tamed(&body).map_err(|error| odd_answer("/status").caused_by(error))?;
     print(table::status(&status).trim_end())
 }
 
@@ -52,7 +53,7 @@ pub fn generations(ask: &Client) -> Result<()> {
     if ask.json {
         return print(&body);
     }
-    let generations = serde_json::from_str(&body).map_err(|error| odd_answer("/generations").caused_by(error))?;
+    let generations = tamed(&body).map_err(|error| odd_answer("/generations").caused_by(error))?;
     print(table::generations(&generations).trim_end())
 }
 
@@ -71,7 +72,7 @@ pub fn rollback(ask: &Client, which: Option<&Which>) -> Result<()> {
     if ask.json {
         return print(&body);
     }
-    let record = serde_json::from_str(&body).map_err(|error| odd_answer("/rollback").caused_by(error))?;
+    let record = tamed(&body).map_err(|error| odd_answer("/rollback").caused_by(error))?;
     print(table::rolled_back(&record).trim_end())
 }
 
@@ -101,7 +102,7 @@ pub fn log(ask: &Client, filter: Option<&str>) -> Result<()> {
     if ask.json {
         return print(&body);
     }
-    let told = serde_json::from_str::<serde_json::Value>(&body).map_err(|error| odd_answer("/log").caused_by(error))?;
+    let told = tamed::<serde_json::Value>(&body).map_err(|error| odd_answer("/log").caused_by(error))?;
     print(told["filter"].as_str().ok_or_else(|| odd_answer("/log"))?)
 }
 
@@ -169,6 +170,13 @@ impl Lines {
         let line = self.0.drain(..=end).collect::<Vec<_>>();
         Some(String::from_utf8_lossy(&line[..end]).trim_end_matches('\r').to_owned())
     }
+}
+
+/// An answer with nothing in it that a terminal obeys.
+pub(super) fn tamed<T: DeserializeOwned>(body: &str) -> serde_json::Result<T> {
+    let mut answer = serde_json::from_str(body)?;
+    tame::json(&mut answer);
+    serde_json::from_value(answer)
 }
 
 pub(super) fn print(text: &str) -> Result<()> {

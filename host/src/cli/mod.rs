@@ -16,6 +16,7 @@ pub mod serve;
 mod signals;
 mod state;
 pub mod table;
+mod tame;
 
 use std::io::{self, Write};
 

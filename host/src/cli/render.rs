@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use owo_colors::{OwoColorize, Style};
 use serde_json::{Map, Value};
 
+use super::tame;
 use crate::HoldReason;
 use crate::error::{Error, Stage};
 use crate::event::{Event, Kind, Left, Line, Phases};
@@ -26,7 +27,7 @@ pub fn color_wanted(terminal: bool) -> bool {
 #[must_use]
 pub fn line(event: &Event, color: bool) -> Option<String> {
     let paint = Paint { color };
-    Some(match event {
+    Some(match &tame::event(event) {
         Event::Listening { http, admin, pid, .. } => {
             let admin = admin.as_ref().map_or_else(|| "off".to_owned(), |admin| format!("http://{admin}"));
             format!("{} http://{http} (admin {admin}, pid {pid})", paint.good("listening on"))
@@ -36,7 +37,7 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             format!("watching {} in {}{what} (by {by})", count(*files, "file"), count(*folders, "folder"))
         }
         Event::Building { plugins, trigger } => format!("{trigger}: building {}", plugins.join(", ")),
-        Event::Diagnostic { level, message, rendered } if rendered.is_empty() => format!("{level}: {message}"),
+        Event::Diagnostic { level, message, rendered } if rendered.is_empty() => format!("{level}: {}", indented(message)),
         Event::Diagnostic { rendered, .. } => rendered.trim_end().to_owned(),
         Event::Rejected { code, stage, subject, reason, help, serving, .. } => {
             let what = if *stage == Stage::Rollback { "rollback refused" } else { "swap rejected" };
@@ -66,12 +67,13 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
         ),
         Event::Held { plugin, digest, reason, .. } => {
             let digest: String = digest.chars().take(12).collect();
-            format!("{plugin}: the bytes {digest} are passed over, {reason}")
+            format!("{plugin}: the bytes {digest} are passed over, {}", indented(reason))
         }
         Event::Died { reason, deaths, .. } => {
             format!(
-                "{} {reason} ({} in a row)",
+                "{} {} ({} in a row)",
                 paint.alert("warning:"),
+                indented(reason),
                 count(usize::try_from(*deaths).unwrap_or(usize::MAX), "death")
             )
         }
@@ -106,12 +108,12 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             format!("{} every worker is inside a handler, new requests wait: {}", paint.alert("warning:"), handlers.join(", "))
         }
         Event::WorkersFree => "a worker is free again".to_owned(),
-        Event::Warning { message } => format!("{} {message}", paint.alert("warning:")),
+        Event::Warning { message } => format!("{} {}", paint.alert("warning:"), indented(message)),
         Event::Stopping { signal, in_flight } => {
             format!("{signal}: stopping, {} to finish; a second signal ends at once", count(*in_flight, "request"))
         }
         Event::Stopped(left) => stopped(left),
-        Event::Fatal { reason, help, .. } => story(&format!("{} {reason}", paint.bad("error:")), &[], help.as_deref()),
+        Event::Fatal { reason, help, .. } => story(&format!("{} {}", paint.bad("error:"), indented(reason)), &[], help.as_deref()),
         // The times of a build are told when it is live, and that old requests are over when they were said to go on; both only add noise.
         Event::Built { .. } | Event::Retired { .. } | Event::Drained { .. } | Event::Committed { .. } => return None,
     })
@@ -171,8 +173,10 @@ pub fn failure(error: &Error) -> String {
         causes.push(cause.to_string());
         below = cause.source();
     }
+    let causes: Vec<_> = causes.iter().map(|cause| tame::lines(cause)).collect();
     let causes: Vec<_> = causes.iter().map(String::as_str).collect();
-    story(&format!("error: {error}"), &causes, error.help_text()) + "\n"
+    let head = tame::lines(&error.to_string());
+    story(&format!("error: {}", indented(&head)), &causes, error.help_text().map(tame::lines).as_deref()) + "\n"
 }
 
 fn story(head: &str, causes: &[&str], help: Option<&str>) -> String {
@@ -184,19 +188,9 @@ fn story(head: &str, causes: &[&str], help: Option<&str>) -> String {
     text
 }
 
-/// Later lines stand below the first, so that none passes for a line of the host. Control characters are shown, not obeyed: a plugin's
-/// words may be those of whoever sent a request.
+/// Later lines stand below the first, so that none passes for a line of the host.
 fn indented(text: &str) -> String {
-    let mut tame = String::with_capacity(text.len());
-    for character in text.trim_end().chars() {
-        match character {
-            '\n' => tame.push_str("\n    "),
-            '\t' => tame.push(character),
-            _ if character.is_control() => tame.extend(character.escape_default()),
-            _ => tame.push(character),
-        }
-    }
-    tame
+    text.trim_end().replace('\n', "\n    ")
 }
 
 fn keeps_serving(serving: &[String]) -> String {

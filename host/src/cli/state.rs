@@ -11,7 +11,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::args::{Client, Import, OneTable, State, StateAction};
-use super::client::{gone, inside, odd_answer, once, print, send};
+use super::client::{gone, inside, odd_answer, once, print, send, tamed};
 use super::render::count;
 use crate::error::{Code, Error, Result};
 
@@ -50,7 +50,7 @@ fn list(ask: &Client) -> Result<()> {
     if ask.json {
         return print(&body);
     }
-    let Tables { tables } = serde_json::from_str(&body).map_err(|error| odd_answer("/state").caused_by(error))?;
+    let Tables { tables } = tamed(&body).map_err(|error| odd_answer("/state").caused_by(error))?;
     if tables.is_empty() {
         return print("no table holds anything");
     }
