@@ -66,6 +66,8 @@ pub(crate) enum Ended {
         number: u64,
         /// Its code, to be dropped by the reaper and nowhere else.
         code: Box<Plugin>,
+        /// The private copy that it came from: its file goes with it, which may wait for the disk.
+        copy: Option<Staged>,
     },
 }
 
@@ -443,10 +445,11 @@ impl fmt::Display for Generation {
 }
 
 impl Drop for Generation {
-    /// The last lease may end on any thread, in the middle of a request: plugin code is dropped elsewhere.
+    /// The last lease may end on any thread, in the middle of a request or under a lock: plugin code is dropped elsewhere, and the file removed.
     fn drop(&mut self) {
         let Some(code) = self.code.take() else { return };
-        let remains = Ended::Use { plugin: self.identity.plugin.clone(), number: self.identity.number, code: Box::new(code) };
+        let (plugin, number, copy) = (self.identity.plugin.clone(), self.identity.number, self.copy.take());
+        let remains = Ended::Use { plugin, number, code: Box::new(code), copy };
         if let Err(unsent) = self.ends.reaper.send(remains) {
             // The reaper ended with the host: nothing is freed any more, since nobody is left to do it safely.
             std::mem::forget(unsent.0);

@@ -13,8 +13,11 @@ pub(super) fn reap(ended: &Receiver<Ended>, bus: &Bus, deadline: Duration) {
     while let Ok(ended) = ended.recv() {
         match ended {
             Ended::Term { plugin, number } => bus.say(Event::Drained { plugin, generation: number }),
-            Ended::Use { plugin, number, code } => {
-                free(bus, deadline, &format!("{plugin}={number}: dropping the plugin"), move || drop(code));
+            Ended::Use { plugin, number, code, copy } => {
+                free(bus, deadline, &format!("{plugin}={number}: dropping the plugin"), move || {
+                    drop(code);
+                    drop(copy);
+                });
             }
             // The code goes after what it made.
             Ended::Config { value, of } => {
