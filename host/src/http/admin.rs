@@ -426,6 +426,29 @@ mod tests {
     }
 
     #[test]
+    fn where_the_address_cannot_be_written_the_listener_answers_and_says_how_it_is_found() {
+        let lab = lab("unwritten");
+        let options = Options { addr: ([127, 0, 0, 1], 0).into(), token: None, data: lab.data.join("nowhere") };
+        let admin = Admin::bind(lab.host.clone(), noting(&lab.asked), &options).expect("a listener");
+        let addr = admin.addr();
+        let running = admin.start().expect("it answers");
+        assert!(ask(addr, "GET /healthz").starts_with("HTTP/1.1 200 "));
+        let told = Arc::new(Mutex::new(String::new()));
+        let hears = Arc::clone(&told);
+        // What is remembered is told first.
+        lab.host.events().listen(move |event| {
+            if let Event::Warning { message } = &**event {
+                hears.lock().expect("a lock").push_str(message);
+            }
+            true
+        });
+        let told = told.lock().expect("a lock").clone();
+        assert!(told.contains("nowhere/admin") && told.contains(&format!("--admin {addr}")), "{told}");
+        running.stop(Duration::from_secs(5));
+        lab.end();
+    }
+
+    #[test]
     fn a_taken_address_is_named_with_the_way_out() {
         let lab = lab("taken");
         let options = Options { addr: lab.addr, token: None, data: lab.data.clone() };

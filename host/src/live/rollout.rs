@@ -620,6 +620,56 @@ pub(crate) mod tests {
 
     #[cfg(not(midair_loom))]
     #[test]
+    fn what_fails_with_nothing_before_it_stays_on_trial_and_is_judged_anew() {
+        let (ends, _heard) = ends();
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 3, ..Rules::PRODUCTION }, Instant::now());
+        let again = now + Duration::from_secs(10);
+        let mut rollout = Rollout::new(4);
+        let first = generation("a", 1, &ends);
+        rollout.publish(&[setup(&first)], &[], Origin::Path, &rules, now).expect("no routes, no clash");
+        let answers = |failed, count| (0..count).for_each(|_| drop(first.counts().answered(failed, None, true)));
+        let committed = |rollout: &mut Rollout| rollout.commit(&rules, again).concat().len();
+        answers(true, rules.in_a_row);
+        assert!(rollout.breach(first.key(), now, again).is_none(), "there is nothing to go back to");
+        assert_eq!(rollout.due(&rules, now), Some(Duration::from_secs(10)));
+        rollout.rearm(again - Duration::from_nanos(1));
+        answers(false, 3);
+        assert_eq!(committed(&mut rollout), 0, "too early");
+        rollout.rearm(again);
+        assert_eq!((committed(&mut rollout), rollout.due(&rules, again)), (0, None), "what it answered before doesn't count");
+        answers(false, 3);
+        assert_eq!(committed(&mut rollout), 1);
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn one_goes_back_step_by_step_through_what_was_never_committed() {
+        let (ends, _heard) = ends();
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 3, ..Rules::PRODUCTION }, Instant::now());
+        let mut rollout = Rollout::new(0);
+        let all = [1, 2, 3].map(|number| generation("a", number, &ends));
+        let answers = |of: &Generation| (0..3).for_each(|_| drop(of.counts().answered(false, None, true)));
+        for generation in &all {
+            rollout.publish(&[setup(generation)], &[], Origin::Path, &rules, now).expect("no routes, no clash");
+            if generation.number() == 1 {
+                answers(generation);
+                assert_eq!(rollout.commit(&rules, now).concat().len(), 1);
+            }
+        }
+        let breach = |rollout: &mut Rollout, of: &Generation| {
+            let plan = rollout.breach(of.key(), now, now).expect("a way back");
+            rollout.renew();
+            (shown(&plan.snapshot), plan.settles.len())
+        };
+        assert_eq!(rollout.before("a"), Some((2, false)));
+        assert_eq!(breach(&mut rollout, &all[2]), ("a=2".to_owned(), 0), "it is on trial again");
+        assert_eq!(rollout.before("a"), Some((1, true)));
+        assert_eq!(breach(&mut rollout, &all[1]), ("a=1".to_owned(), 1), "it was committed");
+        assert!(rollout.breach(all[0].key(), now, now).is_none());
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
     fn by_hand_one_goes_back_step_by_step_and_forward_by_number() {
         let (ends, _heard) = ends();
         let (rules, now) = (Rules { acts: false, ..Rules::PRODUCTION }, Instant::now());
