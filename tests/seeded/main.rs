@@ -143,6 +143,11 @@ fn known() -> BTreeSet<String> {
 fn each_bug_has_a_test_and_there_is_no_bug_but_those() {
     let named: BTreeSet<String> = BUGS.iter().map(|(bug, _)| (*bug).to_owned()).collect();
     assert_eq!(named, known());
+    for (bug, test) in BUGS {
+        let (module, name) = test.rsplit_once("::").expect("a test is in a module");
+        let source = repository::read(&format!("tests/e2e/{module}.rs"));
+        assert!(source.contains(&format!("fn {name}()")), "{bug}: there is no test {test}");
+    }
 }
 
 /// The tests with the bugs that they catch: all at full size, else as many as are drawn, by the seed in `MIDAIR_SEED` if there is one.

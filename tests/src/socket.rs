@@ -3,6 +3,7 @@
 //! A real client, one message at a time. What no client would do is done on [`stream`](Socket::stream), below it.
 
 use std::net::TcpStream;
+use std::time::Instant;
 
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderName;
@@ -10,6 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocket};
 use tokio_tungstenite::tungstenite::{Error, HandshakeError, Message, client};
 
 use crate::client::Client;
+use crate::patience;
 
 /// A WebSocket that is open.
 pub struct Socket(WebSocket<TcpStream>);
@@ -97,7 +99,9 @@ impl Socket {
     /// If nothing comes in time.
     #[track_caller]
     pub fn hear(&mut self) -> Heard {
+        let until = Instant::now() + patience();
         loop {
+            assert!(Instant::now() < until, "nothing comes but pings");
             return match self.0.read() {
                 Ok(Message::Text(text)) => Heard::Message(text.to_string()),
                 Ok(Message::Binary(bytes)) => Heard::Message(format!("{bytes:?}")),
