@@ -1,13 +1,14 @@
 //! Does what served before come back, by hand and by itself, and does what was bad stay away?
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use midair_tests::client::{Client, read_answer};
-use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
+use midair_tests::{fixture, size};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -186,10 +187,92 @@ fn fault_20_answers_that_take_five_times_as_long_bring_the_committed_generation_
     let mut midair = site.patient(&[]);
     site.put("slow");
     midair.published();
-    (0..60).for_each(|_| assert_eq!(midair.get("/x").status, 200));
+    let is_back = |midair: &Midair| !midair.all("rolled_back").is_empty();
+    let answers: Vec<_> = (0..100).map_while(|_| (!is_back(&midair)).then(|| midair.get("/x"))).collect();
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    let comparing = midair.wait_for("comparing", |event| kind(event, "comparing"));
+    assert_eq!((&comparing["generation"], &comparing["with"]), (&json!(2), &json!(1)), "{comparing}");
     let back = midair.wait_for("rolled_back", |event| kind(event, "rolled_back"));
-    assert!(back["reason"].as_str().is_some_and(|reason| reason.contains("took longer than")), "{back}");
+    let reason = back["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("its answers took 1") && reason.contains("in the same time (medians of 20 and "), "{back}");
+    let of = |number| answers.iter().filter(|answer| answer.generation() == number).count();
+    // Each of two went to the code before, from the suspicion on.
+    assert!(of(1) >= 20 && of(2) >= 45, "{} and {}", of(1), of(2));
     says(midair.http(), "one");
+}
+
+#[test]
+fn fault_20_what_is_slow_with_whichever_code_is_no_breach() {
+    let site = Site::with("one");
+    let mut midair = site.patient(&[]);
+    site.put("two");
+    midair.published();
+    let x = |midair: &Midair| midair.http().ask("GET", "/x", &[("x-takes", "20")], "");
+    let told = |midair: &Midair| !midair.all("compared").is_empty() || !midair.all("rolled_back").is_empty();
+    let answers: Vec<_> = (0..2_000).map_while(|_| (!told(&midair)).then(|| x(&midair))).collect();
+    let compared = midair.wait_for("compared", |event| kind(event, "compared") || kind(event, "rolled_back"));
+    assert!(compared["reason"].as_str().is_some_and(|reason| reason.contains("medians of ")), "{compared}");
+    assert_eq!((&compared["event"], &compared["generation"]), (&json!("compared"), &json!(2)), "{compared}");
+    for answer in &answers {
+        let name = if answer.generation() == 1 { "one" } else { "two" };
+        assert_eq!((answer.status, answer.body.as_str()), (200, name), "each answer is of one code");
+    }
+    assert!(answers.iter().any(|answer| answer.generation() == 1));
+    // All goes to the new code again.
+    assert!((0..10).all(|_| midair.get("/x").generation() == 2));
+    assert_eq!(midair.all("rolled_back"), Vec::<Value>::new());
+}
+
+#[test]
+#[ignore = "tests/long latency"]
+fn latency_of_equal_code_is_no_breach_while_others_want_the_processor() {
+    let (trials, requests) = (size(2, 40), 400);
+    let site = Site::with("v0");
+    let args = ["--probation", "0", "--probation-requests", "400"];
+    let mut midair = site.launch(&args).start();
+    midair.published();
+    let ask = |midair: &Midair, requests: usize| {
+        let left = AtomicUsize::new(requests);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                        assert_eq!(midair.http().ask("GET", "/x", &[("x-takes", "1")], "").status, 200);
+                    }
+                });
+            }
+        });
+    };
+    ask(&midair, 500);
+    midair.wait_for("committed", |event| kind(event, "committed"));
+    for trial in 1..=trials {
+        site.put(&format!("v{trial}"));
+        midair.published();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // More of them than there are processors.
+            for _ in 0..2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            ask(&midair, requests);
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(midair.all("rolled_back"), Vec::<Value>::new(), "trial {trial}");
+        // A comparison ends with requests, not by itself.
+        while midair.all("committed").len() <= trial {
+            ask(&midair, 100);
+        }
+    }
+    let (suspected, equal) = (midair.all("comparing").len(), midair.all("compared").len());
+    let _ = writeln!(
+        std::io::stdout(),
+        "{trials} times equal code: suspected {suspected} times, {equal} times found equal, never rolled back"
+    );
+    assert_eq!(suspected, equal);
 }
 
 #[test]

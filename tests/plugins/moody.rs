@@ -12,9 +12,13 @@ fn plugin() -> Plugin {
     Plugin::new().get("/", |_, _| variant()).get("/x", x).get("/wait", wait).get("/die", |_, _| -> &str { std::process::abort() })
 }
 
-async fn x(_: Request, ctx: Ctx) -> Result<&'static str> {
+async fn x(request: Request, ctx: Ctx) -> Result<&'static str> {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+    // What takes its time whichever code asks for it.
+    if let Some(milliseconds) = request.header("x-takes").and_then(|header| header.parse().ok()) {
+        ctx.sleep(Duration::from_millis(milliseconds)).await?;
+    }
     match variant() {
         // One in fifty, from the first one on.
         "panics" if calls.is_multiple_of(50) => panic!("one in fifty"),

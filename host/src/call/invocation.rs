@@ -18,6 +18,7 @@ use midair_abi::{self as abi, Outcome};
 use crate::call::context::Reaches;
 use crate::call::refusal;
 use crate::call::request::RequestParts;
+use crate::live::comparison::Sample;
 use crate::live::config::Config;
 use crate::live::generation::Generation;
 use crate::live::lease::{Lease, Named};
@@ -50,6 +51,8 @@ enum Admission {
         depth: u32,
         /// Whether a request waits for it, and not the host's own work.
         is_request: bool,
+        /// Who hears how long it takes, if its code is being compared.
+        sample: Option<Sample>,
     },
     /// In the probe: what is no handler, and reaches what the lease's snapshot has.
     Trial { lease: Lease<Snapshot>, config: Arc<Config> },
@@ -67,10 +70,16 @@ impl Call {
     /// A call of `target`, which was found in the snapshot of `lease`.
     #[must_use]
     pub(crate) fn admit(lease: Lease<Snapshot>, target: Target) -> Arc<Self> {
-        Self::admit_to(lease, target, true)
+        Self::admit_to(lease, target, true, None)
     }
 
-    fn admit_to(lease: Lease<Snapshot>, target: Target, is_request: bool) -> Arc<Self> {
+    /// The same for a request whose code was drawn by lot.
+    #[must_use]
+    pub(crate) fn admit_sample(lease: Lease<Snapshot>, target: Target, sample: Sample) -> Arc<Self> {
+        Self::admit_to(lease, target, true, Some(sample))
+    }
+
+    fn admit_to(lease: Lease<Snapshot>, target: Target, is_request: bool, sample: Option<Sample>) -> Arc<Self> {
         // Between two requests no plugin's frame is on this stack.
         native_resources::visit();
         logs::visit();
@@ -82,7 +91,7 @@ impl Call {
         }
         let named = named(lease.snapshot(), &generation, target);
         let lease = lease.pin(&generation.host().leases, named);
-        Arc::new(Self { admission: Admission::Handler { lease, target, depth: 0, is_request }, generation })
+        Arc::new(Self { admission: Admission::Handler { lease, target, depth: 0, is_request, sample }, generation })
     }
 
     /// A call of a handler that the host calls by its name, in what serves now; `None` if that has none such. How long it takes says nothing
@@ -94,7 +103,7 @@ impl Call {
         let generation = generations.iter().position(|generation| generation.plugin() == plugin)?;
         let mut handlers = generations[generation].handlers().iter();
         let handler = handlers.position(|handler| handler.calls == calls && handler.name == name)?;
-        Some(Self::admit_to(lease, Target { generation, handler }, false))
+        Some(Self::admit_to(lease, Target { generation, handler }, false, None))
     }
 
     /// What is admitted to nothing: a candidate's `init`, or work that belongs to no request.
@@ -264,7 +273,7 @@ impl Call {
         };
         let generation = Arc::clone(&snapshot.generations()[target.generation]);
         let lease = lease.nest(&generation.host().leases, named(snapshot, &generation, target));
-        let admission = Admission::Handler { lease, target, depth: depth + 1, is_request: true };
+        let admission = Admission::Handler { lease, target, depth: depth + 1, is_request: true, sample: None };
         let call = Arc::new(Self { admission, generation });
         let header = |(name, value): (&str, &[u8])| {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -425,7 +434,19 @@ impl Future for Invocation {
 impl Call {
     /// How long work takes that no request waits for says nothing.
     fn wants_time(&self) -> bool {
-        matches!(self.admission, Admission::Handler { is_request: true, .. }) && self.generation.counts().wants_time()
+        match &self.admission {
+            Admission::Handler { sample: Some(_), .. } => true,
+            Admission::Handler { is_request: true, .. } => self.generation.counts().wants_time(),
+            Admission::Handler { .. } | Admission::Trial { .. } | Admission::Detached { .. } => false,
+        }
+    }
+
+    /// Who hears how long it took, if its code is being compared.
+    fn sample(&self) -> Option<&Sample> {
+        match &self.admission {
+            Admission::Handler { sample, .. } => sample.as_ref(),
+            Admission::Trial { .. } | Admission::Detached { .. } => None,
+        }
     }
 
     /// Counts and tells how work ended that isn't a handler's.
@@ -507,6 +528,9 @@ impl Call {
         let has_failed = !is_response || !(200..500).contains(&status);
         let has_failed = has_failed && !(kind == Outcome::PANIC && mutation::is(Bug::PanicUncounted));
         self.generation.answered(has_failed, took, self.is_asked());
+        if let (Some(sample), Some(took), false) = (self.sample(), took, has_failed) {
+            sample.record(took);
+        }
         let (status, text) = match kind {
             Outcome::DONE | Outcome::FILE if status >= 200 => return Answer::Response(Reply { outcome, call: Arc::clone(self) }),
             Outcome::DONE | Outcome::FILE => (500, format!("the handler answered with the status {status}, which is no final one")),

@@ -16,9 +16,12 @@ use crate::call::context::Reaches;
 use crate::call::invocation::{Answer, Call};
 use crate::call::refusal::{self, NoRoute};
 use crate::call::request::RequestParts;
+use crate::live::comparison::{Sample, Side};
 #[cfg(feature = "http")]
 use crate::live::generation::Generation;
+use crate::live::lease::Lease;
 use crate::live::slot::Slot;
+use crate::live::snapshot::{Compared, Snapshot, Target};
 #[cfg(feature = "http")]
 use crate::plugin::exports::HandlerInfo;
 
@@ -51,11 +54,33 @@ pub(crate) fn admit(slot: &Slot, method: &Method, path: &str) -> Result<Admitted
         return Err(Box::new(own(StatusCode::SERVICE_UNAVAILABLE, "no plugin serves yet")));
     }
     match refusal::routed(lease.snapshot(), method.as_str(), path) {
-        Ok((target, params)) => Ok(Admitted { call: Call::admit(lease, target), params }),
+        Ok((target, params)) => match lease.snapshot().compared(target) {
+            None => Ok(Admitted { call: Call::admit(lease, target), params }),
+            Some(compared) => Ok(drawn(compared, (lease, target, params), method, path)),
+        },
         Err(NoRoute::OtherMethods(allow)) => Err(Box::new(other_methods(method, &allow))),
         Err(NoRoute::Upgrade) => Err(Box::new(upgrade(path))),
         Err(NoRoute::NotText) => Err(Box::new(own(StatusCode::BAD_REQUEST, "the path isn't UTF-8"))),
         Err(no_route) => Err(Box::new(own(no_route.status(), &no_route.text(path)))),
+    }
+}
+
+/// Admits a request to one of two codes that are being compared, by lot, if the one before has a handler for it too.
+fn drawn(
+    Compared { comparison, back }: Compared,
+    (lease, target, params): (Lease<Snapshot>, Target, Vec<(String, String)>),
+    method: &Method,
+    path: &str,
+) -> Admitted {
+    let plugin = |snapshot: &Snapshot, target: Target| snapshot.generations()[target.generation].plugin().to_owned();
+    let before = refusal::routed(&back, method.as_str(), path).ok();
+    // Where it leads to another plugin now, that one isn't what is compared.
+    let before = before.filter(|(before, _)| plugin(&back, *before) == plugin(lease.snapshot(), target));
+    let Some((before, before_params)) = before else { return Admitted { call: Call::admit(lease, target), params } };
+    let sample = Sample::draw(comparison);
+    match sample.side() {
+        Side::New => Admitted { call: Call::admit_sample(lease, target, sample), params },
+        Side::Before => Admitted { call: Call::admit_sample(Lease::on(back), before, sample), params: before_params },
     }
 }
 

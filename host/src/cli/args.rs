@@ -280,7 +280,7 @@ pub struct Probation {
     /// The share of failed answers (5xx, panics) that is too much, if it is 5 times that of the code before
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
     pub breach_errors: f64,
-    /// How many times the 99th percentile of the code before the one of the new code may be
+    /// How many times slower than the code before the new code may be, both in the same time
     #[arg(long, value_name = "FACTOR", default_value = "3", value_parser = factor)]
     pub breach_latency: f64,
     /// How many failed answers in a row are too many; 0 for any number

@@ -60,6 +60,16 @@ pub fn line(event: &Event, color: bool) -> Option<String> {
             let help = "the bytes of what was replaced are held; `midair reload --force` takes them again";
             story(&mark, &[reason], Some(help))
         }
+        Event::Comparing { plugin, generation, with } => story(
+            &format!("{plugin} {generation} answers slower than {plugin} {with} did: is it the code, or the machine?"),
+            &[&format!("until that is known, {plugin} {with} answers half of the requests")],
+            None,
+        ),
+        Event::Compared { plugin, generation, reason } => {
+            format!(
+                "{plugin} {generation} isn't slower than the generation before was in the same time, and answers all again: {reason}"
+            )
+        }
         Event::Breached { plugin, generation, reason, help } => story(
             &format!("{} {plugin} {generation} does worse than before, and serves on", paint.alert("warning:")),
             &[reason],

@@ -349,6 +349,12 @@ impl Generation {
         let _ = self.copy.set(copy);
     }
 
+    /// Hears what is found of it while it is in probation.
+    #[must_use]
+    pub(crate) fn alarms(&self) -> &Sender<Alarm> {
+        &self.ends.alarms
+    }
+
     /// Takes what ended.
     #[must_use]
     pub(crate) fn reaper(&self) -> &Sender<Ended> {

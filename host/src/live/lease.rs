@@ -246,6 +246,11 @@ impl<S> Lease<S> {
         Self { record: None, hold: Hold::Guard(guard) }
     }
 
+    /// On a snapshot that doesn't serve, but is there to be gone back to.
+    pub(crate) fn on(snapshot: Arc<S>) -> Self {
+        Self { record: None, hold: Hold::Pinned(snapshot) }
+    }
+
     /// The snapshot that it holds.
     #[must_use]
     pub(crate) fn snapshot(&self) -> &S {

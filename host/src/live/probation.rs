@@ -4,13 +4,13 @@
 //! the last committed generation fared; the answer that makes a rule true is the breach, and it is found by the thread that counted it.
 //! Nothing here knows what a breach leads to, or what time it is.
 //!
-//! The 99th percentile of the new code lies above three times that of the old one exactly when more than one in a hundred of its answers
-//! takes longer than that. So while a generation serves only one threshold is compared, and no percentile is computed on the way of a
-//! request.
+//! Failures are judged by counts alone. Answers that take long are a suspicion and no more: the machine may be busier than it was, which only a
+//! comparison with the code before tells, in the same time. What raises the suspicion are two thresholds, by what the code
+//! before took: three times its median and three times its 99th percentile. So no percentile is computed on the way of a request.
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::mutation::{self, Bug};
@@ -27,7 +27,7 @@ pub struct Rules {
     pub errors: f64,
     /// ... if it is also this many times the share of the last committed generation.
     pub errors_factor: f64,
-    /// It fails if the 99th percentile of its answers' times exceeds that of the last committed generation this many times.
+    /// It fails if its answers take this many times longer than those of the code before, in the same time.
     pub latency_factor: f64,
     /// An answer that takes less than this is never slow: at such times the machine decides more than the code.
     pub latency_least: Duration,
@@ -69,13 +69,16 @@ pub enum Breach {
         /// The share of the last committed generation, from 0 to 1.
         before: f64,
     },
-    /// Too many answers took longer than the code before allows.
+    /// It is slower than the code before, seen in the same time.
+    Slower(Slower),
+    /// Too many answers took longer than those of the code before did, at another time: it is told where nothing goes back by itself, and so
+    /// nothing is compared.
     Latency {
         /// Took longer.
         slow: u64,
         /// Of these.
         requests: u64,
-        /// The limit, by the last committed generation's 99th percentile.
+        /// The limit, by the last committed generation's times.
         limit: Duration,
     },
     /// This many answers failed one after the other.
@@ -90,6 +93,7 @@ impl fmt::Display for Breach {
             Self::Errors { failed, requests, before } => {
                 write!(f, "{failed} of {requests} answers failed; of the generation before it was {:.1} %", before * 100.0)
             }
+            Self::Slower(slower) => slower.fmt(f),
             Self::Latency { slow, requests, limit } => {
                 write!(
                     f,
@@ -98,6 +102,46 @@ impl fmt::Display for Breach {
             }
             Self::InARow(failed) => write!(f, "{failed} answers in a row failed"),
             Self::State(what) => f.write_str(what),
+        }
+    }
+}
+
+/// By how much new code is slower than the code before, in the same time.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Slower {
+    /// All of it.
+    All {
+        /// Half of its answers took longer than this.
+        median: Duration,
+        /// And of the code before.
+        before: Duration,
+        /// Answers of the new code and of the code before.
+        answers: (usize, usize),
+    },
+    /// Some of it.
+    Some {
+        /// So many of its answers took longer than the limit ...
+        slow: usize,
+        /// ... and so many of the code before.
+        before: usize,
+        /// Answers of the new code and of the code before.
+        answers: (usize, usize),
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+impl fmt::Display for Slower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All { median, before, answers: (new, old) } => write!(
+                f,
+                "its answers took {median:.1?} where the generation before took {before:.1?} in the same time (medians of {new} and {old})"
+            ),
+            Self::Some { slow, before, answers: (new, old), limit } => write!(
+                f,
+                "{slow} of {new} answers took longer than {limit:.1?}, of the generation before in the same time {before} of {old}"
+            ),
         }
     }
 }
@@ -129,6 +173,10 @@ pub(crate) enum Verdict {
     Enough,
     /// A rule is broken. Said once.
     Breach(Breach),
+    /// Its answers take longer than those of the code before did, which is to be looked into.
+    Suspect,
+    /// What was found by looking into it is enough to be judged.
+    Look,
 }
 
 impl Counts {
@@ -169,10 +217,30 @@ impl Counts {
     pub(crate) fn resume_trial(&self) {
         if let Some(trial) = self.trial.get() {
             // An answer that is being counted meanwhile may count for one side or the other.
-            [&trial.requests, &trial.enough, &trial.failed, &trial.slow, &trial.in_a_row]
-                .into_iter()
-                .for_each(|count| count.store(0, Relaxed));
+            [&trial.requests, &trial.enough, &trial.failed, &trial.in_a_row].into_iter().for_each(|count| count.store(0, Relaxed));
+            trial.pace.clear();
             trial.over.store(false, Relaxed);
+        }
+    }
+
+    /// By what answers are slow, in nanoseconds, and how often it was looked into; for who looks into it now. `None` if it isn't on trial.
+    #[must_use]
+    pub(crate) fn look_into(&self) -> Option<(u64, u32)> {
+        let trial = self.trial.get().filter(|trial| !trial.over.load(Relaxed))?;
+        Some((trial.pace.limit, trial.pace.acquitted.load(Relaxed)))
+    }
+
+    /// It isn't slower than the code before. It may be suspected again, later each time.
+    pub(crate) fn acquit(&self) {
+        if let Some(trial) = self.trial.get() {
+            trial.pace.acquit(trial.requests.load(Relaxed));
+        }
+    }
+
+    /// Nothing came of looking into it, as other things happened: it may be suspected again.
+    pub(crate) fn forget_suspicion(&self) {
+        if let Some(trial) = self.trial.get() {
+            trial.pace.clear();
         }
     }
 
@@ -202,43 +270,114 @@ struct Trial {
     rules: Rules,
     /// The share of failed answers that the last committed generation has.
     before: f64,
-    /// Answers that take longer are slow, in nanoseconds; `u64::MAX` where nothing can be compared.
-    limit: u64,
     /// Whether only what clients ask for is enough.
     is_asked: bool,
     requests: AtomicU64,
     /// Of these, that count for the commit.
     enough: AtomicU64,
     failed: AtomicU64,
-    slow: AtomicU64,
     in_a_row: AtomicU64,
+    pace: Pace,
     over: AtomicBool,
 }
+
+/// Whether answers take longer than those of the code before did.
+struct Pace {
+    /// So many times its 99th percentile, in nanoseconds; `u64::MAX` where nothing can be compared.
+    limit: u64,
+    /// So many times its median.
+    middle: u64,
+    /// Answers since it was looked into last; of these, that took longer than the limit.
+    requests: AtomicU64,
+    slow: AtomicU64,
+    /// Answers of this block; of these, that took longer than the middle. By blocks, as what was quick for an hour may become slow.
+    block: AtomicU64,
+    above: AtomicU64,
+    /// Whether it is suspected, and not suspected again before it was looked into.
+    suspected: AtomicBool,
+    /// How often nothing was found by looking into it.
+    acquitted: AtomicU32,
+    /// Before the trial has so many answers it isn't suspected again.
+    until: AtomicU64,
+}
+
+/// So many answers say something: a suspicion costs little.
+const FEW: u64 = 25;
+/// So many are a block.
+const BLOCK: u64 = 50;
 
 /// One answer in a hundred.
 const HUNDREDTH: f64 = 0.01;
 
-impl Trial {
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "saturates as it should"
-    )]
-    fn new(rules: Rules, before: Option<&Counts>, is_asked: bool) -> Self {
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "saturates as it should")]
+fn times(time: u64, factor: f64) -> u64 {
+    (time as f64 * factor) as u64
+}
+
+impl Pace {
+    fn new(rules: &Rules, before: Option<&Counts>) -> Self {
         let enough = before.filter(|before| before.times.all() >= rules.requests.max(1));
         let least = u64::try_from(rules.latency_least.as_nanos()).unwrap_or(u64::MAX);
-        let limit = enough.map_or(u64::MAX, |before| (before.times.p99() as f64 * rules.latency_factor) as u64).max(least);
+        let limit =
+            |part: f64| enough.map_or(u64::MAX, |before| times(before.times.percentile(part), rules.latency_factor)).max(least);
+        Self {
+            limit: limit(0.99),
+            middle: limit(0.5),
+            requests: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+            block: AtomicU64::new(0),
+            above: AtomicU64::new(0),
+            suspected: AtomicBool::new(false),
+            acquitted: AtomicU32::new(0),
+            until: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts an answer; so many there are, and so many of them are slow.
+    fn count(&self, took: u64) -> (u64, u64) {
+        let one = |counter: &AtomicU64, one: bool| if one { counter.fetch_add(1, Relaxed) + 1 } else { counter.load(Relaxed) };
+        if self.block.load(Relaxed) >= BLOCK {
+            // An answer that is being counted meanwhile may be missing.
+            [&self.block, &self.above].into_iter().for_each(|count| count.store(0, Relaxed));
+        }
+        let (_, _) = (one(&self.block, true), one(&self.above, took > self.middle));
+        (one(&self.requests, true), one(&self.slow, took > self.limit))
+    }
+
+    /// Whether it is suspected by now. Said once, until it is looked into.
+    fn is_suspect(&self, rules: &Rules, (requests, slow): (u64, u64), all: u64) -> bool {
+        if self.limit == u64::MAX || all < self.until.load(Relaxed) || self.suspected.load(Relaxed) {
+            return false;
+        }
+        let (block, above) = (self.block.load(Relaxed), self.above.load(Relaxed));
+        let wholly = block >= FEW && above.saturating_mul(3) > block;
+        let partly = requests >= FEW && slow >= rules.least && share(slow, requests) > HUNDREDTH;
+        (wholly || partly) && !self.suspected.swap(true, Relaxed)
+    }
+
+    fn clear(&self) {
+        [&self.requests, &self.slow, &self.block, &self.above].into_iter().for_each(|count| count.store(0, Relaxed));
+        self.suspected.store(false, Relaxed);
+    }
+
+    fn acquit(&self, requests: u64) {
+        let times = self.acquitted.fetch_add(1, Relaxed);
+        self.until.store(requests.saturating_add(BLOCK.saturating_mul(1 << times.min(20))), Relaxed);
+        self.clear();
+    }
+}
+
+impl Trial {
+    fn new(rules: Rules, before: Option<&Counts>, is_asked: bool) -> Self {
         Self {
             rules,
             before: before.map_or(0.0, Counts::share_failed),
-            limit,
             is_asked,
             requests: AtomicU64::new(0),
             enough: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            slow: AtomicU64::new(0),
             in_a_row: AtomicU64::new(0),
+            pace: Pace::new(&rules, before),
             over: AtomicBool::new(false),
         }
     }
@@ -247,22 +386,25 @@ impl Trial {
         let count = |counter: &AtomicU64, one: bool| if one { counter.fetch_add(1, Relaxed) + 1 } else { counter.load(Relaxed) };
         let (requests, counts) = (count(&self.requests, true), is_asked || !self.is_asked);
         let enough = count(&self.enough, counts);
-        let (failures, slow) = (count(&self.failed, failed), count(&self.slow, took > self.limit));
+        let (failures, paced) = (count(&self.failed, failed), self.pace.count(took));
         let in_a_row = count(&self.in_a_row, failed);
         if !failed && in_a_row != 0 {
             self.in_a_row.store(0, Relaxed);
         }
-        if let Some(breach) = self.breach(requests, failures, slow, if failed { in_a_row } else { 0 }) {
+        if mutation::is(Bug::BreachUnjudged) {
+            return (counts && enough == self.rules.requests).then_some(Verdict::Enough);
+        }
+        if let Some(breach) = self.breach(requests, failures, paced, if failed { in_a_row } else { 0 }) {
             // Of two threads that see it at once, one tells.
             return (!self.over.swap(true, Relaxed)).then_some(Verdict::Breach(breach));
+        }
+        if self.rules.acts && self.pace.is_suspect(&self.rules, paced, requests) {
+            return Some(Verdict::Suspect);
         }
         (counts && enough == self.rules.requests).then_some(Verdict::Enough)
     }
 
-    fn breach(&self, requests: u64, failed: u64, slow: u64, in_a_row: u64) -> Option<Breach> {
-        if mutation::is(Bug::BreachUnjudged) {
-            return None;
-        }
+    fn breach(&self, requests: u64, failed: u64, (paced, slow): (u64, u64), in_a_row: u64) -> Option<Breach> {
         let Rules { errors, errors_factor, least, in_a_row: most, .. } = self.rules;
         // Where the code before fails as often, a row says nothing about the new one.
         if most > 0 && in_a_row >= most && self.before * errors_factor < 1.0 {
@@ -275,8 +417,8 @@ impl Trial {
         if failed >= least && share_failed > errors && share_failed > self.before * errors_factor {
             return Some(Breach::Errors { failed, requests, before: self.before });
         }
-        if slow >= least && share(slow, requests) > HUNDREDTH {
-            return Some(Breach::Latency { slow, requests, limit: Duration::from_nanos(self.limit) });
+        if !self.rules.acts && slow >= least && share(slow, paced) > HUNDREDTH {
+            return Some(Breach::Latency { slow, requests: paced, limit: Duration::from_nanos(self.pace.limit) });
         }
         None
     }
@@ -304,11 +446,11 @@ impl Times {
         self.0.iter().map(|count| count.load(Relaxed)).sum()
     }
 
-    /// What 99 of 100 answers took at most, in nanoseconds, rounded up to the place's end.
-    fn p99(&self) -> u64 {
+    /// What this part of the answers, from 0 to 1, took at most, in nanoseconds, rounded up to the place's end.
+    fn percentile(&self, part: f64) -> u64 {
         let counts: Vec<u64> = self.0.iter().map(|count| count.load(Relaxed)).collect();
         let all: u64 = counts.iter().sum();
-        let mut above = all - all / 100;
+        let mut above = all - times(all, 1.0 - part);
         for (place, count) in counts.iter().enumerate() {
             if above <= *count {
                 return end_of(place);
@@ -415,10 +557,13 @@ mod tests {
     }
 
     #[test]
-    fn fault_20_answers_five_times_as_slow_break_the_latency_rule() {
+    fn fault_20_answers_five_times_as_slow_are_a_suspicion() {
         let before = counts(1000, 0, 5, QUICK * 20);
-        let found = check(Some(&before), &"s".repeat(60));
-        assert!(matches!(found[..], [(50, Verdict::Breach(Breach::Latency { slow: 50, requests: 50, .. }))]), "{found:?}");
+        // All of them take longer than half of those before.
+        assert_eq!(check(Some(&before), &"s".repeat(60)), [(25, Verdict::Suspect), (50, Verdict::Enough)]);
+        // Some of them, longer than hardly any before.
+        let before = counts(1000, 0, 5, QUICK);
+        assert_eq!(check(Some(&before), &"....s".repeat(20)), [(25, Verdict::Suspect), (50, Verdict::Enough)]);
         // A few slow ones are what there was before.
         assert_eq!(check(Some(&before), &format!("{}s", ".".repeat(199))), [(50, Verdict::Enough)]);
         // Too few answers before to know how long they take.
@@ -427,11 +572,39 @@ mod tests {
     }
 
     #[test]
+    fn what_was_quick_for_long_is_suspected_once_it_is_slow_and_later_each_time_that_nothing_is_found() {
+        let before = counts(1000, 0, 0, QUICK);
+        let counts = Counts::default();
+        counts.try_against(RULES, Some(&before), true);
+        let suspected = |answers: u64, took| {
+            (0..answers).filter(|_| counts.answered(false, Some(took), true) == Some(Verdict::Suspect)).count()
+        };
+        assert_eq!(suspected(500, QUICK), 0);
+        assert_eq!(suspected(75, QUICK * 5), 1, "within a block and a half");
+        assert_eq!(suspected(500, QUICK * 5), 0, "once, until it was looked into");
+        for pause in [50, 100, 200] {
+            counts.acquit();
+            assert_eq!((suspected(pause - 1, QUICK * 5), suspected(26, QUICK * 5)), (0, 1), "{pause}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_goes_back_by_itself_it_is_told() {
+        let before = counts(1000, 0, 20, QUICK * 20);
+        let counts = Counts::default();
+        counts.try_against(Rules { acts: false, ..RULES }, Some(&before), true);
+        let found: Vec<_> = (0..60).filter_map(|_| counts.answered(false, Some(QUICK * 5), true)).collect();
+        assert_eq!(found, [Verdict::Enough], "not slower than hardly any before");
+        let found: Vec<_> = (0..60).filter_map(|_| counts.answered(false, Some(QUICK * 100), true)).collect();
+        assert!(matches!(found[..], [Verdict::Breach(Breach::Latency { slow: 5, .. })]), "{found:?}");
+    }
+
+    #[test]
     fn a_percentile_is_known_to_an_eighth() {
         for nanoseconds in [1, 2, 3, 7, 8, 9, 1_000, 1_234_567, 30_000_000_000, u64::MAX] {
             let times = Times::default();
             (0..200).for_each(|_| times.count(nanoseconds));
-            let p99 = times.p99();
+            let p99 = times.percentile(0.99);
             assert!(
                 p99 >= nanoseconds && (p99 as f64) <= (nanoseconds as f64 * 1.13).max(nanoseconds as f64 + 2.0),
                 "{nanoseconds}: {p99}"
@@ -440,9 +613,9 @@ mod tests {
         let times = Times::default();
         (0..99).for_each(|_| times.count(1_000));
         times.count(1_000_000);
-        assert!(times.p99() < 1_200, "{}", times.p99());
+        assert!(times.percentile(0.99) < 1_200, "{}", times.percentile(0.99));
         (0..2).for_each(|_| times.count(1_000_000));
-        assert!(times.p99() > 900_000, "{}", times.p99());
+        assert!(times.percentile(0.99) > 900_000, "{}", times.percentile(0.99));
     }
 
     #[test]

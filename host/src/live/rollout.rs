@@ -10,12 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::live::comparison::Comparison;
 use crate::live::config::Config;
 use crate::live::generation::Generation;
 use crate::live::probation::Rules;
+use crate::live::refusal::{Refusal, RollbackError, Which};
 use crate::live::resident::{By, Plan};
 use crate::live::route::Clash;
-use crate::live::snapshot::{Member, Setup, Snapshot};
+use crate::live::snapshot::{Compared, Member, Setup, Snapshot};
 use crate::mutation::{self, Bug};
 
 /// All plugins' rollout.
@@ -58,6 +60,8 @@ struct Trial {
     origin: Origin,
     /// The snapshot to go back to, where there is something to go back to.
     back: Option<Arc<Snapshot>>,
+    /// What of it is being compared with the code before.
+    comparisons: Vec<Arc<Comparison>>,
 }
 
 /// Where the bytes of a publish came from.
@@ -69,43 +73,6 @@ pub(crate) enum Origin {
     Recovered,
     /// From the copy of what served in an earlier run and was never committed: nothing better is there.
     Fallback,
-}
-
-/// Why candidates can't be published.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// Routes clash with what serves.
-    Clash(Clash),
-    /// Routes clash with what these plugins may have to go back to.
-    WayBack(Vec<String>, Clash),
-}
-
-/// What to go back from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// All plugins of the last publish.
-    Last,
-    /// This plugin: to the generation that served before.
-    Plugin(String),
-    /// This plugin, to the generation of this number.
-    To(String, u64),
-}
-
-/// Why there is no way back.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum RollbackError {
-    /// No such plugin serves.
-    Unknown(String),
-    /// It is the first, or all before it are gone; these are kept.
-    Nothing(String, Vec<u64>),
-    /// That generation isn't kept; these are.
-    Gone(String, u64, Vec<u64>),
-    /// That generation serves.
-    Serves(String, u64),
-    /// Nothing was published.
-    Never,
-    /// Its routes clash with what serves now.
-    Clash(String),
 }
 
 /// How a plugin's generation stands, for people.
@@ -176,7 +143,7 @@ impl Rollout {
         }
         let mut trials: Vec<Trial> = self.trials.iter().filter_map(|trial| trial.without(&names)).collect();
         if rules.acts && !names.is_empty() {
-            trials.push(Trial { plugins: names.clone(), since: now, again: None, origin, back: None });
+            trials.push(Trial::begun(names.clone(), now, origin));
         }
         let last = if names.is_empty() { self.last.clone() } else { names.iter().cloned().collect() };
         let next = Rollout { epoch: self.epoch + 1, places, trials, last, keep: self.keep, is_stale: false };
@@ -273,7 +240,7 @@ impl Rollout {
             }
         }
         if !resumes.is_empty() {
-            self.trials.push(Trial { plugins: resumes, since: now, again: None, origin: Origin::Path, back: None });
+            self.trials.push(Trial::begun(resumes, now, Origin::Path));
         }
         self.epoch = snapshot.epoch();
         self.is_stale = true;
@@ -287,6 +254,58 @@ impl Rollout {
             let places = trial.plugins.iter().filter_map(|name| self.places.get(name));
             places.for_each(|place| place.live.generation.counts().resume_trial());
         }
+    }
+
+    /// Looks into the suspicion that the generation with this key is slower than the one before: what it is compared with. `None` if it isn't on
+    /// trial, is being compared, or has nothing to go back to.
+    pub(crate) fn suspect(&mut self, key: u64, rules: &Rules, now: Instant) -> Option<Arc<Generation>> {
+        let at = self.trial_of(key)?;
+        let back = Arc::clone(self.trials[at].back.as_ref()?);
+        let trial = &mut self.trials[at];
+        let of = |name: &String| self.places.get(name).map(|place| &place.live.generation).filter(|live| live.key() == key);
+        let live = Arc::clone(trial.plugins.iter().find_map(of)?);
+        let before = back.generation(live.plugin()).filter(|before| before.key() != key)?;
+        if trial.comparisons.iter().any(|comparison| comparison.generation() == key) {
+            return None;
+        }
+        let (limit, earlier) = live.counts().look_into()?;
+        trial.comparisons.push(Comparison::begin(&live, *rules, limit, earlier, now));
+        Some(Arc::clone(before))
+    }
+
+    /// What is being compared.
+    pub(crate) fn comparisons(&self) -> impl Iterator<Item = Arc<Comparison>> {
+        self.trials.iter().flat_map(|trial| &trial.comparisons).cloned()
+    }
+
+    /// The comparison of the generation with this key is over: nothing was found.
+    pub(crate) fn acquit(&mut self, key: u64) {
+        let Some(at) = self.trial_of(key) else { return };
+        self.trials[at].comparisons.retain(|comparison| comparison.generation() != key);
+        let live = self.places.values().map(|place| &place.live.generation).find(|live| live.key() == key);
+        live.into_iter().for_each(|live| live.counts().acquit());
+    }
+
+    /// What is compared in the snapshot that serves. A comparison goes on over what else is published, with the ways back as they are by then; one
+    /// that has lost its own ends.
+    #[must_use]
+    pub(crate) fn compared(&mut self) -> Vec<Compared> {
+        let mut all = Vec::new();
+        for at in 0..self.trials.len() {
+            let comparisons = std::mem::take(&mut self.trials[at].comparisons);
+            for comparison in comparisons {
+                let key = comparison.generation();
+                let live = self.places.values().map(|place| &place.live.generation).find(|live| live.key() == key);
+                match (live, &self.trials[at].back) {
+                    (Some(live), Some(back)) if self.trials[at].plugins.contains(live.plugin()) => {
+                        all.push(Compared { comparison: Arc::clone(&comparison), back: Arc::clone(back) });
+                        self.trials[at].comparisons.push(comparison);
+                    }
+                    (live, _) => live.into_iter().for_each(|live| live.counts().forget_suspicion()),
+                }
+            }
+        }
+        all
     }
 
     /// Prepares the ways back of everything that is still on trial, after a rollback.
@@ -369,7 +388,7 @@ impl Rollout {
         let enough =
             trial.origin == Origin::Recovered || counts().all(|counts| counts.judged() >= rules.requests && !counts.is_over());
         let have_read = trial.plugins.iter().filter_map(|name| self.places.get(name)).all(|place| place.live.generation.has_read());
-        enough && have_read && now.saturating_duration_since(trial.since) >= rules.time
+        enough && have_read && trial.comparisons.is_empty() && now.saturating_duration_since(trial.since) >= rules.time
     }
 
     /// When a trial may next be over by time, or has been and lacks requests.
@@ -377,7 +396,9 @@ impl Rollout {
     pub(crate) fn due(&self, rules: &Rules, now: Instant) -> Option<Duration> {
         let left = |trial: &Trial| rules.time.saturating_sub(now.saturating_duration_since(trial.since));
         let again = self.trials.iter().filter_map(|trial| Some(trial.again?.saturating_duration_since(now)));
-        self.trials.iter().map(left).filter(|left| !left.is_zero()).chain(again).min()
+        let compared =
+            self.trials.iter().flat_map(|trial| &trial.comparisons).map(|one| one.until().saturating_duration_since(now));
+        self.trials.iter().map(left).filter(|left| !left.is_zero()).chain(again).chain(compared).min()
     }
 
     /// The generation that a rollback of this plugin would put back, and whether it was committed.
@@ -411,8 +432,13 @@ impl Trial {
     /// The trial of the others; `None` if none is left.
     fn without(&self, names: &BTreeSet<String>) -> Option<Self> {
         let plugins: BTreeSet<String> = self.plugins.difference(names).cloned().collect();
-        let Trial { since, again, origin, .. } = *self;
-        (!plugins.is_empty()).then_some(Trial { plugins, since, again, origin, back: None })
+        let Trial { since, again, origin, ref comparisons, .. } = *self;
+        let comparisons = comparisons.clone();
+        (!plugins.is_empty()).then_some(Trial { plugins, since, again, origin, back: None, comparisons })
+    }
+
+    fn begun(plugins: BTreeSet<String>, since: Instant, origin: Origin) -> Self {
+        Self { plugins, since, again: None, origin, back: None, comparisons: Vec::new() }
     }
 }
 
@@ -508,42 +534,6 @@ impl PluginRollout {
     }
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Clash(clash) => clash.fmt(f),
-            Self::WayBack(plugins, clash) => write!(f, "if {} had to go back, {clash}", plugins.join(" and ")),
-        }
-    }
-}
-
-fn numbered(plugin: &str, numbers: &[u64]) -> String {
-    numbers.iter().map(|number| format!("{plugin}={number}")).collect::<Vec<_>>().join(", ")
-}
-
-impl std::fmt::Display for RollbackError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unknown(plugin) => write!(f, "no plugin {plugin} serves"),
-            Self::Nothing(plugin, kept) if kept.is_empty() => {
-                write!(f, "{plugin} has nothing to go back to: no earlier generation is kept")
-            }
-            Self::Nothing(plugin, kept) => {
-                write!(f, "no generation before the one of {plugin} that serves is kept; {} can be gone to", numbered(plugin, kept))
-            }
-            Self::Gone(plugin, number, kept) if kept.is_empty() => {
-                write!(f, "{plugin}={number} isn't kept, nor is any other generation of {plugin}")
-            }
-            Self::Gone(plugin, number, kept) => {
-                write!(f, "{plugin}={number} isn't kept; {} can be gone back to", numbered(plugin, kept))
-            }
-            Self::Serves(plugin, number) => write!(f, "{plugin}={number} serves already"),
-            Self::Never => f.write_str("nothing was published yet"),
-            Self::Clash(clash) => f.write_str(clash),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::mpsc::{Receiver, channel};
@@ -581,6 +571,49 @@ pub(crate) mod tests {
             Ended::Config { .. } | Ended::Use { .. } => None,
         });
         told.collect()
+    }
+
+    #[cfg(not(midair_loom))]
+    #[test]
+    fn fault_20_what_is_compared_isnt_committed_and_goes_on_over_other_publishes_until_its_own_way_back_is_gone() {
+        let (ends, _heard) = ends();
+        let (rules, now) = (Rules { time: Duration::ZERO, requests: 0, ..Rules::PRODUCTION }, Instant::now());
+        let mut rollout = Rollout::new(4);
+        let publish = |rollout: &mut Rollout, plugin: &str, number| {
+            let new = generation(plugin, number, &ends);
+            rollout.publish(&[setup(&new)], &[], Origin::Path, &rules, now).expect("no routes, no clash");
+            new.key()
+        };
+        let compared = |rollout: &mut Rollout| -> Vec<String> {
+            rollout
+                .compared()
+                .iter()
+                .map(|compared| format!("{} or {}", compared.comparison.generation(), shown(&compared.back)))
+                .collect()
+        };
+        let suspect = |rollout: &mut Rollout, key| rollout.suspect(key, &rules, now).map(|before| before.to_string());
+        let first = publish(&mut rollout, "a", 1);
+        assert_eq!(suspect(&mut rollout, first), None, "there is nothing before it");
+        assert_eq!(rollout.commit(&rules, now).concat().len(), 1);
+        assert_eq!(suspect(&mut rollout, first), None, "it is committed");
+        let second = publish(&mut rollout, "a", 2);
+        assert_eq!(suspect(&mut rollout, second).as_deref(), Some("a=1"));
+        assert_eq!(suspect(&mut rollout, second), None, "it is being compared");
+        assert_eq!(compared(&mut rollout), [format!("{second} or a=1")]);
+        let later = now + crate::live::comparison::LONGEST;
+        assert_eq!(
+            (rollout.commit(&rules, later).len(), rollout.due(&rules, later)),
+            (0, Some(Duration::ZERO)),
+            "first it is decided"
+        );
+        publish(&mut rollout, "b", 1);
+        assert_eq!(compared(&mut rollout), [format!("{second} or a=1 b=1")], "with what serves by now");
+        rollout.acquit(second);
+        assert_eq!(compared(&mut rollout), Vec::<String>::new());
+        assert_eq!(suspect(&mut rollout, second).as_deref(), Some("a=1"), "once more");
+        publish(&mut rollout, "a", 3);
+        assert_eq!(compared(&mut rollout), Vec::<String>::new(), "other code took its place");
+        assert_eq!(rollout.commit(&rules, later).concat().len(), 2);
     }
 
     #[cfg(not(midair_loom))]

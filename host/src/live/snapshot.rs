@@ -3,11 +3,14 @@
 //! Each plugin's generation with its config and the one route table over all of them. A snapshot never changes: what is published is a new one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::live::comparison::Comparison;
 use crate::live::config::Config;
 use crate::live::generation::{Generation, Term};
 use crate::live::route::{Clash, Found, Route, RouteTable, UPGRADE};
 use crate::plugin::exports::{Calls, HandlerInfo, Part};
+use crate::sys::sync::Pointer;
 
 /// A handler in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,15 @@ impl Member {
     }
 }
 
+/// A generation that is compared with the one before.
+#[derive(Clone)]
+pub(crate) struct Compared {
+    /// How far that is.
+    pub comparison: Arc<Comparison>,
+    /// What serves, with the one before in its place.
+    pub back: Arc<Snapshot>,
+}
+
 #[cfg(midair_seeded)]
 static LAST_BEGUN: parking_lot::Mutex<std::sync::Weak<Snapshot>> = parking_lot::Mutex::new(std::sync::Weak::new());
 
@@ -64,6 +76,9 @@ pub(crate) struct Snapshot {
     configs: Vec<Arc<Config>>,
     terms: Vec<Arc<Term>>,
     routes: RouteTable<Target>,
+    /// What of it is compared, while anything is: most snapshots change nothing here ever, and readers look at one flag.
+    compared: Pointer<Vec<Compared>>,
+    compares: AtomicBool,
 }
 
 impl Snapshot {
@@ -88,7 +103,28 @@ impl Snapshot {
         let routes = RouteTable::build(routes)?;
         let configs = members.iter().map(|member| Arc::clone(&member.config)).collect();
         let (generations, terms) = members.into_iter().map(|member| (member.generation, member.term)).unzip();
-        Ok(Self { epoch, generations, configs, terms, routes })
+        let (compared, compares) = (Pointer::new(Arc::default()), AtomicBool::new(false));
+        Ok(Self { epoch, generations, configs, terms, routes, compared, compares })
+    }
+
+    /// These of its generations are compared from now on, and no others.
+    pub(crate) fn compare(&self, compared: Vec<Compared>) {
+        let compares = !compared.is_empty();
+        if !compares && !self.compares.load(Ordering::Relaxed) {
+            return;
+        }
+        self.compared.swap(Arc::new(compared));
+        self.compares.store(compares, Ordering::Release);
+    }
+
+    /// With what the generation of `target` is being compared, if it is.
+    #[must_use]
+    pub(crate) fn compared(&self, target: Target) -> Option<Compared> {
+        if !self.compares.load(Ordering::Acquire) {
+            return None;
+        }
+        let key = self.generations[target.generation].key();
+        self.compared.load().iter().find(|compared| compared.comparison.generation() == key).cloned()
     }
 
     /// It is about to be live: from now on the end of its terms is told.

@@ -73,6 +73,11 @@ pub enum Event {
     },
     /// The generation does worse than the one before, and serves on: nothing goes back by itself here.
     Breached { plugin: String, generation: u64, reason: String, help: String },
+    /// The generation, in probation, answers slower than the code before did: until it is known whether that is so in the same time, each of two
+    /// requests that both can answer goes to the generation `with`.
+    Comparing { plugin: String, generation: u64, with: u64 },
+    /// The generation isn't slower than the one before was in the same time, and all requests go to it again.
+    Compared { plugin: String, generation: u64, reason: String },
     /// These bytes were rolled back and are passed over.
     Held { plugin: String, digest: String, by: HoldReason, reason: String },
     /// The last run died while these bytes were on trial, or had just been started again.

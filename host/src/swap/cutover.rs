@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::live::comparison::{Comparison, Finding};
 use crate::live::generation::Generation;
 use crate::live::probation::Rules;
 use crate::live::resident::{By, Plan, Resident};
@@ -110,6 +111,9 @@ impl Cutover {
         }
         let at = Instant::now();
         rollout.renew();
+        // A long call may hold what served before, which must hold no more than itself.
+        before.compare(Vec::new());
+        self.compare(&mut rollout);
         *self.standing.lock() = Arc::new(rollout.standing());
         Ok(Performed { plan, before, at })
     }
@@ -127,6 +131,36 @@ impl Cutover {
         if !due.is_empty() {
             *self.standing.lock() = Arc::new(rollout.standing());
         }
+    }
+
+    /// Has what serves compare what the rollout says.
+    fn compare(&self, rollout: &mut Rollout) {
+        self.slot.now().compare(rollout.compared());
+    }
+
+    /// Looks into the suspicion that the generation with this key is slower than the one before: both from now on answer what both can, by lot.
+    /// The two of them; `None` if there is nothing to compare it with.
+    pub(super) fn suspect(&self, key: u64, rules: &Rules, now: Instant) -> Option<(Arc<Generation>, Arc<Generation>)> {
+        let mut rollout = self.rollout.lock();
+        let before = rollout.suspect(key, rules, now)?;
+        self.compare(&mut rollout);
+        let live = self.slot.now().generation(before.plugin()).map(Arc::clone)?;
+        Some((live, before))
+    }
+
+    /// What the comparison of the generation with this key says, if it goes on; each of them without a key. One that found nothing is over.
+    pub(super) fn look(&self, key: Option<u64>, now: Instant) -> Vec<(u64, Finding)> {
+        let is_meant = |one: &Arc<Comparison>| key.map_or(one.until() <= now, |key| one.generation() == key);
+        let comparisons: Vec<Arc<Comparison>> = self.rollout.lock().comparisons().filter(is_meant).collect();
+        // Without the lock, as it takes a moment.
+        let found: Vec<_> = comparisons.iter().map(|one| (one.generation(), one.look(now))).collect();
+        if found.iter().any(|(_, finding)| matches!(finding, Finding::Equal(_))) {
+            let mut rollout = self.rollout.lock();
+            let equal = found.iter().filter(|(_, finding)| matches!(finding, Finding::Equal(_)));
+            equal.for_each(|(key, _)| rollout.acquit(*key));
+            self.compare(&mut rollout);
+        }
+        found
     }
 
     /// When something is due next.

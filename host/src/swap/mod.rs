@@ -38,7 +38,7 @@ pub use self::status::{
 };
 #[cfg(feature = "http")]
 pub use self::tables::{Page, TableStatus};
-pub use crate::live::rollout::Which;
+pub use crate::live::refusal::Which;
 pub use crate::resources::host_services::Caller;
 pub use crate::resources::topics::{SubscriberStatus, TopicStatus};
 pub use crate::sys::native_resources::Counts;

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::cutover::Performed;
 use super::shared::Shared;
+use crate::live::comparison::Finding;
 use crate::live::generation::{Alarm, Generation};
 use crate::live::probation::{Breach, Verdict};
+use crate::live::refusal::{RollbackError, Which};
 use crate::live::resident::Plan;
-use crate::live::rollout::{RollbackError, Rollout, Which};
+use crate::live::rollout::Rollout;
 use crate::live::snapshot::Snapshot;
 use crate::report::attempt::Record;
 use crate::report::error::{Code, Error, Stage};
@@ -30,10 +32,13 @@ pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
     loop {
         // One moment for both: what isn't due at it is due later.
         let now = Instant::now();
+        look(shared, None, now, now);
         commit(shared, now);
         let due = shared.cutover.due(&shared.options.rules, now);
         match alarms.recv_timeout(due.unwrap_or(LONG)) {
             Ok(Alarm { generation, verdict: Verdict::Breach(breach), at }) => breached(shared, generation, &breach, at),
+            Ok(Alarm { generation, verdict: Verdict::Suspect, .. }) => suspected(shared, generation),
+            Ok(Alarm { generation, verdict: Verdict::Look, at }) => look(shared, Some(generation), Instant::now(), at),
             Ok(Alarm { verdict: Verdict::Enough | Verdict::Begun, .. }) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -56,6 +61,32 @@ pub(super) fn committed(generation: &Generation) -> Event {
         digest: generation.digest().to_owned(),
         requests: generation.counts().judged(),
         watched_us: generation.watched_us(),
+    }
+}
+
+/// Compares the generation with this key with the one before.
+fn suspected(shared: &Arc<Shared>, key: u64) {
+    if let Some((live, before)) = shared.cutover.suspect(key, &shared.options.rules, Instant::now()) {
+        let (plugin, generation) = (live.plugin().to_owned(), live.number());
+        shared.context.bus.say(Event::Comparing { plugin, generation, with: before.number() });
+    }
+}
+
+/// Judges the comparison of the generation with this key, or those whose time is over. Since when what it found is known.
+fn look(shared: &Arc<Shared>, key: Option<u64>, now: Instant, at: Instant) {
+    for (key, finding) in shared.cutover.look(key, now) {
+        match finding {
+            Finding::Slower(slower) => breached(shared, key, &Breach::Slower(slower), at),
+            Finding::Equal(compared) => {
+                let live = shared.slot.now();
+                let generation = live.generations().iter().find(|generation| generation.key() == key);
+                generation.into_iter().for_each(|generation| {
+                    let (plugin, generation) = (generation.plugin().to_owned(), generation.number());
+                    shared.context.bus.say(Event::Compared { plugin, generation, reason: compared.clone() });
+                });
+            }
+            Finding::Unclear => {}
+        }
     }
 }
 

@@ -140,7 +140,7 @@ fn a_rollback_by_hand_that_a_commit_was_decided_before_is_what_is_written() {
     recovery.starts("shop", &next, None, None);
     // The disk may be as slow as it likes: what is decided last is what it has at the end.
     commit(&mut rollout, &recovery);
-    let plan = rollout.back(&crate::live::rollout::Which::Last).expect("a way back");
+    let plan = rollout.back(&crate::live::refusal::Which::Last).expect("a way back");
     recovery.goes_back(&plan, HoldReason::Hand, "asked for");
     flushed(&recovery);
     let known = open(data.path()).0.of("shop");
@@ -304,7 +304,7 @@ impl Model {
                     live.insert(plugin, Arc::clone(&plan.enters[0].generation));
                 }
                 4 => {
-                    let Ok(plan) = rollout.back(&crate::live::rollout::Which::Plugin(plugin.to_owned())) else { continue };
+                    let Ok(plan) = rollout.back(&crate::live::refusal::Which::Plugin(plugin.to_owned())) else { continue };
                     self.tell(&format!("{plugin} goes back by hand"));
                     recovery.goes_back(&plan, HoldReason::Hand, "asked for");
                     plan.settles.iter().for_each(|back| back.commit());
