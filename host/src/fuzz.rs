@@ -12,6 +12,7 @@ use midair_abi::manifest::Manifest;
 use crate::artifact::inspect::{Rules, digest, judge, loaded};
 use crate::report::error::Code;
 use crate::swap::recovery::RecoveryRecord;
+use crate::sys::fatal::Evidence;
 
 /// Judges any bytes: that ends, without a panic, in a manifest that names a plugin plainly, or in a code that inspecting has.
 ///
@@ -68,9 +69,11 @@ pub fn marks(bytes: &[u8]) {
     assert!(is_known(&mark), "{mark:?}");
     for death in 0.. {
         let before = mark.clone();
-        let told = mark.after_death();
         let blamed = before.pending.iter().chain(before.candidate.iter().filter(|it| before.pending.as_ref() != Some(it)));
         let blamed: Vec<&String> = blamed.collect();
+        // The code that was started crashed.
+        let digest = blamed.first().map(|digest| (*digest).clone()).unwrap_or_default();
+        let told = mark.after_death(&Evidence::Code { signal: 6, digest });
         assert_eq!(told.is_empty(), blamed.is_empty(), "somebody is blamed");
         assert!(told.iter().all(|death| blamed.contains(&&death.digest)), "who served or was about to is who is blamed");
         assert_eq!((&mark.committed, &mark.fallback, &mark.source), (&before.committed, &before.fallback, &before.source));

@@ -84,8 +84,13 @@ fn says(client: Client, name: &str) {
 /// Has the process abort.
 #[track_caller]
 fn dies(client: Client) {
+    dies_of(client, "/die");
+}
+
+#[track_caller]
+fn dies_of(client: Client, path: &str) {
     let mut stream = client.connect();
-    std::io::Write::write_all(&mut stream, b"GET /die HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
     assert!(read_answer(&mut stream).is_err(), "the process is gone");
 }
 
@@ -469,6 +474,75 @@ fn fault_21_g11_g20_a_crash_on_trial_starts_what_was_committed_and_quarantines_t
     site.put("slow");
     midair.published();
     says(midair.http(), "slow");
+}
+
+#[test]
+fn fault_22_kills_from_outside_hold_nothing_that_was_committed_however_many_there_are() {
+    let site = Site::with("one");
+    let mut midair = site.quick();
+    midair.published();
+    commit(&mut midair);
+    drop(midair);
+    let patient = ["--probation", "3600"];
+    for kills in 0..4 {
+        let mut midair = site.launch(&patient).start();
+        if kills > 0 {
+            let died = midair.wait_for("died", |event| kind(event, "died"));
+            let reason = died["reason"].as_str().unwrap_or_default();
+            assert!(reason.contains("left no word") && reason.ends_with("it is started again"), "{died}");
+        }
+        let waits = kills == 3;
+        assert_eq!(midair.published()["trigger"], "start: what was committed last");
+        let says_so = |event: &Value| event["message"].as_str().is_some_and(|message| message.contains("this one waits 1 s"));
+        assert_eq!(midair.all("warning").iter().any(says_so), waits, "{}", midair.story());
+        says(midair.http(), "one");
+        // Dropping it kills it.
+        drop(midair);
+    }
+    assert_eq!(site.launch(&patient).start().status()["held"], json!({}));
+}
+
+#[test]
+fn fault_21_of_two_plugins_in_probation_only_that_is_held_in_whose_code_the_host_died() {
+    for how in ["abort", "overflow", "thread", "panics"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(format!("lib{name}.so"));
+        let put = |name: &str, fixture: &str, variant: &str| {
+            let artifact = fixture::artifact(fixture).named(name).variant(variant);
+            project::save(&path(name), artifact.bytes());
+        };
+        put("calm", "exchanging", "one");
+        put("moody", "moody", "one");
+        let start = |more: &[&str]| {
+            let launch = Launch::run(&[&path("calm"), &path("moody")]).arg("--data").arg(folder.path().join("data"));
+            more.iter().fold(launch, |launch, option| launch.arg(option)).start()
+        };
+        let mut midair = start(&["--probation", "0", "--probation-requests", "1"]);
+        midair.all_published(&["calm", "moody"]);
+        for route in ["/version", "/x"] {
+            assert_eq!(midair.get(route).status, 200, "{}", midair.story());
+        }
+        for _ in 0..2 {
+            midair.wait_for("committed", |event| kind(event, "committed"));
+        }
+        drop(midair);
+        let mut midair = start(&["--probation", "3600"]);
+        midair.all_published(&["calm", "moody"]);
+        for (name, fixture) in [("calm", "exchanging"), ("moody", "moody")] {
+            put(name, fixture, "two");
+            midair.published();
+        }
+        dies_of(midair.http(), &format!("/die?{how}"));
+        let _ = midair.ended("a crash");
+        let mut midair = start(&["--probation", "3600"]);
+        let died = midair.wait_for("died", |event| kind(event, "died"));
+        let reason = died["reason"].as_str().unwrap_or_default();
+        assert!(died["plugin"] == "moody" && reason.contains("in code of moody"), "{how}: {died}");
+        midair.wait_for("held", |event| kind(event, "held"));
+        assert_eq!(midair.all("died").len(), 1, "{}", midair.story());
+        let held = midair.status()["held"].clone();
+        assert_eq!(held.as_object().map(|held| held.keys().collect::<Vec<_>>()), Some(vec![&"moody".to_owned()]), "{how}: {held}");
+    }
 }
 
 #[test]

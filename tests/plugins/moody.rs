@@ -9,7 +9,7 @@ use midair_plugin::{Ctx, Error, Plugin, Request, Result};
 midair_plugin::export!(plugin);
 
 fn plugin() -> Plugin {
-    Plugin::new().get("/", |_, _| variant()).get("/x", x).get("/wait", wait).get("/die", |_, _| -> &str { std::process::abort() })
+    Plugin::new().get("/", |_, _| variant()).get("/x", x).get("/wait", wait).get("/die", |request, _| die(request.query_str()))
 }
 
 async fn x(request: Request, ctx: Ctx) -> Result<&'static str> {
@@ -27,6 +27,32 @@ async fn x(request: Request, ctx: Ctx) -> Result<&'static str> {
         _ => {}
     }
     Ok(variant())
+}
+
+/// Ends the process, in one of the ways in which code does.
+fn die(how: &str) -> String {
+    match how {
+        "overflow" => deeper(0).to_string(),
+        "thread" => format!("{:?}", std::thread::spawn(|| -> u8 { std::process::abort() }).join()),
+        "panics" => {
+            let _ends = Ends;
+            panic!("and once more while it unwinds")
+        }
+        _ => std::process::abort(),
+    }
+}
+
+#[allow(unconditional_recursion, reason = "it is to overflow the stack")]
+fn deeper(level: u64) -> u64 {
+    std::hint::black_box([level; 64])[0] + deeper(level + 1)
+}
+
+struct Ends;
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        panic!("while another one unwinds");
+    }
 }
 
 async fn wait(_: Request, ctx: Ctx) -> Result<&'static str> {

@@ -3,6 +3,7 @@
 //! The only caller of dlopen. A library that was opened is never closed: nothing proves that no pointer leads into it any more.
 
 use std::ffi::{c_int, c_void};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -24,6 +25,7 @@ pub(crate) struct Opened {
     header: &'static LibHeader,
     name: String,
     module: Module,
+    text: Range<u64>,
 }
 
 /// An opened plugin library whose types at the border are the host's. Dropping it leaves it mapped.
@@ -65,8 +67,14 @@ impl Opened {
             .map_err(|error| rejected(Code::Sym, "its root isn't one that this host can read").caused_by(error.to_string()))?;
         #[cfg(midair_seeded)]
         HANDLES.lock().push((std::ptr::from_ref(header) as usize, std::mem::ManuallyDrop::into_inner(handle)));
-        let module = module(path, header);
-        Ok(Self { header, name, module })
+        let (memory, text) = place(header);
+        Ok(Self { header, name, module: Module::new(path.to_owned(), memory), text })
+    }
+
+    /// Where its code lies in memory.
+    #[must_use]
+    pub(crate) fn text(&self) -> Range<u64> {
+        self.text.clone()
     }
 
     /// Compares the layout of the root's types with the host's, and has the library counted from here on.
@@ -75,7 +83,7 @@ impl Opened {
     ///
     /// `E_LAYOUT` naming the type and field that differ.
     pub(crate) fn check(self) -> Result<Library> {
-        let Self { header, name, module } = self;
+        let Self { header, name, module, .. } = self;
         let rejected = |code, reason: String| Error::rejected(code, Stage::Check, name.clone(), reason);
         layout::check(header).map_err(|difference| {
             rejected(Code::Layout, difference).help("build plugin and host against the same version of midair-plugin")
@@ -139,12 +147,12 @@ impl Drop for Library {
     }
 }
 
-/// Where the library lies that has this header. It takes the loader's lock, so it is asked once, here, where that was taken anyway.
-fn module(path: &Path, header: &LibHeader) -> Module {
+/// Where the library lies that has this header, from where its file's address 0 is, and where its code does. It takes the loader's lock, so it
+/// is asked once, here, where that was taken anyway.
+fn place(header: &LibHeader) -> (Range<u64>, Range<u64>) {
     struct Search {
         address: u64,
-        /// What is added to the file's addresses, and where its memory ends.
-        found: Option<(u64, u64)>,
+        found: Option<(Range<u64>, Range<u64>)>,
     }
     unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
         // SAFETY: the loader describes one library, valid during this call.
@@ -153,16 +161,18 @@ fn module(path: &Path, header: &LibHeader) -> Module {
         let search = unsafe { &mut *search.cast::<Search>() };
         // SAFETY: the loader says how many there are.
         let segments = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
-        let loaded = segments.iter().filter(|segment| segment.p_type == libc::PT_LOAD);
-        let end = loaded.map(|segment| segment.p_vaddr + segment.p_memsz).max().unwrap_or_default() + info.dlpi_addr;
-        if (info.dlpi_addr..end).contains(&search.address) {
-            search.found = Some((info.dlpi_addr, end));
+        let loaded = || segments.iter().filter(|segment| segment.p_type == libc::PT_LOAD);
+        let code = || loaded().filter(|segment| segment.p_flags & libc::PF_X != 0);
+        let end = |segment: &libc::Elf64_Phdr| info.dlpi_addr + segment.p_vaddr + segment.p_memsz;
+        let memory = info.dlpi_addr..loaded().map(end).max().unwrap_or_default();
+        if memory.contains(&search.address) {
+            let start = code().map(|segment| info.dlpi_addr + segment.p_vaddr).min().unwrap_or_default();
+            search.found = Some((memory, start..code().map(end).max().unwrap_or_default()));
         }
         search.found.is_some().into()
     }
     let mut search = Search { address: std::ptr::from_ref(header) as u64, found: None };
     // SAFETY: the data outlives the call and is of the type that `look` reads.
     unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
-    let (start, end) = search.found.unwrap_or_default();
-    Module::new(path.to_owned(), start..end)
+    search.found.unwrap_or_default()
 }

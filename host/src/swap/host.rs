@@ -301,7 +301,8 @@ impl Host {
     /// is rejected, each alone. Blocks until it is over; what came of each attempt.
     ///
     /// Where nothing was committed, what served before the last trial is started, on trial. If that run died, what was on trial then is
-    /// quarantined; after three deaths in a row nothing is started. No attempt is made if there is nothing to start, or [`Options::recovers`]
+    /// quarantined; after three deaths in a row, two of them in its own code, nothing is started, and without a sign of whose code it was it
+    /// waits longer each time, up to half a minute. No attempt is made if there is nothing to start, or [`Options::recovers`]
     /// is off. Plugin code runs inside, on threads of its own.
     pub fn recover(&self, artifacts: &[Artifact]) -> Vec<Record> {
         let start = |earlier: Vec<Artifact>, kind| match kind {
@@ -309,12 +310,28 @@ impl Host {
             Kind::Fallback => self.take(self.begin("start: what served before the last trial"), earlier, Origin::Fallback),
         };
         let mut records = Vec::new();
-        for (kind, earlier) in self.shared.kept_before(artifacts) {
+        let (pause, kept) = self.shared.kept_before(artifacts);
+        self.back_off(pause);
+        for (kind, earlier) in kept {
             let together = start(earlier.clone(), kind);
             let alone = if together.outcome == Outcome::Rejected && earlier.len() > 1 { earlier } else { Vec::new() };
             records.extend(std::iter::once(together).chain(alone.into_iter().map(|one| start(vec![one], kind))));
         }
         records
+    }
+
+    /// Waits, as starts that die at once come again at once; the end of the host ends it.
+    fn back_off(&self, pause: Duration) {
+        if pause.is_zero() {
+            return;
+        }
+        let message =
+            format!("hosts died again and again after their start: this one waits {} s before it starts code", pause.as_secs());
+        self.events().say(Event::Warning { message });
+        let since = Instant::now();
+        while since.elapsed() < pause && !self.is_ending() {
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn take(&self, attempt: Attempt, artifacts: Vec<Artifact>, origin: Origin) -> Record {

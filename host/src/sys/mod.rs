@@ -5,6 +5,8 @@
 
 pub(crate) mod bell;
 pub(crate) mod durable;
+#[expect(unsafe_code, reason = "handles signals of crashes and reads stacks")]
+pub(crate) mod fatal;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
 pub(crate) mod native_resources;
 pub(crate) mod process;

@@ -38,6 +38,30 @@ pub(crate) fn files(maps: &str) -> impl Iterator<Item = Mapping<'_>> {
     })
 }
 
+/// What a signal is called.
+#[must_use]
+pub(crate) fn signal_name(signal: i32) -> &'static str {
+    let names = [
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::HUP, "SIGHUP"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::INT, "SIGINT"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::SYS, "SIGSYS"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+    ];
+    names.iter().find(|(known, _)| known.as_raw() == signal).map_or("one without a name", |(_, name)| name)
+}
+
 /// How many parts the address space may have.
 #[must_use]
 pub(crate) fn most_maps() -> Option<u64> {

@@ -21,6 +21,7 @@ use crate::plugin::exports::{Plugin, told};
 use crate::plugin::library::{Library, Opened};
 use crate::report::attempt::Attempt;
 use crate::report::error::{Code, Error, Result, Stage};
+use crate::sys::fatal;
 use crate::sys::timeout::{Overrun, within};
 use crate::trial::table_scan;
 
@@ -57,7 +58,10 @@ impl Maker {
     pub(crate) fn make(&mut self, attempt: &mut Attempt, identity: Identity) -> Result<Arc<Generation>> {
         let (name, deadline) = (identity.plugin.clone(), self.deadline);
         let overrun = |stage, what: &str, overrun| too_long(stage, &name, what, overrun);
+        let opening = fatal::Opening::of(&identity.digest);
         let opened = attempt.time(Stage::Load, || self.open(&name, identity.file.clone()))?;
+        fatal::loaded(opened.text(), &identity.digest);
+        drop(opening);
         *self.opened.entry(name.clone()).or_default() += 1;
         let library: Library = attempt
             .time(Stage::Check, || within("midair-check", deadline, move || opened.check()))

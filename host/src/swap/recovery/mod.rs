@@ -32,6 +32,7 @@ use crate::mutation::{self, Bug};
 use crate::report::error::{Code, Error, Result, Stage};
 use crate::report::event::{Bus, Event};
 use crate::report::hold::{Held, HoldReason};
+use crate::sys::fatal::{self, Evidence};
 use files::{Files, Unwritten};
 pub(crate) use record::{Kind, RecoveryRecord};
 
@@ -42,6 +43,8 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Recovery {
     journal: Arc<Journal>,
     files: Arc<Files>,
+    /// What the end of the last run left.
+    evidence: Evidence,
     /// Whether what is on trial, committed and gone back to is for a next run; holds are in any case.
     recovers: bool,
     #[cfg(test)]
@@ -95,7 +98,19 @@ impl Recovery {
     ///
     /// `E_IO` if what is there can't be read, or the thread that writes can't be started.
     pub(crate) fn open(data: &Path, recovers: bool, bus: &Bus) -> Result<(Self, Vec<String>)> {
-        let (files, records, damaged) = Files::open(data)?;
+        let (files, records, mut damaged) = Files::open(data)?;
+        let mut evidence = Evidence::None;
+        if recovers {
+            let path = data.join("death");
+            let (left, listens) = fatal::listen(&path);
+            evidence = left;
+            if let Err(error) = listens {
+                damaged.push(format!(
+                    "{}: it can't be written ({error}), so if this run crashes, the next one won't know in whose code",
+                    path.display()
+                ));
+            }
+        }
         let known = |record: RecoveryRecord| Entry { on_disk: record.clone(), record, ..Entry::default() };
         let plugins = records.into_iter().map(|(plugin, record)| (plugin, known(record))).collect();
         let journal = Arc::new(Journal { known: Mutex::new(Known { plugins, ..Known::default() }), moved: Condvar::new() });
@@ -109,11 +124,18 @@ impl Recovery {
         let recovery = Self {
             journal,
             files,
+            evidence,
             recovers,
             #[cfg(test)]
             thread: Some(thread),
         };
         Ok((recovery, damaged))
+    }
+
+    /// What the end of the last run left.
+    #[must_use]
+    pub(crate) fn evidence(&self) -> &Evidence {
+        &self.evidence
     }
 
     /// What is known of a plugin.

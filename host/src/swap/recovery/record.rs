@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::mutation::{self, Bug};
 use crate::report::hold::{Held, HoldReason};
+use crate::sys::fatal::Evidence;
 
 /// After so many deaths in a row even what was committed isn't started again.
 const DEATHS: u32 = 3;
@@ -140,6 +142,13 @@ impl RecoveryRecord {
         committed.into_iter().chain(fallback).find(|(digest, _)| self.held(digest).is_none())
     }
 
+    /// How long to wait before it is started again: a second from the third death in a row on, and twice as long each time, up to half a minute.
+    #[must_use]
+    pub(crate) fn pause(&self) -> Duration {
+        let more = self.deaths.saturating_sub(DEATHS).min(5);
+        if self.deaths < DEATHS { Duration::ZERO } else { Duration::from_secs(1 << more).min(Duration::from_secs(30)) }
+    }
+
     /// Nothing is on trial any more, and no death counts.
     pub(super) fn ends_well(&mut self) {
         (self.pending, self.candidate, self.deaths, self.own_deaths) = (None, None, 0, 0);
@@ -147,11 +156,15 @@ impl RecoveryRecord {
 
     /// Takes into account that the last run didn't end as it should, if something was on trial or about to be.
     ///
-    /// That is quarantined, if there is something else to start. What was committed is tried again, and so is the very first
-    /// artifact; but not for ever. Deaths on trial say little of it: two at least have to be its own.
-    pub(crate) fn after_death(&mut self) -> Vec<Death> {
+    /// That is quarantined, if there is something else to start; where the evidence points to code, only that. What was committed is tried again, and
+    /// so is the very first artifact: without evidence for ever, since who kills a host kills any; with it until two deaths are its own.
+    pub(crate) fn after_death(&mut self, evidence: &Evidence) -> Vec<Death> {
         let mut suspects: Vec<String> = self.pending.take().into_iter().chain(self.candidate.take()).collect();
         suspects.dedup();
+        let is_seen = matches!(evidence, Evidence::Code { .. });
+        if let Evidence::Code { digest, .. } = evidence {
+            suspects.retain(|suspect| suspect == digest);
+        }
         if suspects.is_empty() {
             return Vec::new();
         }
@@ -165,8 +178,8 @@ impl RecoveryRecord {
         // With something else beside it, that is more likely to blame.
         let counts = suspects.iter().all(is_own);
         let suspects: Vec<String> = suspects.into_iter().filter(|digest| counts || !is_own(digest)).collect();
-        self.own_deaths = self.own_deaths.saturating_add(u32::from(counts));
-        let is_hopeless = self.deaths >= DEATHS && self.own_deaths >= OWN_DEATHS;
+        self.own_deaths = self.own_deaths.saturating_add(u32::from(counts && is_seen));
+        let is_hopeless = is_seen && self.deaths >= DEATHS && self.own_deaths >= OWN_DEATHS;
         let mut deaths = Vec::new();
         for digest in suspects {
             let is_held = (!counts || is_hopeless) && !mutation::is(Bug::QuarantineForgotten);
@@ -201,8 +214,15 @@ mod tests {
         letter.to_string().repeat(64)
     }
 
+    /// A crash in this code.
+    fn in_code(letter: char) -> Evidence {
+        Evidence::Code { signal: 6, digest: digest(letter) }
+    }
+
+    /// After a crash in what is pending, or in the candidate if nothing is.
     fn held_by(mark: &mut RecoveryRecord) -> Vec<bool> {
-        mark.after_death().into_iter().map(|death| death.is_held).collect()
+        let suspect = mark.pending.clone().or_else(|| mark.candidate.clone()).unwrap_or_default();
+        mark.after_death(&Evidence::Code { signal: 6, digest: suspect }).into_iter().map(|death| death.is_held).collect()
     }
 
     fn pending(mark: &mut RecoveryRecord, letter: char) {
@@ -213,9 +233,9 @@ mod tests {
     fn fault_21_g11_what_was_on_trial_when_the_host_died_is_quarantined() {
         let mut mark = RecoveryRecord { committed: Some(digest('a')), ..RecoveryRecord::default() };
         pending(&mut mark, 'b');
-        assert_eq!(mark.after_death(), [Death { digest: digest('b'), deaths: 1, is_held: true }]);
+        assert_eq!(mark.after_death(&in_code('b')), [Death { digest: digest('b'), deaths: 1, is_held: true }]);
         assert_eq!(mark.held(&digest('b')).map(|held| held.by), Some(HoldReason::Crash));
-        assert_eq!((mark.after_death(), mark.held(&digest('a'))), (Vec::new(), None), "one death counts once");
+        assert_eq!((mark.after_death(&in_code('b')), mark.held(&digest('a'))), (Vec::new(), None), "one death counts once");
     }
 
     #[test]
@@ -254,15 +274,57 @@ mod tests {
         assert_eq!(mark.start(), None, "it dies each time");
     }
 
+    fn both(committed: char, pending: char, candidate: char) -> RecoveryRecord {
+        let [committed, pending, candidate] = [committed, pending, candidate].map(|letter| Some(digest(letter)));
+        RecoveryRecord { committed, pending, candidate, ..RecoveryRecord::default() }
+    }
+
     #[test]
-    fn of_what_serves_on_trial_and_a_candidate_both_are_quarantined_and_what_was_committed_is_not() {
-        let mut mark = RecoveryRecord { committed: Some(digest('a')), candidate: Some(digest('c')), ..RecoveryRecord::default() };
-        pending(&mut mark, 'b');
-        assert_eq!(held_by(&mut mark), [true, true]);
+    fn of_several_suspects_only_the_one_is_held_whose_code_it_was() {
+        for evidence in ['b', 'c', 'z'] {
+            let mut mark = both('a', 'b', 'c');
+            let blamed: Vec<String> = mark.after_death(&in_code(evidence)).into_iter().map(|death| death.digest).collect();
+            let wanted: Vec<String> = [digest(evidence)].into_iter().filter(|_| evidence != 'z').collect();
+            assert_eq!(blamed, wanted, "{evidence}");
+            let held: Vec<&String> = mark.held.iter().map(|held| &held.digest).collect();
+            assert_eq!(held, wanted.iter().collect::<Vec<_>>());
+            assert_eq!((mark.pending.as_ref(), mark.candidate.as_ref(), mark.deaths), (None, None, wanted.len() as u32));
+        }
+    }
+
+    #[test]
+    fn a_death_without_evidence_holds_what_is_new_and_nothing_that_was_committed_however_often_it_comes() {
+        for evidence in [Evidence::None, Evidence::Signal(6)] {
+            let mut mark = both('a', 'b', 'c');
+            let blamed = |mark: &mut RecoveryRecord| -> Vec<bool> {
+                mark.after_death(&evidence).iter().map(|death| death.is_held).collect()
+            };
+            assert_eq!(blamed(&mut mark), [true, true]);
+            let mut pauses = Vec::new();
+            for _ in 0..9 {
+                pending(&mut mark, 'a');
+                assert_eq!(blamed(&mut mark), [false]);
+                pauses.push(mark.pause().as_secs());
+            }
+            assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 30, 30, 30], "it is started again, and later each time");
+            assert_eq!(mark.start(), Some((digest('a').as_str(), Kind::Committed)));
+        }
+        // The very first, which has nothing before it.
+        let mut first = RecoveryRecord::default();
+        for _ in 0..5 {
+            pending(&mut first, 'a');
+            assert!(first.after_death(&Evidence::None).iter().all(|death| !death.is_held));
+        }
+    }
+
+    #[test]
+    fn with_something_new_beside_it_what_was_committed_is_not_to_blame() {
+        let mut mark = RecoveryRecord { committed: Some(digest('a')), ..RecoveryRecord::default() };
         for _ in 0..5 {
             pending(&mut mark, 'a');
             mark.candidate = Some(digest('d'));
-            assert_eq!(held_by(&mut mark), [true], "the other one is more likely to blame");
+            let held: Vec<bool> = mark.after_death(&Evidence::None).into_iter().map(|death| death.is_held).collect();
+            assert_eq!(held, [true], "the other one is more likely to blame");
         }
         assert_eq!(mark.start(), Some((digest('a').as_str(), Kind::Committed)));
     }

@@ -252,7 +252,16 @@ impl Model {
     fn start(&mut self, recovery: &Recovery, rollout: &mut Rollout, number: &mut u64) {
         for plugin in PLUGINS {
             let mut record = recovery.of(plugin);
-            let deaths = record.after_death();
+            // A kill, a crash of the host's own, or in the code of anything that the record knows.
+            let known = [&record.pending, &record.candidate, &record.committed].map(Option::clone);
+            let seen = usize::try_from(self.any(5)).expect("small");
+            let evidence = match known.get(seen).cloned().flatten() {
+                Some(digest) => Evidence::Code { signal: 6, digest },
+                None if seen == 3 => Evidence::Signal(6),
+                None => Evidence::None,
+            };
+            self.tell(&format!("what is left of the death: {evidence:?}"));
+            let deaths = record.after_death(&evidence);
             recovery.starts_after(plugin, &record);
             let story = &self.story;
             assert!(deaths.iter().all(|death| !death.is_held || record.held(&death.digest).is_some()), "{story}");

@@ -338,29 +338,7 @@ impl Drop for Standby {
 /// How a process ended, to be read after "ended".
 fn told(status: ExitStatus) -> String {
     match status.signal() {
-        Some(signal) => format!("by signal {signal} ({})", name_of(signal)),
+        Some(signal) => format!("by signal {signal} ({})", process::signal_name(signal)),
         None => format!("with exit status {}", status.code().unwrap_or_default()),
     }
-}
-
-fn name_of(signal: i32) -> &'static str {
-    let names = [
-        (Signal::ABORT, "SIGABRT"),
-        (Signal::ALARM, "SIGALRM"),
-        (Signal::BUS, "SIGBUS"),
-        (Signal::FPE, "SIGFPE"),
-        (Signal::HUP, "SIGHUP"),
-        (Signal::ILL, "SIGILL"),
-        (Signal::INT, "SIGINT"),
-        (Signal::KILL, "SIGKILL"),
-        (Signal::PIPE, "SIGPIPE"),
-        (Signal::QUIT, "SIGQUIT"),
-        (Signal::SEGV, "SIGSEGV"),
-        (Signal::SYS, "SIGSYS"),
-        (Signal::TERM, "SIGTERM"),
-        (Signal::TRAP, "SIGTRAP"),
-        (Signal::XCPU, "SIGXCPU"),
-        (Signal::XFSZ, "SIGXFSZ"),
-    ];
-    names.iter().find(|(known, _)| known.as_raw() == signal).map_or("one without a name", |(_, name)| name)
 }
