@@ -31,8 +31,12 @@ impl Resident for Gates {
 /// Opens the gates of all candidates of one attempt: what waited is written under one lock of the store, each call's writes all or
 /// nothing. What can't be done any more, since the code before wrote meanwhile, is left out and told.
 pub(crate) fn open<'a>(context: &HostContext, candidates: impl Iterator<Item = &'a Arc<Generation>>) {
-    let queues: Vec<(&Arc<Generation>, Vec<Write>)> =
-        candidates.flat_map(|candidate| candidate.gate().open().into_iter().map(move |writes| (candidate, writes))).collect();
+    let (mut queues, mut openings) = (Vec::new(), Vec::new());
+    for candidate in candidates {
+        let (queue, opening) = candidate.gate().open();
+        openings.push(opening);
+        queues.extend(queue.into_iter().map(|writes| (candidate, writes)));
+    }
     if queues.is_empty() {
         return;
     }
@@ -53,6 +57,8 @@ pub(crate) fn open<'a>(context: &HostContext, candidates: impl Iterator<Item = &
         does.store(true, Ordering::SeqCst);
         urgency.look();
     });
+    // What threads of theirs write comes behind it.
+    drop(openings);
     context.urgency.wait(|| is_done.load(Ordering::SeqCst), SOON);
 }
 

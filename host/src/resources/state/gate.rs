@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use midair_abi::store::{Op, Refusal};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::State;
 use super::applied::Applied;
@@ -59,20 +59,32 @@ impl Gate {
         }
     }
 
-    /// Opens and gives what waited. From here on writes are done at once.
-    pub(crate) fn open(&self) -> Vec<Vec<Write>> {
+    /// Begins to open it and gives what waited. Once what is returned is dropped, writes are done at once; until then they wait, for who opens it
+    /// to hand on what waited: it comes first.
+    pub(crate) fn open(&self) -> (Vec<Vec<Write>>, Opening<'_>) {
         let mut door = self.door.lock();
-        let before = std::mem::replace(&mut *door, Door::Open);
-        self.is_open.store(true, Ordering::Release);
-        match before {
+        let queue = match std::mem::replace(&mut *door, Door::Open) {
             Door::Shut(queue) => queue,
             Door::Open | Door::Revoked => Vec::new(),
-        }
+        };
+        (queue, Opening { is_open: &self.is_open, _door: door })
     }
 
     /// Throws away what waited, and lets nothing through any more.
     pub(crate) fn revoke(&self) {
         *self.door.lock() = Door::Revoked;
         self.is_open.store(false, Ordering::Release);
+    }
+}
+
+/// A gate that is being opened.
+pub(crate) struct Opening<'a> {
+    is_open: &'a AtomicBool,
+    _door: MutexGuard<'a, Door>,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.is_open.store(true, Ordering::Release);
     }
 }

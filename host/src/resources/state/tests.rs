@@ -368,3 +368,29 @@ fn retry<T>(open: impl Fn() -> Result<T>) -> Result<T> {
         }
     }
 }
+
+#[test]
+fn what_waited_behind_a_gate_is_written_before_what_is_written_once_it_opens() {
+    check(|lab| {
+        let gate = gate::Gate::default();
+        let put = |bytes: &'static [u8]| Op { bytes, ..Op::new(Kind::Put, "p/t", "k") };
+        gate.apply(&lab.state, &[put(b"of init")]).wait().expect("it waits");
+        let (queue, opening) = gate.open();
+        thread::scope(|scope| {
+            let (writes, written) = std::sync::mpsc::channel();
+            let gate = &gate;
+            scope.spawn(move || {
+                // A thread that `init` started.
+                writes.send(()).expect("somebody waits");
+                gate.apply(&lab.state, &[put(b"of its thread")]).wait().expect("it is written");
+            });
+            written.recv().expect("it comes there");
+            // Were it not for the gate, it would be done by now.
+            (0..1_000).for_each(|_| thread::yield_now());
+            let groups: Vec<Vec<Op<'_>>> = queue.iter().map(|writes| writes.iter().map(Write::op).collect()).collect();
+            lab.state.apply_each(&groups, |answers| assert!(answers.iter().all(Result::is_ok)));
+            drop(opening);
+        });
+        assert_eq!(lab.apply(&[Op::new(Kind::Get, "p/t", "k")]).expect("a read")[0].bytes, b"of its thread");
+    });
+}
