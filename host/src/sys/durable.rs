@@ -19,6 +19,12 @@ pub(crate) fn create_dir_all(folder: &Path) -> io::Result<()> {
         .try_for_each(|above| sync(if above.as_os_str().is_empty() { Path::new(".") } else { above }))
 }
 
+/// Sees to it that this folder's name is on the disk, and those of the folders above it, whoever made them. What can't be asked of the system, as
+/// of a folder of somebody else's, is left to them.
+pub(crate) fn sync_above(folder: &Path) {
+    folder.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).for_each(|above| drop(sync(above)));
+}
+
 /// Sees to it that the names in this folder are on the disk.
 ///
 /// # Errors

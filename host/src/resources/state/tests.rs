@@ -372,7 +372,7 @@ fn retry<T>(open: impl Fn() -> Result<T>) -> Result<T> {
 #[test]
 fn what_waited_behind_a_gate_is_written_before_what_is_written_once_it_opens() {
     check(|lab| {
-        let gate = gate::Gate::default();
+        let gate = Gate::default();
         let put = |bytes: &'static [u8]| Op { bytes, ..Op::new(Kind::Put, "p/t", "k") };
         gate.apply(&lab.state, &[put(b"of init")]).wait().expect("it waits");
         let (queue, opening) = gate.open();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use parking_lot::Mutex;
 
@@ -23,6 +23,8 @@ pub(super) struct Files {
     copies: PathBuf,
     /// Copies whose bytes are known to be right.
     verified: Mutex<BTreeSet<PathBuf>>,
+    /// Whether the name of the data folder itself is on the disk.
+    is_named: Once,
 }
 
 /// What came of writing a record.
@@ -100,7 +102,7 @@ impl Files {
                 }
             }
         }
-        Ok((Self { records: folder, copies, verified: Mutex::default() }, records, damaged))
+        Ok((Self { records: folder, copies, verified: Mutex::default(), is_named: Once::new() }, records, damaged))
     }
 
     /// Where the bytes of a plugin lie that can be started again.
@@ -124,6 +126,7 @@ impl Files {
         before: &RecoveryRecord,
         sources: &BTreeMap<String, Arc<Generation>>,
     ) -> Written {
+        self.is_named.call_once(|| durable::sync_above(&self.records));
         let (mut next, mut failed) = (record.clone(), None);
         let mut kept = |wanted: &mut Option<String>, before: &Option<String>| {
             let Some(digest) = wanted.as_deref() else { return };

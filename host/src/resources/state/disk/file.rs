@@ -10,6 +10,7 @@ use redb::{Builder, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase,
 
 use super::rows::{ENDS, FORMAT, META, TALLIES, VALUES};
 use crate::report::error::{Code, Error, Result};
+use crate::sys::durable;
 
 /// Opens the database; again after a failure of the disk.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
@@ -45,7 +46,9 @@ pub(super) fn make(path: &Path) -> Result<()> {
         match fs::hard_link(&draft, path) {
             // Another host was quicker; which of them may have it is decided by its lock.
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(cant(&error)),
-            _ => Ok(()),
+            // What is answered as kept is kept only if its file has a name after a loss of power.
+            _ => durable::sync(path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+                .map_err(|error| cant(&error)),
         }
     };
     let filled = fill();
