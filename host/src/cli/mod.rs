@@ -12,6 +12,7 @@ mod exit;
 mod lines;
 pub mod outlet;
 pub mod render;
+mod repeats;
 pub mod serve;
 mod signals;
 mod state;

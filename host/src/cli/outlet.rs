@@ -9,11 +9,12 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::render;
+use super::repeats::Repeats;
 use crate::error::{Code, Error, Result};
 use crate::event::{Bus, Event};
 
@@ -42,7 +43,7 @@ pub struct Outlet {
 enum Note {
     Event(Arc<Event>),
     /// The sender is dropped once all before is written.
-    Done(#[expect(dead_code, reason = "its end is the message")] SyncSender<()>),
+    Done(SyncSender<()>),
 }
 
 impl Outlet {
@@ -64,7 +65,7 @@ impl Outlet {
     fn over(out: impl Write + Send + 'static, form: Form, room: usize) -> io::Result<Self> {
         let (queue, notes) = mpsc::sync_channel(room);
         let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer { out: Some(out), form, lost: lost.clone() };
+        let writer = Writer { out: Some(out), form, lost: lost.clone(), repeats: Repeats::default() };
         thread::Builder::new().name("midair-outlet".to_owned()).spawn(move || writer.run(&notes))?;
         Ok(Self { form, queue, lost })
     }
@@ -110,18 +111,43 @@ struct Writer<W> {
     out: Option<W>,
     form: Form,
     lost: Arc<AtomicU64>,
+    repeats: Repeats,
 }
 
 impl<W: Write> Writer<W> {
     fn run(mut self, notes: &Receiver<Note>) {
-        while let Ok(note) = notes.recv() {
-            let Note::Event(event) = note else { continue };
-            self.write(&event);
+        // Nothing is due for a long time where nothing was said.
+        const LONG: Duration = Duration::from_secs(3600);
+        loop {
+            let due = self.repeats.due().map(|due| due.saturating_duration_since(Instant::now()));
+            let event = match notes.recv_timeout(due.unwrap_or(LONG)) {
+                Ok(Note::Event(event)) => Some(event),
+                Ok(Note::Done(done)) => {
+                    self.count(Instant::now(), true);
+                    drop(done);
+                    None
+                }
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let now = Instant::now();
+            if self.repeats.due().is_some_and(|due| due <= now) {
+                self.count(now, false);
+            }
+            let Some(event) = event else { continue };
+            if self.form == Form::Json || self.repeats.is_new(&event, now) {
+                self.write(&event);
+            }
             let lost = self.lost.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 self.write(&Event::Warning { message: format!("{lost} events are missing here: stdout wasn't read fast enough") });
             }
         }
+    }
+
+    /// Tells of what was said again and again by now, of all of it at the end.
+    fn count(&mut self, now: Instant, is_end: bool) {
+        self.repeats.counted(now, is_end).into_iter().for_each(|line| self.put(&line));
     }
 
     fn write(&mut self, event: &Event) {
@@ -131,7 +157,11 @@ impl<W: Write> Writer<W> {
             Form::Human { .. } if matches!(event, Event::Fatal { .. }) => None,
             Form::Human { color } => render::line(event, color),
         };
-        if let (Some(out), Some(line)) = (&mut self.out, line)
+        line.into_iter().for_each(|line| self.put(&line));
+    }
+
+    fn put(&mut self, line: &str) {
+        if let Some(out) = &mut self.out
             && out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).is_err()
         {
             self.out = None;
@@ -191,6 +221,21 @@ mod tests {
         let mut heard = iter::from_fn(|| lines.recv_timeout(PATIENCE).ok());
         let missed = heard.find(|line| line.contains("missing")).expect("to be told");
         assert!(missed.starts_with("warning: ") && missed.contains("events are missing here"), "{missed}");
+    }
+
+    #[test]
+    fn what_is_said_over_and_over_is_told_once_to_people_and_each_time_to_machines() {
+        for (form, wanted) in [(Form::Human { color: false }, 2), (Form::Json, 100)] {
+            let (pipe, lines) = mpsc::sync_channel(200);
+            let outlet = Outlet::over(Pipe(pipe), form, 200).expect("a thread");
+            (0..100).for_each(|n| outlet.say(warning(&format!("the connection {n} broke"))));
+            outlet.flush(PATIENCE);
+            let lines: Vec<_> = lines.try_iter().collect();
+            assert_eq!(lines.len(), wanted, "{lines:?}");
+            assert!(lines[0].contains("the connection 0 broke"), "{lines:?}");
+            let is_number = lines[lines.len() - 1].starts_with("and 99 like it in 1 s: the connection 0 broke");
+            assert_eq!(is_number, form != Form::Json, "{lines:?}");
+        }
     }
 
     #[test]

@@ -220,8 +220,8 @@ struct Hall {
     recent: VecDeque<Arc<Event>>,
 }
 
-/// How many events a late listener still gets.
-const REMEMBERED: usize = 256;
+/// How many events of each kind a late listener still gets: who makes a host say one thing over and over pushes out no other.
+const REMEMBERED: usize = 64;
 
 impl Bus {
     /// Hands `event` to every listener, on the caller's thread.
@@ -230,10 +230,14 @@ impl Bus {
         let mut hall = self.0.lock();
         // What plugins log would soon push out what happened to them.
         if !matches!(*event, Event::Log { .. }) {
-            hall.recent.push_back(event.clone());
-            if hall.recent.len() > REMEMBERED {
-                hall.recent.pop_front();
+            let kind = std::mem::discriminant(&*event);
+            let is_alike = |other: &Arc<Event>| std::mem::discriminant(&**other) == kind;
+            if hall.recent.iter().filter(|other| is_alike(other)).count() >= REMEMBERED
+                && let Some(oldest) = hall.recent.iter().position(is_alike)
+            {
+                hall.recent.remove(oldest);
             }
+            hall.recent.push_back(event.clone());
         }
         hall.listeners.retain_mut(|listener| listener(&event));
     }
@@ -246,5 +250,41 @@ impl Bus {
         if hall.recent.iter().all(&mut listener) {
             hall.listeners.push(Box::new(listener));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_over_and_over_pushes_nothing_else_out() {
+        let bus = Bus::default();
+        let back = Event::RolledBack {
+            attempt: 1,
+            plugin: "shop".to_owned(),
+            from: 2,
+            to: 1,
+            digest: String::new(),
+            epoch: 3,
+            by: HoldReason::Breach,
+            code: None,
+            reason: String::new(),
+            after_us: 1,
+        };
+        bus.say(back);
+        (0..10_000).for_each(|n| bus.say(Event::Warning { message: n.to_string() }));
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&heard);
+        bus.listen(move |event| {
+            hears.lock().push(match &**event {
+                Event::Warning { message } => message.clone(),
+                other => serde_json::to_value(other).map_or_else(|_| String::new(), |value| value["event"].to_string()),
+            });
+            true
+        });
+        let heard = heard.lock().clone();
+        assert_eq!((heard.len(), heard[0].as_str()), (REMEMBERED + 1, "\"rolled_back\""));
+        assert_eq!((heard[1].as_str(), heard[REMEMBERED].as_str()), ("9936", "9999"), "the newest, in order");
     }
 }
