@@ -126,12 +126,16 @@ fn works(midair: &Midair, version: &str) {
     assert!(midair.get("/file").body.starts_with("midair"), "its name is the host's");
 }
 
-/// Threads, descriptors and tasks of the process.
+/// Threads, descriptors and tasks of the process, but for the threads that answer whoever asks for this.
 fn has(midair: &Midair) -> [usize; 3] {
-    let entries = |folder: &str| fs::read_dir(format!("/proc/{}/{folder}", midair.pid())).map_or(0, Iterator::count);
+    let entries = |folder: &str| fs::read_dir(format!("/proc/{}/{folder}", midair.pid())).into_iter().flatten().flatten();
+    let is_admin =
+        |thread: &fs::DirEntry| fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name == "midair-admin\n");
     let tasks = midair.status()["tasks"].as_array().map_or(0, Vec::len);
-    [entries("task"), entries("fd"), tasks]
+    [entries("task").filter(|thread| !is_admin(thread)).count(), entries("fd").count(), tasks]
 }
+
+const TIME: &str = "tokio = { version = \"1\", features = [\"time\"] }";
 
 const SMALL: &str = r#"
 use midair_plugin::{Ctx, Plugin, Request, Result};
@@ -152,6 +156,62 @@ async fn root(_: Request, _: Ctx) -> Result<&'static str> {
     Ok(tokio::spawn(async { tokio::time::sleep(Duration::from_micros(50)).await; VERSION }).await?)
 }
 "#;
+
+const STUBBORN: &str = r#"
+use midair_plugin::{Plugin, Request};
+use tokio::runtime::Handle;
+
+midair_plugin::export!(plugin);
+
+const VERSION: &str = "one";
+
+/// Needs a tokio to be made and to be dropped, as pools of connections do.
+struct Pool(Handle);
+
+impl Pool {
+    fn new() -> Self {
+        Self(Handle::current())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let there = Handle::try_current().map(|here| here.id() == self.0.id());
+        eprintln!("the pool ended inside of its tokio: {:?}", there.ok());
+    }
+}
+
+fn plugin() -> Plugin {
+    let pool = Pool::new();
+    tokio::spawn(async {});
+    Plugin::new()
+        .get("/", move |_: Request, _| format!("{VERSION} {}", pool.0.id() == Handle::current().id()))
+        .get("/forgets", |_: Request, _| {
+            let here = Handle::current();
+            std::mem::forget(here.enter());
+            "it stays inside"
+        })
+}
+"#;
+
+#[test]
+fn what_a_plugin_has_lives_inside_its_tokio_from_its_function_on_to_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifacts = two("stubborn", STUBBORN, TIME, folder.path());
+    let path = folder.path().join("libserved.so");
+    project::save(&path, &artifacts[0]);
+    let args = ["--probation", "0", "--probation-requests", "1", "--keep", "0", "--retire-timeout", "0", "--workers", "1"];
+    let mut midair = args.iter().fold(Launch::run(&[&path]), |launch, arg| launch.arg(arg)).start();
+    midair.published();
+    for _ in 0..3 {
+        assert_eq!((midair.get("/").body.as_str(), midair.get("/forgets").status), ("one true", 200), "{}", midair.story());
+    }
+    project::save(&path, &artifacts[1]);
+    midair.published();
+    assert_eq!(midair.get("/").body, "two true");
+    midair.wait_for_stderr("the pool ended inside of its tokio: Some(true)");
+    assert!(midair.terminate().status.success());
+}
 
 /// Swaps back and forth until the old generations are gone.
 fn swap(midair: &mut Midair, path: &Path, artifacts: &[Vec<u8>; 2], swaps: std::ops::Range<usize>) {
@@ -177,7 +237,7 @@ const KEPT: usize = 2;
 
 fn swaps_leave_nothing(swaps: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let dependencies = "tokio = { version = \"1\", features = [\"time\"] }";
+    let dependencies = TIME;
     let artifacts = two("small-tokio", SMALL, dependencies, folder.path());
     let path = folder.path().join("libserved.so");
     project::save(&path, &artifacts[0]);

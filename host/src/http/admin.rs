@@ -100,7 +100,8 @@ impl Admin {
         let Self { listener, addr, notice, router, bus } = self;
         let (stop, stopped) = oneshot::channel();
         let failed = |error| Error::fatal(Code::Io, addr.to_string(), "the admin listener can't start").caused_by(error);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().thread_name("midair-admin").enable_all().build().map_err(failed)?;
         let listener = {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(failed)?

@@ -22,33 +22,49 @@ use crate::host::state;
 
 /// A plugin with the tables that the host reads; the spans point into `plugin`.
 struct Shelf {
-    /// Ends before what its tasks may use.
-    _runtime: Runtime,
     plugin: Plugin,
     metas: Vec<Vec<Pair>>,
     handlers: Vec<Handler>,
     tables: Vec<abi::TableDecl>,
     selftests: Vec<abi::SelfTest>,
     smokes: Vec<abi::Smoke>,
+    /// Ends last: what the plugin has may need it to be dropped.
+    _runtime: Runtime,
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        let _entered = runtime::enter();
+        drop(std::mem::take(&mut self.plugin));
+    }
 }
 
 /// Makes the plugin. Called by what `export!` emits.
 #[must_use]
 pub fn build(factory: fn() -> Plugin) -> Built {
     wall::install_hook();
-    wall::guard(|| lay_out(factory())).unwrap_or_else(|panic| Built::failed(Outcome::panicked(panic)))
+    let make = || {
+        let mut runtime = Runtime::start();
+        let plugin = {
+            let _entered = runtime::enter();
+            factory()
+        };
+        runtime.resize(plugin.runtime_threads);
+        lay_out(plugin, runtime)
+    };
+    wall::guard(make).unwrap_or_else(|panic| Built::failed(Outcome::panicked(panic)))
 }
 
-fn lay_out(plugin: Plugin) -> Built {
+fn lay_out(plugin: Plugin, runtime: Runtime) -> Built {
     plugin.check_tables();
     let shelf = Shelf {
-        _runtime: Runtime::start(plugin.runtime_threads),
         plugin,
         metas: Vec::new(),
         handlers: Vec::new(),
         tables: Vec::new(),
         selftests: Vec::new(),
         smokes: Vec::new(),
+        _runtime: runtime,
     };
     let owner = Owner::of(shelf);
     // SAFETY: the owner was just made of a `Shelf` and nobody else knows of it.
