@@ -1,0 +1,118 @@
+//! What do signals ask of a host?
+
+use std::process::Command;
+
+use midair_tests::client::read_answer;
+use midair_tests::host::{Launch, Midair};
+use midair_tests::project::{self, Project};
+use midair_tests::{cargo, repository};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::dev::saying;
+use crate::ending::{wake, with_a_sleeper};
+
+fn is(event: &Value, kind: &str) -> bool {
+    event["event"] == kind
+}
+
+/// The next warning with all these words.
+#[track_caller]
+fn warned(midair: &mut Midair, words: &[&str]) -> String {
+    let message = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
+    let fits = |event: &Value| is(event, "warning") && words.iter().all(|word| message(event).contains(word));
+    message(&midair.wait_for(&format!("a warning with {words:?}"), fits))
+}
+
+/// Waits until it has looked again because it was asked to, and nothing was new.
+#[track_caller]
+fn looked_again(midair: &mut Midair) {
+    midair.wait_for("a look", |event| is(event, "unchanged") && event["trigger"] == "reload");
+}
+
+#[test]
+fn a_hangup_in_run_looks_again_and_ends_nothing() {
+    let (placed, mut midair, mut stream) = with_a_sleeper("hangs_up", "3600");
+    midair.signal(Signal::HUP);
+    looked_again(&mut midair);
+    wake(&placed);
+    assert_eq!(read_answer(&mut stream).expect("the request finishes").status, 200);
+    assert!(midair.all("stopping").is_empty());
+    let ended = midair.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+}
+
+#[test]
+fn signals_that_ask_for_nothing_do_nothing_and_the_one_for_an_upgrade_says_so() {
+    let (placed, mut midair, mut stream) = with_a_sleeper("ignores", "3600");
+    midair.signal(Signal::USR1);
+    midair.signal(Signal::ALARM);
+    midair.signal(Signal::USR2);
+    warned(&mut midair, &["SIGUSR2", "upgrade", "nothing was done", "midair reload"]);
+    wake(&placed);
+    assert_eq!(read_answer(&mut stream).expect("the request finishes").status, 200);
+    let ended = midair.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+}
+
+#[test]
+fn a_hangup_cuts_no_drain_short() {
+    let (placed, mut midair, mut stream) = with_a_sleeper("drains", "3600");
+    midair.signal(Signal::TERM);
+    midair.wait_for("stopping", |event| is(event, "stopping"));
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        midair.signal(signal);
+    }
+    wake(&placed);
+    assert_eq!(read_answer(&mut stream).expect("the request finishes").status, 200);
+    let ended = midair.ended("its end");
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+}
+
+#[test]
+fn a_closed_terminal_ends_dev_after_a_drain_and_one_that_is_to_outlive_it_goes_on() {
+    let project = Project::plugin("closed", &saying("open"));
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    midair.signal(Signal::HUP);
+    let stopping = midair.wait_for("stopping", |event| is(event, "stopping"));
+    assert_eq!(stopping["signal"], "SIGHUP");
+    let ended = midair.ended("its end after SIGHUP");
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+
+    let mut nohup = Command::new("nohup");
+    nohup.arg(cargo::midair()).env("CARGO_TARGET_DIR", repository::shared_target());
+    let mut midair = Launch::of(nohup, "dev", &[project.root()]).start();
+    midair.published();
+    midair.signal(Signal::HUP);
+    // One more that is heard: had the first been, it would be by then.
+    midair.signal(Signal::USR2);
+    warned(&mut midair, &["SIGUSR2"]);
+    assert_eq!(midair.get("/").body, "open");
+    midair.signal(Signal::TERM);
+    let stopping = midair.wait_for("stopping", |event| is(event, "stopping"));
+    assert_eq!(stopping["signal"], "SIGTERM");
+    assert!(midair.ended("its end after SIGTERM").status.success());
+}
+
+#[test]
+fn a_hangup_and_sigquit_while_new_code_is_in_probation_hold_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, data) = (folder.path().join("libhello.so"), folder.path().join("data"));
+    let [one, two] = crate::run::one_and_two();
+    project::save(&path, one);
+    let mut midair = Launch::run_committed(&path, &data).start();
+    midair.published();
+    project::save(&path, two);
+    midair.wait_for("two", |event| is(event, "published") && event["generation"] == 2);
+    midair.signal(Signal::HUP);
+    looked_again(&mut midair);
+    assert_eq!(midair.get("/").body, "two");
+    midair.signal(Signal::QUIT);
+    let ended = midair.ended("its end after SIGQUIT");
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+
+    let mut midair = Launch::run(&[&path]).arg("--data").arg(&data).arg("--probation").arg("600").start();
+    midair.wait_for("two, again", |event| is(event, "published") && event["trigger"] != "start: what was committed last");
+    assert_eq!((midair.get("/").body.as_str(), midair.all("died").len()), ("two", 0), "{}", midair.story());
+}
