@@ -1,8 +1,9 @@
-//! What do signals ask of a host?
+//! What do signals ask of a host, and what if a plugin takes one?
 
 use std::process::Command;
 
 use midair_tests::client::read_answer;
+use midair_tests::fixture;
 use midair_tests::host::{Launch, Midair};
 use midair_tests::project::{self, Project};
 use midair_tests::{cargo, repository};
@@ -115,4 +116,51 @@ fn a_hangup_and_sigquit_while_new_code_is_in_probation_hold_nothing() {
     let mut midair = Launch::run(&[&path]).arg("--data").arg(&data).arg("--probation").arg("600").start();
     midair.wait_for("two, again", |event| is(event, "published") && event["trigger"] != "start: what was committed last");
     assert_eq!((midair.get("/").body.as_str(), midair.all("died").len()), ("two", 0), "{}", midair.story());
+}
+
+/// A host that serves this variant of the plugin that takes signals.
+#[track_caller]
+fn signalling(variant: &str) -> (fixture::Placed, Midair) {
+    let placed = fixture::artifact("signalling").variant(variant).placed();
+    let mut midair = Launch::run(&[&placed.path]).start();
+    midair.published();
+    (placed, midair)
+}
+
+#[test]
+fn a_plugin_that_takes_a_signal_is_named_and_the_host_has_its_signal_back() {
+    let own = "installed a handler of its own";
+    for (variant, signals, words) in [
+        ("in plugin", &["SIGTERM", "SIGINT"][..], &["signalling=1", own, "opened"][..]),
+        ("in init", &["SIGQUIT"], &["signalling=1", own, "in its init"]),
+        ("in init", &["SIGPIPE"], &["signalling=1", "left it to the system", "in its init"]),
+        ("in a task", &["SIGTERM"], &["signalling=1", own]),
+        ("ignores", &["SIGTERM"], &["signalling=1", "had it ignored"]),
+    ] {
+        let (_placed, midair) = signalling(variant);
+        let said = |words: &[&str]| {
+            let warnings = midair.all("warning").into_iter();
+            let messages = warnings.map(|event| event["message"].as_str().unwrap_or_default().to_owned());
+            messages.into_iter().any(|message| words.iter().all(|word| message.contains(word)))
+        };
+        // A task begins beside the publish.
+        crate::inside::until(&format!("{variant}: a warning of {signals:?}"), || {
+            signals.iter().all(|signal| said(&[&[*signal][..], words].concat()))
+        });
+        assert!(!said(&["SIGUSR1"]) && !said(&["SIGCHLD"]), "what the host doesn't need is a plugin's: {}", midair.story());
+        assert_eq!(midair.get("/").body, variant);
+        let ended = midair.terminate();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+    }
+}
+
+#[test]
+fn a_signal_that_a_handler_took_is_found_with_the_next_publish_and_blamed_on_the_one_that_took_it() {
+    let (placed, mut midair) = signalling("in a request");
+    assert_eq!(midair.get("/take").body, "taken");
+    project::save(&placed.path, fixture::artifact("signalling").variant("newer").bytes());
+    warned(&mut midair, &["signalling=1 took SIGTERM"]);
+    midair.published();
+    let ended = midair.terminate();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
 }

@@ -8,7 +8,7 @@
 //! | SIGUSR1, SIGALRM | nothing |
 //!
 //! Left to the system, each of them would end the process amid requests. They arrive on the main thread, which runs no plugin code, so a
-//! stuck plugin can't swallow them.
+//! stuck plugin can't swallow them; a plugin that takes one is found out by [`signals`].
 
 use tokio::signal::unix::{self, SignalKind, signal};
 
@@ -73,14 +73,25 @@ impl Signals {
         let outlives = hangup == Hangup::Ends && signals::is_ignored(SignalKind::hangup().as_raw_value());
         // Taken for good, though nobody listens. Were they ignored instead, so would they be by what the host and its plugins start.
         drop((take(SignalKind::user_defined1())?, take(SignalKind::alarm())?));
-        Ok(Self {
+        let taken = Self {
             hangup,
             interrupt: take(SignalKind::interrupt())?,
             terminate: take(SignalKind::terminate())?,
             quit: take(SignalKind::quit())?,
             hangs_up: if outlives { None } else { Some(take(SignalKind::hangup())?) },
             upgrade: take(SignalKind::user_defined2())?,
-        })
+        };
+        // A plugin may have those that ask for nothing. That SIGPIPE is ignored is the doing of Rust's std, and all that writes needs it.
+        let needed = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::quit(),
+            SignalKind::hangup(),
+            SignalKind::user_defined2(),
+            SignalKind::pipe(),
+        ];
+        signals::remember(&needed.map(|kind| kind.as_raw_value()));
+        Ok(taken)
     }
 
     /// The next one that asks for something.
