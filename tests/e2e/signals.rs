@@ -1,5 +1,6 @@
-//! What do signals ask of a host, and what if a plugin takes one?
+//! What do signals ask of a host, and what if a plugin takes them, or ends the process?
 
+use std::io::Write;
 use std::process::Command;
 
 use midair_tests::client::read_answer;
@@ -163,4 +164,32 @@ fn a_signal_that_a_handler_took_is_found_with_the_next_publish_and_blamed_on_the
     midair.published();
     let ended = midair.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
+}
+
+#[test]
+fn a_plugin_that_calls_exit_is_no_end_in_good_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let placed = fixture::artifact("signalling").variant("exits").placed();
+    let start = || Launch::run(&[&placed.path]).arg("--data").arg(folder.path()).arg("--probation").arg("600").start();
+    for status in [0, 3] {
+        let mut midair = start();
+        midair.published();
+        let mut stream = midair.http().connect();
+        write!(stream, "GET /exit/{status} HTTP/1.1\r\nhost: x\r\n\r\n").expect("it can be sent");
+        let ended = midair.ended("the end by a plugin");
+        assert_eq!(ended.status.code(), Some(71), "{}", ended.words());
+        for words in [&format!("exit({status})")[..], "code of a plugin", "signalling=1"] {
+            assert!(ended.stderr.contains(words), "{words}: {}", ended.words());
+        }
+    }
+    let mut midair = start();
+    midair.wait_for("the death", |event| is(event, "died"));
+}
+
+#[test]
+fn a_child_that_a_plugin_forked_exits_as_it_likes() {
+    let (_placed, midair) = signalling("forks");
+    assert_eq!(midair.get("/fork").body, "7");
+    let ended = midair.terminate();
+    assert_eq!((ended.status.code(), ended.stderr.contains("exit")), (Some(0), false), "{}", ended.words());
 }

@@ -1,8 +1,8 @@
-//! Takes signals of the process, where its variant says.
+//! Takes signals of the process, where its variant says, and ends it by `exit` at `/exit`.
 
 #![expect(unsafe_code, reason = "what no plugin should do")]
 
-use midair_plugin::{Plugin, Result};
+use midair_plugin::{Ctx, Plugin, Request, Result};
 
 midair_plugin::export!(plugin);
 
@@ -16,6 +16,7 @@ fn take(signal: libc::c_int, handler: libc::sighandler_t) {
 fn plugin() -> Plugin {
     let mine = mine as *const () as usize;
     let plugin = Plugin::new().get("/", |_, _| midair_fixtures::variant()).get("/take", move |_, _| take_term(mine));
+    let plugin = plugin.get("/exit/{status}", exit).get("/fork", fork);
     match midair_fixtures::variant() {
         "in plugin" => {
             take(libc::SIGTERM, mine);
@@ -42,4 +43,22 @@ fn plugin() -> Plugin {
 fn take_term(handler: usize) -> &'static str {
     take(libc::SIGTERM, handler);
     "taken"
+}
+
+fn exit(request: Request, _: Ctx) -> Result<&'static str> {
+    std::process::exit(request.param("status")?)
+}
+
+/// What a child that was forked exits with.
+fn fork(_: Request, _: Ctx) -> String {
+    // SAFETY: the child does nothing but to end.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as libraries do it that fork.
+        unsafe { libc::exit(7) };
+    }
+    let mut status = 0;
+    // SAFETY: it is our own child, and there is room for its status.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    libc::WEXITSTATUS(status).to_string()
 }

@@ -47,6 +47,7 @@ Exit codes:
   1    failed at the start
   2    wrong usage
   70   a probe in a program without its hook
+  71   code of a plugin called exit
   130, 131, 143   ended at once by a second signal: INT, QUIT, TERM"
 )]
 pub struct Cli {

@@ -20,7 +20,7 @@ use super::data::{self, Data};
 use super::lines::{self, Adjustable};
 use super::outlet::{Form, Outlet};
 use super::signals::{Asked, End, Hangup, Signals};
-use crate::cli::exit::Fuse;
+use crate::cli::exit::{self, Fuse};
 use crate::dev::build::{self, Project};
 use crate::dev::command::{Commands, Control};
 use crate::error::{Code, Error, Result, Tier};
@@ -156,6 +156,8 @@ fn host(
         ..mode.options
     };
     let host = Host::new(options)?;
+    let serves = host.clone();
+    exit::watch(move || serves.serving()).map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     host.expect(plugins);
     outlet.listen(host.events());
     lines::tell(host.events());
