@@ -59,4 +59,5 @@ pub use self::report::hold::{Held, HoldReason};
 pub use self::report::{attempt, error, event};
 pub use self::resources::logs;
 pub use self::swap::budget;
+pub use self::sys::signals;
 pub use self::trial::probe;

@@ -15,7 +15,7 @@ use crate::inside::until;
 
 /// A host with one request that sleeps until it is [woken](wake), and so much time for it at the end.
 #[track_caller]
-fn with_a_sleeper(name: &str, drain: &str) -> (Placed, Midair, TcpStream) {
+pub(crate) fn with_a_sleeper(name: &str, drain: &str) -> (Placed, Midair, TcpStream) {
     let placed = fixture::artifact("sleeping").named(name).placed();
     let launch = Launch::run(&[&placed.path]).env("WAKE", placed.folder().join("wake").to_str());
     let mut midair = launch.arg("--drain-timeout").arg(drain).start();
@@ -26,13 +26,14 @@ fn with_a_sleeper(name: &str, drain: &str) -> (Placed, Midair, TcpStream) {
     (placed, midair, stream)
 }
 
-fn wake(placed: &Placed) {
+pub(crate) fn wake(placed: &Placed) {
     project::save(&placed.folder().join("wake"), "");
 }
 
 #[test]
-fn sigterm_and_sigint_let_requests_finish_and_end_with_0() {
-    for (name, signal, said) in [("term", Signal::TERM, "SIGTERM"), ("interrupt", Signal::INT, "SIGINT")] {
+fn sigterm_sigint_and_sigquit_let_requests_finish_and_end_with_0() {
+    let signals = [("term", Signal::TERM, "SIGTERM"), ("interrupt", Signal::INT, "SIGINT"), ("quit", Signal::QUIT, "SIGQUIT")];
+    for (name, signal, said) in signals {
         let (placed, mut midair, mut stream) = with_a_sleeper(name, "3600");
         midair.signal(signal);
         let stopping = midair.wait_for("stopping", |event| event["event"] == "stopping");

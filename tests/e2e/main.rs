@@ -25,6 +25,7 @@ mod panics;
 mod probe;
 mod rollback;
 mod run;
+mod signals;
 mod soak;
 mod sockets;
 mod sockets_load;

@@ -35,7 +35,20 @@ Examples:
 Environment:
   MIDAIR_LOG          the same as --log
   MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes
-  NO_COLOR            set it for output without colours"
+  NO_COLOR            set it for output without colours
+
+Signals to a host:
+  TERM, INT, QUIT     end it after a drain; a second one ends it at once
+  HUP                 run: look again, as midair reload; dev: end it after a drain
+  USR2                kept for the host's own upgrade, which is not built yet
+
+Exit codes:
+  0    ended by a signal after a drain, or all went well
+  1    failed at the start
+  2    wrong usage
+  70   a probe in a program without its hook
+  71   code of a plugin called exit
+  130, 131, 143   ended at once by a second signal: INT, QUIT, TERM"
 )]
 pub struct Cli {
     /// What to do.

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::args::Client;
 use super::serve::token;
-use super::signals::Signals;
+use super::signals;
 use super::{render, table, tame};
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
@@ -113,10 +113,9 @@ pub fn log(ask: &Client, filter: Option<&str>) -> Result<()> {
 /// No host answers, it refuses, or it goes away without a word.
 pub fn events(ask: &Client) -> Result<()> {
     inside(async {
-        let mut signals = Signals::take()?;
         tokio::select! {
             outcome = follow(ask) => outcome,
-            _ = signals.next() => Ok(()),
+            interrupted = signals::interrupted() => interrupted,
         }
     })
 }

@@ -7,7 +7,7 @@
 pub mod args;
 pub mod client;
 mod data;
-#[expect(unsafe_code, reason = "the only caller of _exit")]
+#[expect(unsafe_code, reason = "the only caller of _exit and on_exit")]
 mod exit;
 mod lines;
 pub mod outlet;

@@ -19,8 +19,8 @@ use super::args::{AdminAddr, Dev, Run, Serve};
 use super::data::{self, Data};
 use super::lines::{self, Adjustable};
 use super::outlet::{Form, Outlet};
-use super::signals::Signals;
-use crate::cli::exit::Fuse;
+use super::signals::{Asked, End, Hangup, Signals};
+use crate::cli::exit::{self, Fuse};
 use crate::dev::build::{self, Project};
 use crate::dev::command::{Commands, Control};
 use crate::error::{Code, Error, Result, Tier};
@@ -47,7 +47,7 @@ pub(super) fn dev(args: Dev, filter: Adjustable) -> Result<()> {
         let folder = serve.data.clone().or_else(beside_the_build).unwrap_or_else(|| PathBuf::from("target/midair/data"));
         let config = project.root().map(|root| root.join("midair.toml"));
         let options = swap::Options { config, ..swap::Options::development("") };
-        let mode = Mode { generation_header: true, options, filter };
+        let mode = Mode { generation_header: true, hangup: Hangup::Ends, options, filter };
         let plugins = project.plugins().len();
         host(&serve, folder, mode, plugins, outlet, |host, commands| crate::dev::run(host, project, commands))
     })
@@ -69,7 +69,7 @@ pub(super) fn run(args: Run, filter: Adjustable) -> Result<()> {
         let trust = swap::Trust::Strict { owners: trust_owner };
         let allow_libraries = (!allow_library.is_empty()).then_some(allow_library);
         let options = swap::Options { trust, allow_libraries, ..swap::Options::new("") };
-        let mode = Mode { generation_header, options, filter };
+        let mode = Mode { generation_header, hangup: Hangup::Reloads, options, filter };
         let plugins = artifacts.len();
         host(&serve, folder, mode, plugins, outlet, |host, commands| crate::dev::run_loop::run(host, artifacts, commands))
     })
@@ -117,6 +117,7 @@ fn whole(error: &Error) -> String {
 
 struct Mode {
     generation_header: bool,
+    hangup: Hangup,
     /// All but the folder and what the command line says in both.
     options: swap::Options,
     filter: Adjustable,
@@ -155,6 +156,8 @@ fn host(
         ..mode.options
     };
     let host = Host::new(options)?;
+    let serves = host.clone();
+    exit::watch(move || serves.serving()).map_err(|error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error))?;
     host.expect(plugins);
     outlet.listen(host.events());
     lines::tell(host.events());
@@ -180,7 +183,7 @@ fn host(
     };
     let failed = |error| Error::fatal(Code::Io, "", "the host can't start").caused_by(error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let mut signals = runtime.block_on(async { Signals::take() })?;
+    let mut signals = runtime.block_on(async { Signals::take(mode.hangup) })?;
 
     let (http_addr, admin_addr) = (server.addr(), admin.as_ref().map(Admin::addr));
     let admin = admin.map(Admin::start).transpose()?;
@@ -202,8 +205,8 @@ fn host(
 
     let outcome = runtime.block_on(async {
         let outcome = tokio::select! {
-            asked = signals.next() => {
-                host.events().say(Event::Stopping { signal: asked.name().to_owned(), in_flight: server.in_flight() });
+            end = until_asked_to_end(&mut signals, &host, &control) => {
+                host.events().say(Event::Stopping { signal: end.name().to_owned(), in_flight: server.in_flight() });
                 Ok(())
             }
             Ok(error) = breaks => Err(error),
@@ -213,7 +216,7 @@ fn host(
         fuse.light(serve.drain_timeout + GRACE * 5, i32::from(outcome.is_err()));
         tokio::select! {
             abandoned = end(&host, server, over, serve.drain_timeout) => host.events().say(Event::Stopped(abandoned)),
-            again = signals.next() => again.end_process(),
+            again = signals.again() => again.end_process(),
         }
         outcome
     });
@@ -224,6 +227,21 @@ fn host(
     // waits for the system's loader where a plugin holds it: neither may come back.
     mem::forget((host, runtime));
     outcome
+}
+
+/// Does what signals ask for, until one asks for the end.
+async fn until_asked_to_end(signals: &mut Signals, host: &Host, control: &Control) -> End {
+    loop {
+        match signals.next().await {
+            Asked::End(end) => return end,
+            // A loop that ended was told of when it did.
+            Asked::Reload => drop(control.reload(false)),
+            Asked::Upgrade => {
+                let message = "SIGUSR2 is kept for the host's own upgrade, which is not built yet: nothing was done; to look again, send SIGHUP to `midair run`, or `midair reload`";
+                host.events().say(Event::Warning { message: message.to_owned() });
+            }
+        }
+    }
 }
 
 fn reloading(control: &Control) -> admin::Reload {

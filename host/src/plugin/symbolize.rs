@@ -43,6 +43,12 @@ impl Module {
         Self { path, memory }
     }
 
+    /// Whether this address is in it.
+    #[must_use]
+    pub(crate) fn contains(&self, address: u64) -> bool {
+        self.memory.contains(&address)
+    }
+
     /// What of a panic's frames is this library's, as offsets in it. Return addresses: the call is before them.
     fn offsets(&self, frames: &[u64]) -> Vec<u64> {
         frames.iter().filter(|frame| self.memory.contains(frame)).map(|frame| frame - self.memory.start - 1).collect()

@@ -266,6 +266,12 @@ impl Host {
         !self.is_ending() && self.shared.slot.now().generations().len() >= *self.shared.expected.lock()
     }
 
+    /// What serves, as `plugin=generation`. Takes no lock.
+    #[must_use]
+    pub fn serving(&self) -> Vec<String> {
+        self.shared.slot.now().generations().iter().map(|generation| generation.to_string()).collect()
+    }
+
     /// How many calls are in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {

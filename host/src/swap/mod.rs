@@ -15,6 +15,7 @@
 //! | `recovery` | what must a host know that was killed and starts again? |
 //! | `reaper` | who frees what is left of generations? |
 //! | `budget` | how much more may be loaded? |
+//! | `signals` | did a plugin take a signal that the host uses? |
 //! | `shared` | what do the threads of a host have in common? |
 
 pub mod budget;
@@ -26,6 +27,7 @@ mod pipeline;
 mod reaper;
 pub(crate) mod recovery;
 mod shared;
+mod signals;
 mod status;
 mod supervisor;
 #[cfg(feature = "http")]

@@ -11,6 +11,7 @@ use midair_abi::manifest::Manifest;
 use super::cutover::Performed;
 use super::options::Artifact;
 use super::shared::Shared;
+use super::signals;
 use super::supervisor::{committed, read};
 use crate::report::attempt::{Attempt, Outcome, Part, Record};
 
@@ -319,7 +320,13 @@ impl Journey {
         let (digest, code, file) = (staged.digest().to_owned(), staged.code().to_owned(), staged.path().to_owned());
         let file = if mutation::is(Bug::OpensThePath) { artifact.path.clone() } else { file };
         let identity = Identity { plugin: manifest.name, number, digest, code, file };
+        let name = format!("{}={number}", identity.plugin);
+        // What was taken before isn't this one's doing.
+        signals::look(&self.shared, None);
         let made = self.maker.make(attempt, identity);
+        if made.is_err() {
+            signals::look(&self.shared, Some((&name, "while it was opened and put together")));
+        }
         self.shared.opened.lock().clone_from(self.maker.opened());
         let generation = made?;
         let section = self.config.section(generation.plugin());
@@ -329,13 +336,16 @@ impl Journey {
         let setup = Setup { generation: Arc::clone(&generation), config };
         prepared.candidates.push(Candidate { setup: setup.clone(), staged });
         self.shared.known.lock().insert(generation.key(), Arc::downgrade(&generation));
+        signals::look(&self.shared, Some((&name, "while it was opened and put together")));
         if let Some(code) = generation.code() {
             self.shared.roll.enter(generation.plugin(), Arc::clone(code.census()));
         }
         if mutation::is(Bug::StoreBeforeInit) {
             let _ = self.store(std::slice::from_ref(&setup), &[], Origin::Path);
         }
-        attempt.time(Stage::Init, || candidate::init(&setup, self.shared.options.deadline))
+        let started = attempt.time(Stage::Init, || candidate::init(&setup, self.shared.options.deadline));
+        signals::look(&self.shared, Some((&name, "in its init")));
+        started
     }
 
     /// Writes down what is about to be started, for a next run in case this one dies of it, and waits until that is on the disk.
@@ -417,6 +427,7 @@ impl Journey {
             let leases = in_flight.iter().filter(|(_, facts, _)| facts.generation == old.key()).count();
             bus.say(Event::Retired { plugin: old.plugin().to_owned(), generation: old.number(), leases });
         }
+        signals::look(&shared, None);
         self.remark_on_config(&live);
         for Candidate { setup: Setup { generation, .. }, staged } in candidates {
             generation.keep(staged);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::cutover::Performed;
 use super::shared::Shared;
+use super::signals;
 use crate::live::comparison::Finding;
 use crate::live::generation::{Alarm, Generation};
 use crate::live::probation::{Breach, Verdict};
@@ -25,21 +26,30 @@ use crate::trial::table_scan::{self, First};
 /// After so long code that failed and had nothing to go back to is judged anew.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// After so long what a publish starts beside requests has begun, and may have taken a signal.
+const BEGUN: Duration = Duration::from_secs(1);
+
 /// The probation's thread, until the host is gone.
 pub(super) fn watch(shared: &Arc<Shared>, alarms: &Receiver<Alarm>) {
     // Something that is due soon must also be seen if it was published since this began to wait: publishing rings.
     const LONG: Duration = Duration::from_secs(3600);
+    let mut begun: Option<Instant> = None;
     loop {
         // One moment for both: what isn't due at it is due later.
         let now = Instant::now();
         look(shared, None, now, now);
         commit(shared, now);
-        let due = shared.cutover.due(&shared.options.rules, now);
+        if begun.is_some_and(|begun| begun <= now) {
+            begun = None;
+            signals::look(shared, None);
+        }
+        let due = shared.cutover.due(&shared.options.rules, now).into_iter().chain(begun.map(|begun| begun - now)).min();
         match alarms.recv_timeout(due.unwrap_or(LONG)) {
             Ok(Alarm { generation, verdict: Verdict::Breach(breach), at }) => breached(shared, generation, &breach, at),
             Ok(Alarm { generation, verdict: Verdict::Suspect, .. }) => suspected(shared, generation),
             Ok(Alarm { generation, verdict: Verdict::Look, at }) => look(shared, Some(generation), Instant::now(), at),
-            Ok(Alarm { verdict: Verdict::Enough | Verdict::Begun, .. }) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Alarm { verdict: Verdict::Begun, .. }) => begun = Some(Instant::now() + BEGUN),
+            Ok(Alarm { verdict: Verdict::Enough, .. }) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

@@ -10,5 +10,7 @@ pub(crate) mod fatal;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
 pub(crate) mod native_resources;
 pub(crate) mod process;
+#[expect(unsafe_code, reason = "reads and installs handlers of signals")]
+pub mod signals;
 pub(crate) mod sync;
 pub(crate) mod timeout;
