@@ -10,6 +10,7 @@ use abi_stable::library::{AbiHeaderRef, LibHeader};
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use midair_abi::{ROOT_SYMBOL, RootRef};
 
+use crate::artifact::inspect::same_border;
 use crate::plugin::layout;
 use crate::plugin::symbolize::Module;
 use crate::report::error::{Code, Error, Result, Stage};
@@ -78,7 +79,8 @@ impl Opened {
         let Self { header, name, module } = self;
         let rejected = |code, reason: String| Error::rejected(code, Stage::Check, name.clone(), reason);
         layout::check(header).map_err(|difference| {
-            rejected(Code::Layout, difference).help("build plugin and host against the same version of midair-plugin")
+            let theirs = header.layout().map_or("", |layout| layout.package_version().version.as_str());
+            rejected(Code::Layout, difference).help(same_border(theirs))
         })?;
         // SAFETY: the layout was compared just above and is that of `RootRef`.
         let root = unsafe { header.unchecked_layout::<RootRef>() }

@@ -61,7 +61,7 @@ impl Handler {
     /// Runs while its generation serves: called without a request each time that it begins to. Its answer says how it ended.
     pub const TASK: u32 = 2;
     /// A job, called when a beat of it is due: `period_ns` and `overlap` (`skip`, `queue`, `parallel`) in its meta, and in the request's
-    /// parameters `beat` and `due_us`, since the Unix epoch.
+    /// parameters [`BEAT`](Self::BEAT) and [`DUE`](Self::DUE).
     pub const EVERY: u32 = 3;
     /// Takes the messages of the topic that is its name: `queue` and `at_once` in its meta, and the message as the request's body.
     pub const MESSAGE: u32 = 4;
@@ -73,6 +73,11 @@ impl Handler {
     pub const SOCKET_CLOSE: u32 = 22;
     /// Runs as long as a WebSocket on `path` does, and receives its messages itself.
     pub const SOCKET_PINNED: u32 = 23;
+
+    /// A parameter of a job's request: the beat's number.
+    pub const BEAT: &str = "beat";
+    /// A parameter of a job's request: when the beat was due, in microseconds since the Unix epoch.
+    pub const DUE: &str = "due_us";
 }
 
 /// A table that a plugin declares.
