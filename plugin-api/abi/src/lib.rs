@@ -44,7 +44,9 @@ pub mod wall;
 pub use host::{Context, Host, HostRef, Identity};
 pub use memory::{Address, Many, Owner, Pair, Span};
 pub use outcome::{Outcome, PollFn, Waker, WakerVtable};
-pub use plugin::{Built, Census, Enrolled, Handler, Made, Root, RootRef, SelfTest, Smoke, TableDecl, meta};
+pub use plugin::{
+    Built, Census, CensusFunctions, CensusFunctionsRef, Enrolled, Handler, Made, Root, RootRef, SelfTest, Smoke, TableDecl, meta,
+};
 pub use request::{Parts, Peer, Request};
 pub use socket::SocketOp;
 pub use state::{Op, Row};

@@ -216,6 +216,16 @@ impl Built {
 pub struct Census {
     /// What the functions get.
     pub data: *const c_void,
+    /// The functions.
+    pub functions: CensusFunctionsRef,
+}
+
+/// What the host does with what a library leaves in the process. Fields may be appended at the end.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = CensusFunctionsRef)))]
+#[sabi(missing_field(option))]
+pub struct CensusFunctions {
     /// `pthread_create`.
     pub thread: unsafe extern "C" fn(
         data: *const c_void,
@@ -231,6 +241,7 @@ pub struct Census {
     /// So many keys more.
     pub keys: unsafe extern "C" fn(data: *const c_void, more: i64),
     /// A panic outside of any call of the host's, or in a `Drop` that it set off.
+    #[sabi(last_prefix_field)]
     pub panicked: unsafe extern "C" fn(data: *const c_void, panic: Outcome),
 }
 
