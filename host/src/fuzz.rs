@@ -103,8 +103,8 @@ pub fn watcher(bytes: &[u8]) {
 fn is_coherent(manifest: &Manifest) {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     assert!(!manifest.name.is_empty() && manifest.name.chars().all(is_plain), "{manifest:?}");
-    let fields = [&manifest.version, &manifest.api, &manifest.rustc, &manifest.target, &manifest.panic];
-    assert!(fields.iter().all(|field| !field.contains('\n')), "{manifest:?}");
+    let fields = [&manifest.version, &manifest.api, &manifest.rustc, &manifest.target, &manifest.panic, &manifest.border];
+    assert!(fields.into_iter().chain(&manifest.requires).all(|field| !field.contains('\n')), "{manifest:?}");
 }
 
 #[cfg(test)]

@@ -278,6 +278,57 @@ fn fault_8_other_layouts_are_refused_with_the_type_and_the_field_that_differ() {
     refuses_layout("fields in another order", &order, &["Identity", "generation"]);
 }
 
+/// What a plugin lacks that was built before `Root::refilter` was appended.
+const OLDER: [(&str, &str, &str); 2] = [
+    (
+        "plugin.rs",
+        "    /// Another filter holds: what is wanted is asked anew.\n    #[sabi(missing_field(option))]\n    pub refilter: extern \"C\" fn(),\n}",
+        "}",
+    ),
+    ("../../src/glue/shim.rs", ", refilter: logs::refilter }", " }"),
+];
+
+/// What a plugin has more that is built after something was appended to what plugins give, and to what hosts give.
+const NEWER: [(&str, &str, &str); 5] = [
+    ("outcome.rs", "TOO_LARGE: u32 = 9;\n", "TOO_LARGE: u32 = 9;\n    /// New.\n    pub const LATER: u32 = 10;\n"),
+    ("constants.rs", "Outcome::TOO_LARGE,", "Outcome::TOO_LARGE, Outcome::LATER,"),
+    (
+        "plugin.rs",
+        "    pub refilter: extern \"C\" fn(),\n",
+        "    pub refilter: extern \"C\" fn(),\n    /// New.\n    pub later: extern \"C\" fn(),\n",
+    ),
+    ("../../src/glue/shim.rs", "refilter: logs::refilter }", "refilter: logs::refilter, later: logs::refilter }"),
+    ("host.rs", "op: SocketOp) -> Outcome,\n", "op: SocketOp) -> Outcome,\n    /// New.\n    pub later: extern \"C\" fn(),\n"),
+];
+
+#[test]
+fn fault_8_a_plugin_that_lacks_what_was_appended_to_the_border_is_served() {
+    serves_with("an older border", &OLDER);
+}
+
+#[test]
+#[ignore = "tests/long builds"]
+fn fault_8_a_newer_plugin_is_served_and_one_that_is_older_and_newer_is_refused() {
+    serves_with("a newer border", &NEWER);
+    let both: Vec<_> = OLDER.iter().chain(NEWER.last()).copied().collect();
+    refuses_layout("an older root and a newer host", &both, &["fields", "in the plugin", "in the host"]);
+    let deep = ("request.rs", "    port: u32,", "    port: u64,");
+    let newer_and_another: Vec<_> = NEWER.into_iter().chain([deep]).collect();
+    refuses_layout("a newer border with another type", &newer_and_another, &["Peer", "port", "u32", "u64"]);
+}
+
+/// A plugin that was built with these edits of midair-plugin is served.
+#[track_caller]
+fn serves_with(what: &str, edits: &[(&str, &str, &str)]) {
+    let project = || Project::plugin("hello", &saying(what)).with_another_border(edits);
+    let artifact = built_from(project, &repository::shared_target().join("midair"));
+    let mut served = Served::one();
+    project::save(&served.path(), &artifact);
+    let outcome = served.midair.outcome();
+    assert_eq!(outcome["event"], "published", "{what}: {outcome}");
+    assert_eq!(served.midair.get("/").body, what);
+}
+
 /// A plugin that was built with these edits of midair-plugin is refused with these words.
 #[track_caller]
 fn refuses_layout(what: &str, edits: &[(&str, &str, &str)], words: &[&str]) {
@@ -288,6 +339,8 @@ fn refuses_layout(what: &str, edits: &[(&str, &str, &str)], words: &[&str]) {
 
 const ANOTHER_ABI: (&str, &[&str]) = ("another ABI version", &["1", "7"]);
 const ABORTS: (&str, &[&str]) = ("panic = abort", &["abort", "unwind"]);
+const LACKING: (&str, &[&str]) = ("a feature that this host lacks", &["teleport"]);
+const EXCHANGED: (&str, &[&str]) = ("two constants exchanged", &["`Outcome::ERROR` is 2 in the plugin, 1 in the host, and 1 more"]);
 const MUSL: (&str, &[&str]) = ("another target", &["x86_64-unknown-linux-musl", "x86_64-unknown-linux-gnu"]);
 
 #[test]
@@ -298,8 +351,28 @@ fn fault_9_another_abi_or_target_or_way_to_panic_is_refused_with_both_named() {
         (ANOTHER_ABI, saying("abi", "7")),
         (ABORTS, saying("panic", "abort")),
         (MUSL, saying("target", "x86_64-unknown-linux-musl")),
+        (LACKING, saying("requires", "jobs,teleport")),
+        (EXCHANGED, listing("Outcome::ERROR=1\nOutcome::PANIC=2\n", "Outcome::ERROR=2\nOutcome::PANIC=1\n")),
     ] {
         served.refuses(what, &artifact, &["E_ABI"], words);
+    }
+}
+
+/// A plugin whose list of constants differs there.
+fn listing(from: &str, to: &str) -> Vec<u8> {
+    fixture::artifact("saying").named("hello").variant("other constants").with(from, to).bytes()
+}
+
+#[test]
+fn fault_9_a_plugin_that_knows_fewer_constants_or_requires_what_the_host_has_is_served() {
+    let mut served = Served::one();
+    let older = listing("Outcome::TOO_LARGE=9\n", "Outcome::TOO_LARGE 9\n");
+    let asking = fixture::artifact("saying").named("hello").variant("asking").manifest("requires", "jobs,sockets").bytes();
+    for (artifact, text) in [(older, "other constants"), (asking, "asking")] {
+        project::save(&served.path(), &artifact);
+        let outcome = served.midair.outcome();
+        assert_eq!(outcome["event"], "published", "{text}: {outcome}");
+        assert_eq!(served.midair.get("/").body, text);
     }
 }
 
@@ -314,6 +387,13 @@ fn fault_9_what_was_built_for_another_abi_or_target_or_to_abort_on_panic_says_so
     ];
     let project = || Project::plugin("hello", &saying("another version")).with_another_border(&edits);
     served.refuses(ANOTHER_ABI.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], ANOTHER_ABI.1);
+    let edits = [("outcome.rs", "ERROR: u32 = 1;", "ERROR: u32 = 2;"), ("outcome.rs", "PANIC: u32 = 2;", "PANIC: u32 = 1;")];
+    let project = || Project::plugin("hello", &saying("other constants")).with_another_border(&edits);
+    served.refuses(EXCHANGED.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], EXCHANGED.1);
+    let edits = [("manifest.rs", "\"streams\",", "\"streams\", \"teleport\",")];
+    let asking = saying("asking").replace("export!(plugin)", "export!(plugin, requires = [\"jobs\", \"teleport\"])");
+    let project = || Project::plugin("hello", &asking).with_another_border(&edits);
+    served.refuses(LACKING.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], LACKING.1);
     let edits = [("manifest.rs", "env!(\"MIDAIR_TARGET\")", "\"x86_64-unknown-linux-musl\"")];
     let project = || Project::plugin("hello", &saying("another target")).with_another_border(&edits);
     served.refuses(MUSL.0, &built_from(project, &repository::shared_target().join("midair")), &["E_ABI"], MUSL.1);

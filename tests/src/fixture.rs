@@ -90,6 +90,20 @@ impl Fixture {
         self
     }
 
+    /// With other bytes of the same length in the only place of `from`.
+    ///
+    /// # Panics
+    ///
+    /// If it has no such place or several.
+    #[must_use]
+    #[track_caller]
+    pub fn with(mut self, from: &str, to: &str) -> Self {
+        assert_eq!(from.len(), to.len(), "{to:?} takes the place of {from:?}");
+        let at = only(&self.bytes, from.as_bytes());
+        self.bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        self
+    }
+
     /// As this variant.
     ///
     /// # Panics

@@ -204,7 +204,7 @@ impl Carrier {
             if connection.ended().is_some_and(|end| !matches!(end.cause, Cause::Client | Cause::Broken | Cause::Ending)) {
                 continue;
             }
-            let event = if message.is_text { "text" } else { "binary" };
+            let event = if message.is_text { SocketOp::EVENT_TEXT } else { SocketOp::EVENT_BINARY };
             let params = [(SocketOp::EVENT, event)];
             let mut event = pin!(self.event(connection, head, Part::Message, &params, message.bytes.clone()));
             // A route that goes closes the connection now, and this event ends by itself as a request does.
@@ -225,7 +225,7 @@ impl Carrier {
         if let Some(End { cause, code, reason }) = connection.ended().filter(|end| end.cause != Cause::Removed) {
             // Of a silent client nobody knows more than that.
             let code = if cause == Cause::Silent { 1006 } else { code };
-            let params = [(SocketOp::EVENT, "close"), (SocketOp::CODE, &*code.to_string())];
+            let params = [(SocketOp::EVENT, SocketOp::EVENT_CLOSE), (SocketOp::CODE, &*code.to_string())];
             self.event(connection, head, Part::Close, &params, reason.into()).await;
         }
     }

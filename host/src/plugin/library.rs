@@ -11,6 +11,7 @@ use abi_stable::library::{AbiHeaderRef, LibHeader};
 use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use midair_abi::{ROOT_SYMBOL, RootRef};
 
+use crate::artifact::inspect::same_border;
 use crate::plugin::layout;
 use crate::plugin::symbolize::Module;
 use crate::report::error::{Code, Error, Result, Stage};
@@ -86,7 +87,8 @@ impl Opened {
         let Self { header, name, module, .. } = self;
         let rejected = |code, reason: String| Error::rejected(code, Stage::Check, name.clone(), reason);
         layout::check(header).map_err(|difference| {
-            rejected(Code::Layout, difference).help("build plugin and host against the same version of midair-plugin")
+            // Its root's layout is abi_stable's own and doesn't say of which midair-abi it is.
+            rejected(Code::Layout, difference).help(same_border(""))
         })?;
         // SAFETY: the layout was compared just above and is that of `RootRef`.
         let root = unsafe { header.unchecked_layout::<RootRef>() }

@@ -18,10 +18,14 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
+use abi_stable::prefix_type::WithMetadata;
 use midair_abi::wall::{self, Panic};
 use midair_abi::{self as abi, Address, Enrolled, Outcome, RootRef};
 use parking_lot::Mutex;
 use serde::Serialize;
+
+static FUNCTIONS: &WithMetadata<abi::CensusFunctions> =
+    &WithMetadata::new(abi::CensusFunctions { thread, destructor, values, keys, panicked });
 
 /// How often values of keys are destroyed that destructors set anew: `PTHREAD_DESTRUCTOR_ITERATIONS`.
 const ROUNDS: usize = 4;
@@ -199,9 +203,9 @@ impl Census {
         let census = Arc::<Self>::default();
         // As long as the library is mapped its code may come back with this, and it is never unmapped.
         let data = Arc::into_raw(Arc::clone(&census)).cast::<c_void>();
-        let functions = abi::Census { data, thread, destructor, values, keys, panicked };
+        let functions = abi::CensusFunctionsRef(FUNCTIONS.static_as_prefix());
         // SAFETY: the data stays for good.
-        let library = unsafe { root.attach()(functions) };
+        let library = unsafe { root.attach()(abi::Census { data, functions }) };
         // It is new, so nobody set it.
         let _ = census.library.set(library);
         census

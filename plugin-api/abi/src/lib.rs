@@ -11,7 +11,7 @@
 //! - Kinds are `u32` and an unknown one is refused: no Rust enum crosses.
 //!
 //! The modules beside them are how these types are used: [`task`] and [`stream`] carry futures and bodies over, [`wall`] keeps panics on their
-//! side, [`root`] and [`manifest`] are found in a library's file, and [`store`] is what a plugin's state means, wherever it lies.
+//! side, [`root`], [`manifest`] and [`constants`] are found in a library's file, and [`store`] is what a plugin's state means, wherever it lies.
 
 #[expect(unsafe_code, reason = "calls what it gives, where abi_stable derives its layout")]
 mod host;
@@ -29,6 +29,7 @@ mod socket;
 #[expect(unsafe_code, reason = "reads spans")]
 mod state;
 
+pub mod constants;
 pub mod manifest;
 #[expect(unsafe_code, reason = "abi_stable's header and root")]
 pub mod root;
@@ -43,12 +44,16 @@ pub mod wall;
 pub use host::{Context, Host, HostRef, Identity};
 pub use memory::{Address, Many, Owner, Pair, Span};
 pub use outcome::{Outcome, PollFn, Waker, WakerVtable};
-pub use plugin::{Built, Census, Enrolled, Handler, Made, Root, RootRef, SelfTest, Smoke, TableDecl, meta};
+pub use plugin::{
+    Built, Census, CensusFunctions, CensusFunctionsRef, Enrolled, Handler, Made, Root, RootRef, SelfTest, Smoke, TableDecl, meta,
+};
 pub use request::{Parts, Peer, Request};
 pub use socket::SocketOp;
 pub use state::{Op, Row};
 
-/// The version of this border. A host serves plugins of its own version only.
+/// The number of this border. A host serves plugins of its own number only, of this package's versions that are compatible.
+///
+/// It says what layouts and constants can't: that what is there is used otherwise.
 pub const ABI_VERSION: u32 = 1;
 
 /// The exported symbol that leads to the root, which is where abi_stable puts it.

@@ -129,12 +129,23 @@ pub struct Current {
     pub tag: Address,
 }
 
-/// Where what a library logs goes. The functions may be called from any thread, at any time; they stay as long as the library is mapped.
+/// Where what a library logs goes.
 #[repr(C)]
 #[derive(Clone, Copy, StableAbi)]
 pub struct Logs {
     /// What the functions get.
     pub data: *const c_void,
+    /// The functions.
+    pub functions: LogFunctionsRef,
+}
+
+/// What the host does with what a library logs. The functions may be called from any thread, at any time; they stay as long as the library is
+/// mapped. Fields may be appended at the end.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = LogFunctionsRef)))]
+#[sabi(missing_field(option))]
+pub struct LogFunctions {
     /// The most detailed level that anybody wants: 0 (none) to 5 (trace).
     pub most: unsafe extern "C" fn(data: *const c_void) -> u32,
     /// Names a callsite; the same one again leads to the same site.
@@ -154,6 +165,7 @@ pub struct Logs {
     /// Something becomes of a span: one of the constants below. Not 0 if it was closed by that.
     pub turn: unsafe extern "C" fn(data: *const c_void, span: u64, turn: u32) -> u32,
     /// The innermost span of this plugin's that this thread is in.
+    #[sabi(last_prefix_field)]
     pub current: unsafe extern "C" fn(data: *const c_void) -> Current,
 }
 

@@ -1,7 +1,10 @@
 //! What does an artifact say about itself before any of its code runs?
 //!
 //! A note in the section `.note.midair`: lines of `key=value`. Being a note it has a program header, so it is found in a stripped library
-//! too. The host reads it from the file; [`Manifest::parse`] turns the text into fields.
+//! too. The host reads it from the file; [`Manifest::parse`] turns the text into fields. Behind it lies the note of the
+//! [`constants`].
+
+use crate::constants;
 
 /// Where this package's own sources lie as it is compiled: what lies there isn't the plugin's.
 pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
@@ -11,7 +14,14 @@ pub const NOTE_OWNER: &[u8] = b"midair";
 /// The note's type.
 pub const NOTE_TYPE: u32 = 1;
 
+/// What hosts of this version of the border do that older ones may not; a plugin lists in its manifest what it can't do without.
+///
+/// What is appended to the border gets a name here, so that a plugin that needs it is refused by a host that lacks it.
+pub const FEATURES: &[&str] = &["config", "jobs", "logs", "messages", "services", "sockets", "streams", "tables", "tasks"];
+
 const CAPACITY: usize = 512;
+/// The version of this package, which is that of the border.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The compiler of this build, as `rustc --version` prints it.
 const RUSTC: &str = env!("MIDAIR_RUSTC");
 /// The target triple of this build.
@@ -19,24 +29,40 @@ pub const TARGET: &str = env!("MIDAIR_TARGET");
 /// What panics do in this build; one strategy for all crates of a cdylib.
 const PANIC: &str = if cfg!(panic = "unwind") { "unwind" } else { "abort" };
 
-/// The note as it lies in the file.
+/// A note with this much text.
 #[repr(C, align(4))]
-pub struct Note {
+struct Entry<const N: usize> {
     owner_size: u32,
     text_size: u32,
     kind: u32,
     owner: [u8; 8],
-    text: [u8; CAPACITY],
+    text: [u8; N],
+}
+
+impl<const N: usize> Entry<N> {
+    const fn new(kind: u32, text: [u8; N]) -> Self {
+        const { assert!(N.is_multiple_of(4), "the next note follows at once") };
+        // The owner's size counts its final zero, as notes have it.
+        Self { owner_size: 7, text_size: N as u32, kind, owner: *b"midair\0\0", text }
+    }
+}
+
+/// The notes as they lie in the file, one behind the other.
+#[repr(C)]
+pub struct Note {
+    manifest: Entry<CAPACITY>,
+    _constants: Entry<{ constants::SIZE }>,
 }
 
 impl Note {
-    /// The note of a plugin: the name and version of its package, and the version of the library that it is written with.
+    /// The notes of a plugin: the name and version of its package, the version of the library that it is written with, and what it can't do
+    /// without of [`FEATURES`].
     ///
     /// # Panics
     ///
-    /// At compile time, if the texts are longer than a note holds.
+    /// At compile time, if the texts are longer than a note holds, or a feature has no such name.
     #[must_use]
-    pub const fn new(name: &str, version: &str, api: &str) -> Self {
+    pub const fn new(name: &str, version: &str, api: &str, requires: &[&str]) -> Self {
         const { assert!(crate::ABI_VERSION == 1, "the line below says so") };
         let lines = [
             "abi=1\nname=",
@@ -45,36 +71,67 @@ impl Note {
             version,
             "\napi=",
             api,
+            "\nborder=",
+            VERSION,
             "\nrustc=",
             RUSTC,
             "\ntarget=",
             TARGET,
             "\npanic=",
             PANIC,
-            "\n",
+            "\nrequires=",
         ];
         let mut text = [0; CAPACITY];
-        let (mut at, mut line) = (0, 0);
-        while line < lines.len() {
-            let bytes = lines[line].as_bytes();
-            let mut byte = 0;
-            while byte < bytes.len() {
-                assert!(at < CAPACITY, "the package's name and version are too long for a plugin");
-                text[at] = bytes[byte];
-                at += 1;
-                byte += 1;
-            }
-            line += 1;
+        let (mut at, mut next) = (0, 0);
+        while next < lines.len() {
+            at = put(&mut text, at, lines[next].as_bytes());
+            next += 1;
         }
-        // The owner's size counts its final zero, as notes have it.
-        Self { owner_size: 7, text_size: CAPACITY as u32, kind: NOTE_TYPE, owner: *b"midair\0\0", text }
+        next = 0;
+        while next < requires.len() {
+            assert!(is_feature(requires[next]), "a plugin requires what is in `midair_abi::manifest::FEATURES`");
+            at = put(&mut text, at, if next > 0 { b"," } else { b"" });
+            at = put(&mut text, at, requires[next].as_bytes());
+            next += 1;
+        }
+        put(&mut text, at, b"\n");
+        Self { manifest: Entry::new(NOTE_TYPE, text), _constants: Entry::new(constants::NOTE_TYPE, constants::TEXT) }
     }
 
-    /// The note's text, padded with zeros.
+    /// The manifest's text, padded with zeros.
     #[must_use]
     pub const fn text(&self) -> &[u8] {
-        &self.text
+        &self.manifest.text
     }
+}
+
+const fn put(text: &mut [u8; CAPACITY], at: usize, bytes: &[u8]) -> usize {
+    let mut byte = 0;
+    while byte < bytes.len() {
+        assert!(at + byte < CAPACITY, "the package's name and version are too long for a plugin");
+        text[at + byte] = bytes[byte];
+        byte += 1;
+    }
+    at + bytes.len()
+}
+
+const fn is_feature(name: &str) -> bool {
+    let mut next = 0;
+    while next < FEATURES.len() {
+        if is_same(FEATURES[next].as_bytes(), name.as_bytes()) {
+            return true;
+        }
+        next += 1;
+    }
+    false
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut byte = 0;
+    while byte < one.len() && byte < other.len() && one[byte] == other[byte] {
+        byte += 1;
+    }
+    byte == one.len() && byte == other.len()
 }
 
 /// What a plugin says about itself.
@@ -88,12 +145,16 @@ pub struct Manifest {
     pub version: String,
     /// The version of midair-plugin.
     pub api: String,
+    /// The version of midair-abi; empty if it doesn't say.
+    pub border: String,
     /// The compiler, as `rustc --version` prints it.
     pub rustc: String,
     /// The target triple.
     pub target: String,
     /// What panics do: `unwind` or `abort`.
     pub panic: String,
+    /// What it can't do without of what hosts do.
+    pub requires: Vec<String>,
 }
 
 impl Manifest {
@@ -121,8 +182,14 @@ impl Manifest {
             rustc: needed("rustc")?,
             target: needed("target")?,
             panic: needed("panic")?,
+            border: field("border").unwrap_or_default(),
+            requires: names(&field("requires").unwrap_or_default()),
         })
     }
+}
+
+fn names(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -131,10 +198,29 @@ mod tests {
 
     #[test]
     fn what_a_note_says_is_read_back() {
-        const NOTE: Note = Note::new("shop", "1.2.3", "0.4.0");
-        let [name, version, api, rustc, target, panic] = ["shop", "1.2.3", "0.4.0", RUSTC, TARGET, PANIC].map(str::to_owned);
-        let manifest = Manifest { abi: crate::ABI_VERSION, name, version, api, rustc, target, panic };
+        const NOTE: Note = Note::new("shop", "1.2.3", "0.4.0", &["sockets", "jobs"]);
+        let texts = ["shop", "1.2.3", "0.4.0", VERSION, RUSTC, TARGET, PANIC];
+        let [name, version, api, border, rustc, target, panic] = texts.map(str::to_owned);
+        let requires = ["sockets", "jobs"].map(str::to_owned).to_vec();
+        let manifest = Manifest { abi: crate::ABI_VERSION, name, version, api, border, rustc, target, panic, requires };
         assert_eq!(Manifest::parse(NOTE.text()), Ok(manifest));
+        assert_eq!(constants::compare(&NOTE._constants.text), Ok(()));
+    }
+
+    #[test]
+    fn a_plugin_that_says_nothing_of_it_requires_nothing() {
+        const NOTE: Note = Note::new("shop", "1.2.3", "0.4.0", &[]);
+        assert_eq!(Manifest::parse(NOTE.text()).expect("a manifest").requires, Vec::<String>::new());
+        let older = Manifest::parse(b"abi=1\nname=a\nversion=1\napi=1\nrustc=1\ntarget=t\npanic=unwind\n").expect("a manifest");
+        assert_eq!((older.border.as_str(), older.requires.len()), ("", 0));
+        let odd = b"abi=1\nname=a\nversion=1\napi=1\nrustc=1\ntarget=t\npanic=unwind\nrequires=, jobs,,new one ,\n";
+        assert_eq!(Manifest::parse(odd).expect("a manifest").requires, ["jobs", "new one"]);
+    }
+
+    #[test]
+    fn only_what_is_a_feature_is_required() {
+        assert_eq!(["jobs", "job", "jobss", ""].map(is_feature), [true, false, false, false]);
+        assert!(FEATURES.iter().all(|name| is_feature(name) && !name.contains([',', ' ', '\n'])));
     }
 
     #[test]

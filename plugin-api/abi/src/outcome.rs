@@ -74,6 +74,13 @@ impl Outcome {
     /// Something is larger than the store takes; the text says what.
     pub const TOO_LARGE: u32 = 9;
 
+    /// A detail of a panic: where in the source it happened.
+    pub const LOCATION: &str = "location";
+    /// A detail of a panic: the addresses that led to it.
+    pub const FRAMES: &str = "frames";
+    /// A detail of an error in a config: a key that leads to the place.
+    pub const KEY: &str = "key";
+
     /// It went well and there is nothing to say.
     #[must_use]
     pub fn done() -> Self {
@@ -252,7 +259,7 @@ impl Outcome {
     #[must_use]
     pub fn panicked(panic: wall::Panic) -> Self {
         let frames: Vec<String> = panic.frames.iter().map(|frame| format!("{frame:x}")).collect();
-        Self::told(Self::PANIC, 500, panic.message, &[("location", panic.location), ("frames", frames.join(" "))])
+        Self::told(Self::PANIC, 500, panic.message, &[(Self::LOCATION, panic.location), (Self::FRAMES, frames.join(" "))])
     }
 
     /// The headers, or the details of a panic.
@@ -281,7 +288,7 @@ impl Outcome {
             let value = self.pairs().find(|(name, _)| *name == wanted).map(|(_, value)| value);
             String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
         };
-        let frames = detail("frames").split(' ').filter_map(|frame| u64::from_str_radix(frame, 16).ok()).collect();
-        wall::Panic { message: self.text(), location: detail("location"), frames }
+        let frames = detail(Self::FRAMES).split(' ').filter_map(|frame| u64::from_str_radix(frame, 16).ok()).collect();
+        wall::Panic { message: self.text(), location: detail(Self::LOCATION), frames }
     }
 }

@@ -61,7 +61,7 @@ impl Handler {
     /// Runs while its generation serves: called without a request each time that it begins to. Its answer says how it ended.
     pub const TASK: u32 = 2;
     /// A job, called when a beat of it is due: `period_ns` and `overlap` (`skip`, `queue`, `parallel`) in its meta, and in the request's
-    /// parameters `beat` and `due_us`, since the Unix epoch.
+    /// parameters [`BEAT`](Self::BEAT) and [`DUE`](Self::DUE).
     pub const EVERY: u32 = 3;
     /// Takes the messages of the topic that is its name: `queue` and `at_once` in its meta, and the message as the request's body.
     pub const MESSAGE: u32 = 4;
@@ -73,6 +73,11 @@ impl Handler {
     pub const SOCKET_CLOSE: u32 = 22;
     /// Runs as long as a WebSocket on `path` does, and receives its messages itself.
     pub const SOCKET_PINNED: u32 = 23;
+
+    /// A parameter of a job's request: the beat's number.
+    pub const BEAT: &str = "beat";
+    /// A parameter of a job's request: when the beat was due, in microseconds since the Unix epoch.
+    pub const DUE: &str = "due_us";
 }
 
 /// A table that a plugin declares.
@@ -211,6 +216,16 @@ impl Built {
 pub struct Census {
     /// What the functions get.
     pub data: *const c_void,
+    /// The functions.
+    pub functions: CensusFunctionsRef,
+}
+
+/// What the host does with what a library leaves in the process. Fields may be appended at the end.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = CensusFunctionsRef)))]
+#[sabi(missing_field(option))]
+pub struct CensusFunctions {
     /// `pthread_create`.
     pub thread: unsafe extern "C" fn(
         data: *const c_void,
@@ -226,6 +241,7 @@ pub struct Census {
     /// So many keys more.
     pub keys: unsafe extern "C" fn(data: *const c_void, more: i64),
     /// A panic outside of any call of the host's, or in a `Drop` that it set off.
+    #[sabi(last_prefix_field)]
     pub panicked: unsafe extern "C" fn(data: *const c_void, panic: Outcome),
 }
 

@@ -49,8 +49,14 @@ impl SocketOp {
 
     /// Parameters that an event's request has beside those of its path: no path can name them so.
     pub const ID: &str = ":socket";
-    /// `text`, `binary` or `close`; nothing when the connection opens. The message or the reason is the body.
+    /// One of the words below; nothing when the connection opens. The message or the reason is the body.
     pub const EVENT: &str = ":event";
+    /// The event is a message of text.
+    pub const EVENT_TEXT: &str = "text";
+    /// The event is a message of bytes.
+    pub const EVENT_BINARY: &str = "binary";
+    /// The event is the end.
+    pub const EVENT_CLOSE: &str = "close";
     /// The code of a close.
     pub const CODE: &str = ":code";
 }

@@ -47,6 +47,11 @@ impl Row {
 }
 
 impl Op {
+    /// A flag: `expected` counts.
+    pub(crate) const HAS_EXPECTED: u32 = 1;
+    /// A flag: `after` counts.
+    pub(crate) const HAS_AFTER: u32 = 2;
+
     /// The spans of an operation; the caller sees to it that it outlives them.
     #[must_use]
     pub fn of(op: &store::Op<'_>) -> Self {
@@ -54,7 +59,7 @@ impl Op {
             kind: op.kind as u32,
             schema: op.schema,
             expected: op.expected.unwrap_or_default(),
-            flags: u32::from(op.expected.is_some()) | u32::from(op.after.is_some()) << 1,
+            flags: op.expected.map_or(0, |_| Self::HAS_EXPECTED) | op.after.map_or(0, |_| Self::HAS_AFTER),
             number: op.number,
             limit: op.limit as u64,
             lasts: op.lasts.into(),
@@ -81,8 +86,8 @@ impl Op {
         let [table, key, after] = [self.table, self.key, self.after].map(|span| unsafe { span.text::<'a>() });
         // SAFETY: passed on to the caller.
         let [bytes, older] = [self.bytes, self.older].map(|span| unsafe { span.bytes::<'a>() });
-        let expected = (self.flags & 1 != 0).then_some(self.expected);
-        let after = (self.flags & 2 != 0).then_some(after);
+        let expected = (self.flags & Self::HAS_EXPECTED != 0).then_some(self.expected);
+        let after = (self.flags & Self::HAS_AFTER != 0).then_some(after);
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let (schema, number, lasts) = (self.schema, self.number, self.lasts.into());
         Ok(store::Op { kind, table, key, after, limit, expected, schema, number, lasts, bytes, older })

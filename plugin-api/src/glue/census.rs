@@ -163,7 +163,7 @@ fn is_blind() -> bool {
 fn tell(panic: wall::Panic) {
     if let Some(host) = host() {
         // SAFETY: the host's data stays as long as this library is mapped.
-        unsafe { (host.panicked)(host.data, Outcome::panicked(panic)) }
+        unsafe { host.functions.panicked()(host.data, Outcome::panicked(panic)) }
     }
 }
 
@@ -175,7 +175,7 @@ fn tell(panic: wall::Panic) {
 pub unsafe extern "C" fn create_thread(id: *mut c_void, attributes: *const c_void, start: Address, argument: *mut c_void) -> c_int {
     match host() {
         // SAFETY: passed on to the caller; the host's data stays as long as this library is mapped.
-        Some(host) => unsafe { (host.thread)(host.data, id, attributes, start, argument) },
+        Some(host) => unsafe { host.functions.thread()(host.data, id, attributes, start, argument) },
         None => {
             EARLY.fetch_add(1, Ordering::Relaxed);
             real!(CREATE_THREAD as fn(*mut c_void, *const c_void, Address, *mut c_void) -> c_int, id, attributes, start, argument)
@@ -192,7 +192,7 @@ pub unsafe extern "C" fn thread_atexit(destructor: Address, object: *mut c_void,
     REACHED.fetch_add(1, Ordering::Relaxed);
     match host() {
         // SAFETY: passed on to the caller; the host's data stays as long as this library is mapped.
-        Some(host) => unsafe { (host.destructor)(host.data, destructor, object) },
+        Some(host) => unsafe { host.functions.destructor()(host.data, destructor, object) },
         None => {
             EARLY.fetch_add(1, Ordering::Relaxed);
             real!(THREAD_ATEXIT as fn(Address, *mut c_void, *mut c_void) -> c_int, destructor, object, dso)
@@ -258,7 +258,7 @@ pub unsafe extern "C" fn create_key(key: *mut u32, destructor: Address) -> c_int
             // SAFETY: the caller's place for the key.
             unsafe { *key = FIRST_KEY + place as u32 };
             // SAFETY: the host's data stays as long as this library is mapped.
-            unsafe { (host.keys)(host.data, 1) };
+            unsafe { host.functions.keys()(host.data, 1) };
             return 0;
         }
     }
@@ -278,7 +278,7 @@ pub unsafe extern "C" fn delete_key(key: u32) -> c_int {
     }
     if let Some(host) = host() {
         // SAFETY: the host's data stays as long as this library is mapped.
-        unsafe { (host.keys)(host.data, -1) };
+        unsafe { host.functions.keys()(host.data, -1) };
     }
     0
 }
@@ -298,7 +298,7 @@ pub unsafe extern "C" fn set_value(key: u32, value: *mut c_void) -> c_int {
     let is_new = !value.is_null() && !TABLE[place].destructor.load(Ordering::Acquire).is_null() && !IS_TOLD.replace(true);
     if is_new && let Some(host) = host() {
         // SAFETY: the host's data stays as long as this library is mapped.
-        unsafe { (host.values)(host.data) };
+        unsafe { host.functions.values()(host.data) };
     }
     0
 }

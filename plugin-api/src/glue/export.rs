@@ -15,9 +15,19 @@
 /// }
 /// # fn main() {}
 /// ```
+///
+/// A plugin that is built against a newer midair than its host may ask for what that host lacks. What it can't do without it says, by names of
+/// `midair_abi::manifest::FEATURES`, and a host that lacks one refuses the plugin instead of failing in the middle of its work:
+///
+/// ```
+/// # use midair_plugin::Plugin;
+/// midair_plugin::export!(plugin, requires = ["sockets", "jobs"]);
+/// # fn plugin() -> Plugin { Plugin::new() }
+/// # fn main() {}
+/// ```
 #[macro_export]
 macro_rules! export {
-    ($plugin:path) => {
+    ($plugin:path $(, requires = [$($feature:literal),* $(,)?])?) => {
         const _: () = {
             // Assembly is an item, and in a block only a module holds those.
             mod census {
@@ -26,7 +36,7 @@ macro_rules! export {
 
             #[used]
             #[unsafe(link_section = ".note.midair")]
-            static NOTE: $crate::__export::Note = $crate::__export::note(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            static NOTE: $crate::__export::Note = $crate::__export::note(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), &[$($($feature),*)?]);
 
             extern "C" fn manifest() -> $crate::__export::Span {
                 $crate::__export::Span::of(NOTE.text())

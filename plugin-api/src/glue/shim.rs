@@ -158,7 +158,7 @@ pub(crate) unsafe extern "C" fn configure(plugin: *const c_void, section: Span) 
     match wall::guard(|| (config.read)(section)) {
         Ok(Ok(parsed)) => Outcome::made(parsed),
         Ok(Err(Misfit { keys, reason })) => {
-            let keys: Vec<_> = keys.into_iter().map(|key| ("key", key)).collect();
+            let keys: Vec<_> = keys.into_iter().map(|key| (Outcome::KEY, key)).collect();
             Outcome::told(Outcome::ERROR, 500, reason, &keys)
         }
         Err(panic) => Outcome::panicked(panic),
@@ -203,6 +203,6 @@ pub const fn root(manifest: extern "C" fn() -> Span, build: extern "C" fn() -> B
 
 /// What a plugin's file says about it, for `export!`.
 #[must_use]
-pub const fn note(name: &str, version: &str) -> Note {
-    Note::new(name, version, env!("CARGO_PKG_VERSION"))
+pub const fn note(name: &str, version: &str, requires: &[&str]) -> Note {
+    Note::new(name, version, env!("CARGO_PKG_VERSION"), requires)
 }

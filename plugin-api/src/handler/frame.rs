@@ -21,7 +21,7 @@ pub enum Message {
 impl Message {
     pub(crate) fn of(request: &Request) -> Self {
         match request.hidden(SocketOp::EVENT) {
-            Some("text") => Self::Text(String::from_utf8_lossy(request.body()).into_owned()),
+            Some(SocketOp::EVENT_TEXT) => Self::Text(String::from_utf8_lossy(request.body()).into_owned()),
             _ => Self::Binary(Bytes::copy_from_slice(request.body())),
         }
     }

@@ -55,7 +55,7 @@ pub struct Beat {
 impl Beat {
     /// What the host sends with a call.
     fn of(request: &Request) -> Result<Self> {
-        let (number, due) = (request.param("beat")?, request.param("due_us")?);
+        let (number, due) = (request.param(Handler::BEAT)?, request.param(Handler::DUE)?);
         let due = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(due));
         Ok(Self { number, due: due.ok_or_else(|| Error::internal("the host says a time that is none"))? })
     }

@@ -241,7 +241,7 @@ impl App {
             beat.to_string()
         };
         let due = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros().to_string();
-        let params = vec![("beat".to_owned(), beat), ("due_us".to_owned(), due)];
+        let params = vec![(abi::Handler::BEAT.to_owned(), beat), (abi::Handler::DUE.to_owned(), due)];
         self.work("job", abi::Handler::EVERY, name, params, Vec::new())
     }
 

@@ -232,7 +232,7 @@ impl TestSocket {
             waker.into_iter().for_each(Waker::wake);
             return self.world.sockets.settle(self.id);
         }
-        let event = if matches!(message, Message::Text(_)) { "text" } else { "binary" };
+        let event = if matches!(message, Message::Text(_)) { SocketOp::EVENT_TEXT } else { SocketOp::EVENT_BINARY };
         self.event(1, &[(SocketOp::EVENT, event)], Bytes::copy_from_slice(message.bytes()));
     }
 
@@ -264,7 +264,7 @@ impl TestSocket {
         if self.pinned {
             self.world.sockets.settle(self.id);
         } else if let Some(Closed { code, reason }) = closed {
-            self.event(2, &[(SocketOp::EVENT, "close"), (SocketOp::CODE, &code.to_string())], reason.into());
+            self.event(2, &[(SocketOp::EVENT, SocketOp::EVENT_CLOSE), (SocketOp::CODE, &code.to_string())], reason.into());
         }
         self.world.sockets.hall().connections.remove(&self.id);
     }

@@ -18,8 +18,8 @@ mod libraries;
 use std::fs::File;
 use std::path::Path;
 
-use midair_abi::ABI_VERSION;
-use midair_abi::manifest::{Manifest, NOTE_OWNER, NOTE_TYPE, TARGET};
+use midair_abi::manifest::{self, FEATURES, Manifest, NOTE_OWNER, NOTE_TYPE, TARGET};
+use midair_abi::{ABI_VERSION, constants};
 use object::elf::{self, NoteType};
 use object::read::elf::ProgramHeader;
 use object::{LittleEndian, ReadCache, ReadRef};
@@ -104,25 +104,31 @@ pub(crate) fn judge<'a, R: ReadRef<'a>>(bytes: R, subject: &str, rules: Rules<'_
         0 => {}
         lacking => return Err(cut(lacking)),
     }
-    let Some(text) = segments.iter().find_map(|segment| manifest_note(segment, bytes)) else {
+    let note = |kind| segments.iter().find_map(|segment| note(segment, bytes, kind));
+    let Some(text) = note(NOTE_TYPE) else {
         return Err(rejected(Code::Abi, "it has no midair manifest, so it is no plugin".to_owned())
             .help("depend on midair-plugin and write `midair_plugin::export!(plugin);` at the top of lib.rs"));
     };
     let manifest = Manifest::parse(text).map_err(|reason| rejected(Code::Abi, reason))?;
     compatible(&manifest).map_err(|(reason, help)| rejected(Code::Abi, reason).help(help))?;
+    // What was built before there was a list is compared by its types alone.
+    if let Some(list) = note(constants::NOTE_TYPE) {
+        constants::compare(list).map_err(|reason| rejected(Code::Abi, reason).help(same_border(&manifest.border)))?;
+    }
     let asks = dynamic::read(segments, bytes).map_err(broken)?;
     allowed(&asks, rules).map_err(|(reason, help)| rejected(Code::Deps, reason).help(help))?;
     let remarks = remarks(&manifest.name, &asks);
     Ok(Inspected { manifest, remarks })
 }
 
-fn manifest_note<'a, R: ReadRef<'a>>(segment: &Segment, bytes: R) -> Option<&'a [u8]> {
+/// The text of midair's note of this type.
+fn note<'a, R: ReadRef<'a>>(segment: &Segment, bytes: R, kind: u32) -> Option<&'a [u8]> {
     if segment.p_filesz.get(LittleEndian) > LONGEST_NOTES {
         return None;
     }
     let mut notes = segment.notes(LittleEndian, bytes).ok()??;
     while let Ok(Some(note)) = notes.next() {
-        if note.name() == NOTE_OWNER && note.n_type(LittleEndian) == NoteType(NOTE_TYPE) {
+        if note.name() == NOTE_OWNER && note.n_type(LittleEndian) == NoteType(kind) {
             return Some(note.desc());
         }
     }
@@ -175,20 +181,33 @@ fn remarks(name: &str, asks: &dynamic::Dynamic) -> Vec<String> {
 }
 
 /// Whether this host can serve such a plugin; else why not, and what to do.
-fn compatible(manifest: &Manifest) -> Result<(), (String, &'static str)> {
+fn compatible(manifest: &Manifest) -> Result<(), (String, String)> {
     if manifest.abi != ABI_VERSION {
         let reason = format!("it speaks ABI version {}, the host speaks {ABI_VERSION}", manifest.abi);
-        return Err((reason, "build plugin and host against the same version of midair-plugin"));
+        return Err((reason, same_border(&manifest.border)));
     }
     if manifest.panic != "unwind" {
         let reason = format!("its panics {}, so one would end the host; they must unwind", manifest.panic);
-        return Err((reason, "remove `panic = \"abort\"` from the plugin's profile"));
+        return Err((reason, "remove `panic = \"abort\"` from the plugin's profile".to_owned()));
     }
     if manifest.target != TARGET {
         let reason = format!("it was built for {}, the host for {}", manifest.target, TARGET);
-        return Err((reason, "build the plugin for the host's target"));
+        return Err((reason, "build the plugin for the host's target".to_owned()));
+    }
+    if let Some(name) = manifest.requires.iter().find(|name| !FEATURES.contains(&name.as_str())) {
+        let reason = format!("it requires {name:?} of its host, which this host doesn't know");
+        return Err((reason, format!("{}, or build the plugin without it", same_border(&manifest.border))));
     }
     Ok(())
+}
+
+/// What to do about a plugin that was built with another border, of this version of midair-abi if it is known.
+pub(crate) fn same_border(theirs: &str) -> String {
+    let ours = manifest::VERSION;
+    if theirs.is_empty() || theirs == ours {
+        return format!("build plugin and host against the same midair-abi; the host has {ours}");
+    }
+    format!("build the plugin against midair-abi {ours}, which the host has, or the host against {theirs}, which the plugin has")
 }
 
 #[cfg(test)]

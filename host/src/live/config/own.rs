@@ -50,7 +50,7 @@ impl Config {
             Outcome::PANIC => Err(section.misfit(&[], &format!("reading it panicked: {}", told(&outcome.panic())))),
             _ if mutation::is(Bug::BadConfigTaken) => Self::read(generation, &File::missing(None).section(generation.plugin())),
             _ => {
-                let keys = outcome.pairs().filter(|(name, _)| *name == "key");
+                let keys = outcome.pairs().filter(|(name, _)| *name == Outcome::KEY);
                 let keys: Vec<String> = keys.map(|(_, key)| String::from_utf8_lossy(key).into_owned()).collect();
                 Err(section.misfit(&keys, &outcome.text()))
             }

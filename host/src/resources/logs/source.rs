@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use abi_stable::prefix_type::WithMetadata;
 use arc_swap::{ArcSwap, Guard};
 use midair_abi::logs as abi;
 use midair_abi::wall;
@@ -21,6 +22,9 @@ use super::values::Values;
 use crate::mutation::{self, Bug};
 use crate::report::event::{Bus, Event, Line};
 use crate::sys::native_resources;
+
+static FUNCTIONS: &WithMetadata<abi::LogFunctions> =
+    &WithMetadata::new(abi::LogFunctions { most, callsite, interest, enabled, event, open, record, follows, turn, current });
 
 /// The most detailed level that a probe tells.
 const OF_A_PROBE: u32 = 3;
@@ -113,9 +117,9 @@ impl Source {
         let Some(log_to) = self.root.and_then(|root| root.log_to()) else { return };
         // As long as the library is mapped its code may come back with this, and it is never unmapped.
         let data = Arc::into_raw(Arc::clone(self)).cast::<c_void>();
-        let functions = abi::Logs { data, most, callsite, interest, enabled, event, open, record, follows, turn, current };
+        let functions = abi::LogFunctionsRef(FUNCTIONS.static_as_prefix());
         // SAFETY: the data stays for good, and the functions may be called from any thread.
-        unsafe { log_to(functions) };
+        unsafe { log_to(abi::Logs { data, functions }) };
     }
 
     /// A line in plain words, at a level from 1 (error) to 5 (trace).

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use midair_abi::meta;
+use midair_abi::{Handler, meta};
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
@@ -394,7 +394,7 @@ impl Jobs {
         };
         let due = SystemTime::now().checked_sub(beat.at.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         let due_us = micros(due.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-        let params = vec![("beat".to_owned(), beat.number.to_string()), ("due_us".to_owned(), due_us.to_string())];
+        let params = vec![(Handler::BEAT.to_owned(), beat.number.to_string()), (Handler::DUE.to_owned(), due_us.to_string())];
         let parts = parts(params, Bytes::new());
         let works = call.work(format!("a beat of {}", beat.job), parts);
         let mut run = Run { jobs: Arc::clone(self), beat, failed: true, took: Duration::ZERO };

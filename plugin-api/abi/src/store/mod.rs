@@ -65,6 +65,11 @@ pub enum Lasts {
 }
 
 impl Lasts {
+    /// For ever, as it crosses.
+    pub(crate) const EVER: u64 = 0;
+    /// As long as before, as it crosses. What lies between is a time.
+    pub(crate) const AS_BEFORE: u64 = u64::MAX;
+
     /// For this time; less than a millisecond is one.
     #[must_use]
     pub fn during(time: Duration) -> Self {
@@ -72,12 +77,12 @@ impl Lasts {
     }
 }
 
-/// As it crosses: 0 for ever, all bits for as before.
+/// As it crosses.
 impl From<Lasts> for u64 {
     fn from(lasts: Lasts) -> u64 {
         match lasts {
-            Lasts::Ever => 0,
-            Lasts::AsBefore => u64::MAX,
+            Lasts::Ever => Lasts::EVER,
+            Lasts::AsBefore => Lasts::AS_BEFORE,
             Lasts::For(milliseconds) => milliseconds.clamp(1, u64::MAX - 1),
         }
     }
@@ -86,8 +91,8 @@ impl From<Lasts> for u64 {
 impl From<u64> for Lasts {
     fn from(lasts: u64) -> Lasts {
         match lasts {
-            0 => Lasts::Ever,
-            u64::MAX => Lasts::AsBefore,
+            Lasts::EVER => Lasts::Ever,
+            Lasts::AS_BEFORE => Lasts::AsBefore,
             milliseconds => Lasts::For(milliseconds),
         }
     }

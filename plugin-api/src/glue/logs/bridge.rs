@@ -50,7 +50,7 @@ impl Bridge {
             fields: Many::of(&fields),
         };
         // SAFETY: the host's function for its data; what the callsite points to outlives the call.
-        let site = unsafe { (self.host.callsite)(self.host.data, callsite) };
+        let site = unsafe { self.host.functions.callsite()(self.host.data, callsite) };
         self.sites.put(metadata, site.address);
         site
     }
@@ -61,7 +61,7 @@ impl Bridge {
 
     fn turn(&self, span: &Id, turn: u32) -> bool {
         // SAFETY: the host's function for its data; a number that it doesn't know is passed over there.
-        unsafe { (self.host.turn)(self.host.data, span.into_u64(), turn) != 0 }
+        unsafe { self.host.functions.turn()(self.host.data, span.into_u64(), turn) != 0 }
     }
 }
 
@@ -77,7 +77,7 @@ impl Subscriber for Bridge {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         let interest = match self.sites.get(metadata) {
             // SAFETY: the host's function for its data, and an address that it gave.
-            Some(site) => unsafe { (self.host.interest)(self.host.data, site) },
+            Some(site) => unsafe { self.host.functions.interest()(self.host.data, site) },
             None => self.name(metadata).interest,
         };
         match interest {
@@ -89,7 +89,7 @@ impl Subscriber for Bridge {
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         // SAFETY: the host's function for its data.
-        Some(match unsafe { (self.host.most)(self.host.data) } {
+        Some(match unsafe { self.host.functions.most()(self.host.data) } {
             0 => LevelFilter::OFF,
             1 => LevelFilter::ERROR,
             2 => LevelFilter::WARN,
@@ -105,7 +105,7 @@ impl Subscriber for Bridge {
         // SAFETY: a callsite is `'static`, and so is the metadata that it lends.
         let named = unsafe { &*std::ptr::from_ref(named).cast::<Metadata<'static>>() };
         // SAFETY: the host's function for its data, and an address that it gave.
-        unsafe { (self.host.enabled)(self.host.data, self.site(named)) != 0 }
+        unsafe { self.host.functions.enabled()(self.host.data, self.site(named)) != 0 }
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -114,7 +114,7 @@ impl Subscriber for Bridge {
         span.record(&mut values);
         let (parent, tag) = (parent(span.is_root(), span.parent()), Address(std::ptr::from_ref(metadata).cast()));
         // SAFETY: the host's function for its data, and an address that it gave; the values outlive the call.
-        let span = unsafe { (self.host.open)(self.host.data, self.site(metadata), tag, parent, values.wire()) };
+        let span = unsafe { self.host.functions.open()(self.host.data, self.site(metadata), tag, parent, values.wire()) };
         Id::from_u64(if span == 0 { NOBODY } else { span })
     }
 
@@ -122,12 +122,12 @@ impl Subscriber for Bridge {
         let mut values = Gathered::new();
         record.record(&mut values);
         // SAFETY: the host's function for its data; the values outlive the call.
-        unsafe { (self.host.record)(self.host.data, span.into_u64(), values.wire()) }
+        unsafe { self.host.functions.record()(self.host.data, span.into_u64(), values.wire()) }
     }
 
     fn record_follows_from(&self, span: &Id, follows: &Id) {
         // SAFETY: the host's function for its data.
-        unsafe { (self.host.follows)(self.host.data, span.into_u64(), follows.into_u64()) }
+        unsafe { self.host.functions.follows()(self.host.data, span.into_u64(), follows.into_u64()) }
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -135,7 +135,7 @@ impl Subscriber for Bridge {
         event.record(&mut values);
         let parent = parent(event.is_root(), event.parent());
         // SAFETY: the host's function for its data, and an address that it gave; the values outlive the call.
-        unsafe { (self.host.event)(self.host.data, self.site(event.metadata()), parent, values.wire()) }
+        unsafe { self.host.functions.event()(self.host.data, self.site(event.metadata()), parent, values.wire()) }
     }
 
     fn enter(&self, span: &Id) {
@@ -157,7 +157,7 @@ impl Subscriber for Bridge {
 
     fn current_span(&self) -> Current {
         // SAFETY: the host's function for its data.
-        let current = unsafe { (self.host.current)(self.host.data) };
+        let current = unsafe { self.host.functions.current()(self.host.data) };
         if current.span == 0 || current.tag.0.is_null() {
             return Current::none();
         }

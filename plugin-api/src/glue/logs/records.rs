@@ -26,7 +26,7 @@ pub(super) fn install(host: Logs) {
 pub(super) fn refilter() {
     let Some(Records(host)) = RECORDS.get() else { return };
     // SAFETY: the host's function for its data.
-    log::set_max_level(match unsafe { (host.most)(host.data) } {
+    log::set_max_level(match unsafe { host.functions.most()(host.data) } {
         0 => LevelFilter::Off,
         1 => LevelFilter::Error,
         2 => LevelFilter::Warn,
@@ -44,12 +44,12 @@ impl Records {
         let (name, file, module) = (text("log record"), text(file), text(module));
         let callsite = Callsite { kind: Callsite::EVENT, level, line, name, target, file, module, fields: Many::of(&fields) };
         // SAFETY: the host's function for its data; what the callsite points to outlives the call.
-        let site = unsafe { (self.0.callsite)(self.0.data, callsite) };
+        let site = unsafe { self.0.functions.callsite()(self.0.data, callsite) };
         let wanted = match site.interest {
             Site::NEVER => false,
             Site::ALWAYS => true,
             // SAFETY: the host's function for its data, and an address that it gave.
-            _ => unsafe { (self.0.enabled)(self.0.data, site.address) != 0 },
+            _ => unsafe { self.0.functions.enabled()(self.0.data, site.address) != 0 },
         };
         wanted.then_some(site)
     }
@@ -67,7 +67,7 @@ impl Log for Records {
         values.say(0, Value::TEXT, *record.args());
         let parent = Parent { kind: Parent::CURRENT, span: 0 };
         // SAFETY: the host's function for its data, and an address that it gave; the values outlive the call.
-        unsafe { (self.0.event)(self.0.data, site.address, parent, values.wire()) }
+        unsafe { self.0.functions.event()(self.0.data, site.address, parent, values.wire()) }
     }
 
     fn flush(&self) {}
