@@ -239,13 +239,25 @@ impl Project {
         let is_listed = |file: &PathBuf| self.listed.values().any(|files| files.contains(file));
         for file in changed.iter().filter(|file| is_listed(file) || staleness::is_doubtful(file, last_build)) {
             for group in &self.groups {
+                let forget = |package: &Package| staleness::forget(&group.builds_into(), &package.name, &package.root, file);
                 let is_rust = file.extension().is_some_and(|extension| extension == "rs");
                 match group.package_of(file).filter(|_| is_rust) {
-                    Some(package) => staleness::forget(&group.builds_into(), &package.name),
+                    Some(package) => forget(package),
                     // Any package may have read it.
-                    None => group.packages.values().for_each(|package| staleness::forget(&group.builds_into(), &package.name)),
+                    None => group.packages.values().for_each(forget),
                 }
             }
+        }
+    }
+
+    /// Who wrote `file` in the last build, as far as it can be told: a build script that ran at that time, or what else may write.
+    #[must_use]
+    pub fn writer_of(&self, file: &Path) -> String {
+        let changed = fs::metadata(file).and_then(|about| about.modified()).ok();
+        let ran = |group: &Group| staleness::script_that_ran(&group.builds_into(), changed?);
+        match self.groups.iter().find_map(ran) {
+            Some(package) => format!("the build script of package `{package}`"),
+            None => "something that runs in the build".to_owned(),
         }
     }
 
@@ -293,8 +305,9 @@ impl Project {
                     Error::rejected(Code::Build, Stage::Build, &plugin.name, "cargo built no cdylib of it").help(WHAT_IS_A_PLUGIN)
                 })?;
                 let dep_info = fs::read_to_string(library.path.with_extension("d")).unwrap_or_default();
-                // What the build itself writes is no source.
-                let is_source = |file: &PathBuf| !file.starts_with(&group.target);
+                // What the build itself writes is no source, by whatever links the target folder is reached.
+                let target = real(&group.target);
+                let is_source = |file: &PathBuf| !file.starts_with(&target);
                 let listed = listed_files(&dep_info).iter().map(|file| real(&group.root.join(file))).filter(is_source).collect();
                 built.push((Product { plugin: plugin.name.clone(), artifact: library.path.clone(), fresh: library.fresh }, listed));
             }
