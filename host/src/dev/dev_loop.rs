@@ -307,6 +307,12 @@ impl<C: Core> Loop<'_, C> {
         // What serves as it is owes nothing, whatever becomes of a reload.
         let news = if reloads { known(owed.into_iter().chain(self.debts.refused.members()).collect()) } else { plugins.clone() };
         self.project.distrust(&sources);
+        if matches!(self.beginning, Beginning::First) {
+            self.project.distrust_earlier(&self.watcher.taken());
+        }
+        if force {
+            self.project.distrust_all();
+        }
         let task = Task { plugins, news, manifest_changed, gives_way: true, config };
         if task.plugins.is_empty() && config == Config::Alone {
             self.swap(attempt, Vec::new(), &task);
@@ -327,6 +333,7 @@ impl<C: Core> Loop<'_, C> {
         let Task { plugins, news, .. } = task;
         let trigger = attempt.trigger().to_owned();
         self.core.events().say(Event::Building { plugins: plugins.iter().cloned().collect(), trigger: trigger.clone() });
+        self.project.record(plugins, &self.watcher.taken(), false);
         let started = Instant::now();
         match attempt.time(Stage::Build, || self.build(task)) {
             // Nothing new goes live on a host that ends, and nothing newer overtook it.
@@ -344,6 +351,8 @@ impl<C: Core> Loop<'_, C> {
                 self.core.reject(attempt, &error);
                 self.refuse(plugins, news);
                 self.instead(task, &trigger, &[]);
+                // It named files that may have to be mended.
+                self.rescope();
             }
             Built::Products(products) => {
                 self.debts.unbuilt.retain(|plugin| !plugins.contains(plugin));
@@ -353,6 +362,7 @@ impl<C: Core> Loop<'_, C> {
                 self.swap(attempt, artifacts.collect(), task);
                 // After the swap: nobody waits for this.
                 self.rescope();
+                self.project.record(plugins, &self.watcher.taken(), true);
             }
         }
     }

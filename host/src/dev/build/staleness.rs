@@ -11,6 +11,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::package::Package;
+
 /// The kernel's clock for file stamps lags behind by up to one tick, 10 ms on the slowest kernels; twice that is safe.
 pub(super) const DOUBT: Duration = Duration::from_millis(20);
 
@@ -20,15 +22,25 @@ pub(super) fn is_doubtful(file: &Path, last_build: SystemTime) -> bool {
     modified.is_ok_and(|modified| modified <= last_build + DOUBT)
 }
 
-/// Makes cargo forget that it built `package`, whose folder is `root`, into `target` before `file` changed.
-pub(super) fn forget(target: &Path, package: &str, root: &Path, file: &Path) {
-    let file = Names { within: file.strip_prefix(root).ok(), root, file };
+/// Makes cargo forget that it built `package` into `target` before `file` changed, or altogether.
+pub(super) fn forget(target: &Path, package: &Package, file: Option<&Path>) {
+    let Package { name, root, .. } = package;
+    let file = file.map(|file| Names { within: file.strip_prefix(root).ok(), root, file });
     for profile in profiles(target) {
-        let of_package = |folder: &PathBuf| named(folder).is_some_and(|name| name == package);
-        entries(&profile.join(".fingerprint")).into_iter().filter(of_package).for_each(|unit| forget_unit(&unit, &file));
+        let of_package = |folder: &PathBuf| named(folder).is_some_and(|of| of == name);
+        entries(&profile.join(".fingerprint")).into_iter().filter(of_package).for_each(|unit| forget_unit(&unit, file.as_ref()));
         // cargo's newer layout.
-        entries(&profile.join("build").join(package)).into_iter().for_each(|unit| forget_unit(&unit.join("fingerprint"), &file));
+        let units = entries(&profile.join("build").join(name));
+        units.into_iter().for_each(|unit| forget_unit(&unit.join("fingerprint"), file.as_ref()));
     }
+}
+
+/// What the compiler wrote of the files that it read, since `started`.
+pub(super) fn dep_infos_since(target: &Path, started: SystemTime) -> Vec<PathBuf> {
+    let is_new = |path: &PathBuf| fs::metadata(path).and_then(|about| about.modified()).is_ok_and(|at| at + DOUBT >= started);
+    let is_dep_info = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "d");
+    let files = profiles(target).into_iter().flat_map(|profile| entries(&profile.join("deps")));
+    files.filter(is_dep_info).filter(is_new).collect()
 }
 
 /// The package whose build script ran in `target` when a file was written.
@@ -68,17 +80,18 @@ impl Names<'_> {
 }
 
 /// It is best effort: what can't be made older is at worst not built anew, as with cargo alone.
-fn forget_unit(unit: &Path, file: &Names) {
+fn forget_unit(unit: &Path, file: Option<&Names>) {
     for memory in entries(unit) {
         let name = memory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with("dep-") {
             let is_script = name.starts_with("dep-build-script");
-            if !is_script || fs::read(&memory).is_ok_and(|list| file.is_in(&list)) {
+            if !is_script || file.is_none_or(|file| fs::read(&memory).is_ok_and(|list| file.is_in(&list))) {
                 let _ = File::options().append(true).open(&memory).and_then(|file| file.set_modified(UNIX_EPOCH));
             }
         } else if name.starts_with("run-build-script") && !name.ends_with(".json") {
             let told = fs::read(memory.with_extension("json")).unwrap_or_default();
-            if file.is_read_by(&serde_json::from_slice(&told).unwrap_or_default()) {
+            let told = serde_json::from_slice(&told).unwrap_or_default();
+            if file.is_none_or(|file| file.is_read_by(&told)) {
                 let _ = fs::remove_file(&memory);
             }
         }
