@@ -560,3 +560,35 @@ fn the_readmes_first_command_serves_the_example_and_ends_well() {
     let ended = midair.terminate();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.words());
 }
+
+#[test]
+fn the_config_of_the_folder_where_dev_starts_is_cargos() {
+    let source = |more: &str| {
+        format!(
+            "midair_plugin::export!(plugin);\n{more}fn plugin() -> midair_plugin::Plugin {{ \
+             midair_plugin::Plugin::new().get(\"/\", |_, _| option_env!(\"WORD\").unwrap_or(\"unset\")) }}\n"
+        )
+    };
+    let project = Project::packages(&[("configured", Kind::Plugin, &source(""))]);
+    let config = |word: &str| format!("[env]\nWORD = \"{word}\"\n");
+    project.save("configured/.cargo/config.toml", &config("of the member"));
+    let mut midair = Launch::dev(&[]).inside(&project.path("configured")).start();
+    midair.published();
+    assert_eq!(midair.get("/").body, "of the member");
+    project.save("configured/.cargo/config.toml", &config("edited"));
+    midair.published();
+    assert_eq!(midair.get("/").body, "edited");
+}
+
+#[test]
+fn a_source_replaced_by_an_older_one_while_nothing_watched_goes_live_at_the_start() {
+    let (project, midair) = serving_one("replaced");
+    drop(midair);
+    project.save("draft.rs", &saying("two"));
+    let draft = fs::File::options().append(true).open(project.path("draft.rs")).expect("a file");
+    draft.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(100_000)).expect("a stamp");
+    project.rename("draft.rs", "src/lib.rs");
+    let mut midair = Launch::dev(&[project.root()]).start();
+    midair.published();
+    assert_eq!(midair.get("/").body, "two");
+}

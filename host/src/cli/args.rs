@@ -140,8 +140,25 @@ pub struct Dev {
     #[command(flatten)]
     pub serve: Serve,
     /// Handed to cargo build as they are
-    #[arg(last = true, value_name = "CARGO ARGS")]
+    #[arg(last = true, value_name = "CARGO ARGS", value_parser = cargo_arg)]
     pub cargo_args: Vec<String>,
+}
+
+/// An argument for cargo, unless midair sets it itself.
+fn cargo_arg(text: &str) -> Result<String, String> {
+    let name = text.split_once('=').map_or(text, |(name, _)| name);
+    let name = if text.starts_with("-p") && !text.starts_with("--") { "-p" } else { name };
+    let instead = match name {
+        "--target-dir" => "say CARGO_TARGET_DIR or `build.target-dir`; midair builds into a folder below it",
+        "--message-format" => "midair reads cargo's messages as JSON and shows the compiler's; `--json` makes them events",
+        "--manifest-path" | "-p" | "--package" | "--workspace" | "--all" | "--exclude" => {
+            "name the plugins' folders before the `--`: midair dev path/to/plugin"
+        }
+        "--lib" | "--bin" | "--bins" | "--example" | "--examples" | "--test" | "--tests" | "--bench" | "--benches"
+        | "--all-targets" => "midair builds the plugins' libraries",
+        _ => return Ok(text.to_owned()),
+    };
+    Err(format!("midair sets `{name}` itself: {instead}"))
 }
 
 /// What `midair run` takes.
@@ -576,6 +593,29 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_for_cargo_that_midair_sets_itself_are_refused() {
+        for (arg, name) in [
+            ("--target-dir", "--target-dir"),
+            ("--target-dir=x", "--target-dir"),
+            ("--message-format=short", "--message-format"),
+            ("--manifest-path", "--manifest-path"),
+            ("-p", "-p"),
+            ("-pshop", "-p"),
+            ("--package=shop", "--package"),
+            ("--workspace", "--workspace"),
+            ("--lib", "--lib"),
+            ("--bins", "--bins"),
+        ] {
+            let error = Cli::try_parse_from(["midair", "dev", "--", arg]).expect_err(arg);
+            assert_eq!(error.exit_code(), 2, "{arg}");
+            assert!(error.to_string().contains(&format!("midair sets `{name}` itself: ")), "{error}");
+        }
+        for arg in ["--profile=x", "--locked", "--offline", "-v", "-Zunstable-options", "--config", "--target", "--package-x"] {
+            assert!(Cli::try_parse_from(["midair", "dev", "--", arg]).is_ok(), "{arg}");
+        }
     }
 
     #[test]

@@ -14,16 +14,18 @@
 //! next code, which goes live without it if that is refused.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::attempt::{Attempt, Outcome};
 use crate::dev::build::{Cancel, Diagnostic, Product, Project};
 use crate::dev::command::{Bell, Commands, Core, Told, broken, config_is_gone, said_by};
+use crate::dev::endless::{self, ChangedAt, Endless, Verdict};
 use crate::dev::retry_groups::Groups;
 use crate::dev::watch::{Scope, Take, Watcher};
 use crate::error::{Code, Error, Result, Stage};
@@ -51,8 +53,8 @@ pub fn run(host: Host, project: Project, commands: Commands) -> Result<()> {
 fn run_with(core: &impl Core, project: Project, commands: &Commands) -> Result<()> {
     let config = core.config();
     let watcher = Watcher::new(scope_of(&project, config.as_ref()), commands.wake())?;
-    let (debts, patience) = (Debts::default(), Patience::default());
-    let mut developing = Loop { core, commands, project, config, watcher, debts, patience, beginning: Beginning::First };
+    let (debts, patience, endless) = (Debts::default(), Patience::default(), Endless::default());
+    let mut developing = Loop { core, commands, project, config, watcher, debts, patience, endless, beginning: Beginning::First };
     catch_unwind(AssertUnwindSafe(|| developing.run())).map_err(|panic| broken(core, "development", panic.as_ref()))
 }
 
@@ -64,6 +66,7 @@ struct Loop<'a, C> {
     watcher: Watcher,
     debts: Debts,
     patience: Patience,
+    endless: Endless,
     beginning: Beginning,
 }
 
@@ -181,6 +184,9 @@ impl<C: Core> Loop<'_, C> {
         });
         let mut next = Some(Why::Start);
         while let Some(why) = next.take().or_else(|| self.wait()) {
+            if !matches!(why, Why::Saved(_)) {
+                self.endless.begin_anew();
+            }
             self.attempt(why);
         }
     }
@@ -199,17 +205,38 @@ impl<C: Core> Loop<'_, C> {
             if let Some(force) = self.debts.reload.take() {
                 return Some(Why::Reload { force });
             }
-            // Even if the newer edit is gone again: the older one was never built.
-            if std::mem::take(&mut self.debts.superseded) {
-                return Some(Why::Saved(changed));
+            let mut due = self.watcher.due();
+            // A superseded build is due even if the newer edit is gone again: the older one was never built.
+            if self.debts.superseded || (!changed.is_empty() && !self.waits_for_a_manifest()) {
+                match self.endless.judge(&changed, changed_at, Instant::now()) {
+                    Verdict::Build => {
+                        self.debts.superseded = false;
+                        return Some(Why::Saved(changed));
+                    }
+                    Verdict::Wait(until) => due = due.into_iter().chain([until]).min(),
+                    Verdict::Stop => self.stop_building(&changed),
+                }
             }
-            if !changed.is_empty() && !self.waits_for_a_manifest() {
-                return Some(Why::Saved(changed));
-            }
-            let told = self.commands.wait(self.watcher.due());
+            let told = self.commands.wait(due);
             self.debts.note(told);
         }
         None
+    }
+
+    /// Leaves undone what the builds themselves cause, and tells it.
+    fn stop_building(&mut self, changed: &[PathBuf]) {
+        self.watcher.take();
+        self.debts.superseded = false;
+        self.debts.plugins.extend(self.project.affected(changed));
+        let Some(first) = changed.first() else { return };
+        let message = format!(
+            "{} differs after each of {} builds that nobody's edit caused, written by {}: nothing more is built until a source is saved. \
+             What a build script makes belongs into OUT_DIR",
+            self.project.short(first).display(),
+            endless::MOST,
+            self.project.writer_of(first),
+        );
+        self.core.events().say(Event::Warning { message });
     }
 
     /// Tells that the config file is gone, once: what was read of it stays.
@@ -280,6 +307,12 @@ impl<C: Core> Loop<'_, C> {
         // What serves as it is owes nothing, whatever becomes of a reload.
         let news = if reloads { known(owed.into_iter().chain(self.debts.refused.members()).collect()) } else { plugins.clone() };
         self.project.distrust(&sources);
+        if matches!(self.beginning, Beginning::First) {
+            self.project.distrust_earlier(&self.watcher.taken());
+        }
+        if force {
+            self.project.distrust_all();
+        }
         let task = Task { plugins, news, manifest_changed, gives_way: true, config };
         if task.plugins.is_empty() && config == Config::Alone {
             self.swap(attempt, Vec::new(), &task);
@@ -300,6 +333,7 @@ impl<C: Core> Loop<'_, C> {
         let Task { plugins, news, .. } = task;
         let trigger = attempt.trigger().to_owned();
         self.core.events().say(Event::Building { plugins: plugins.iter().cloned().collect(), trigger: trigger.clone() });
+        self.project.record(plugins, &self.watcher.taken(), false);
         let started = Instant::now();
         match attempt.time(Stage::Build, || self.build(task)) {
             // Nothing new goes live on a host that ends, and nothing newer overtook it.
@@ -317,6 +351,8 @@ impl<C: Core> Loop<'_, C> {
                 self.core.reject(attempt, &error);
                 self.refuse(plugins, news);
                 self.instead(task, &trigger, &[]);
+                // It named files that may have to be mended.
+                self.rescope();
             }
             Built::Products(products) => {
                 self.debts.unbuilt.retain(|plugin| !plugins.contains(plugin));
@@ -326,6 +362,7 @@ impl<C: Core> Loop<'_, C> {
                 self.swap(attempt, artifacts.collect(), task);
                 // After the swap: nobody waits for this.
                 self.rescope();
+                self.project.record(plugins, &self.watcher.taken(), true);
             }
         }
     }
@@ -398,9 +435,9 @@ impl<C: Core> Loop<'_, C> {
         let locks: BTreeSet<_> = self.project.sources().settings.into_iter().filter(|path| path.ends_with("Cargo.lock")).collect();
         let locks: BTreeSet<_> =
             locks.into_iter().filter(|lock| is_first || *manifest_changed || !self.watcher.is_there(lock)).collect();
-        let Loop { core, commands, project, watcher, debts, patience, .. } = self;
+        let Loop { core, commands, project, watcher, debts, patience, endless, .. } = self;
         let (cancel, bell) = (Cancel::default(), commands.bell());
-        let mut superseded = false;
+        let (mut superseded, started) = (false, Instant::now());
         let (events, killer) = (core.events().clone(), cancel.clone());
         let ended = Arc::new(AtomicBool::new(false));
         let ends = ended.clone();
@@ -427,7 +464,7 @@ impl<C: Core> Loop<'_, C> {
                     break;
                 }
                 watcher.look(Instant::now());
-                let newer = watcher.changed(debts.failed()).iter().any(|path| !locks.contains(path));
+                let newer = watcher.changed(debts.failed()).iter().any(|path| !locks.contains(path) && !endless.suspects(path));
                 if newer && *gives_way && patience.allows_cancel() {
                     superseded = true;
                     killer.fire();
@@ -447,8 +484,12 @@ impl<C: Core> Loop<'_, C> {
             Err(error) => Built::Failed(error),
         };
         patience.note(matches!(built, Built::Superseded));
-        watcher.look(Instant::now());
+        let now = Instant::now();
+        watcher.look(now);
         locks.iter().for_each(|lock| watcher.take_one(lock));
+        // Any file: what counts after a failure is known only later.
+        let changed = watcher.changed(true).into_iter().map(|path| (path.clone(), changed_at(&path))).collect();
+        endless.note(now - started, !matches!(built, Built::Superseded), changed, now);
         if mutation::is(Bug::EditsLostInBuild) {
             watcher.take();
         }
@@ -474,6 +515,12 @@ impl<C: Core> Loop<'_, C> {
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
         format!("{verb} {}{more}", names.join(", "))
     }
+}
+
+/// When the file at `path` last changed in any way: nobody can set this back.
+fn changed_at(path: &Path) -> ChangedAt {
+    let about = std::fs::metadata(path).ok()?;
+    Some(UNIX_EPOCH + Duration::new(about.ctime().try_into().ok()?, about.ctime_nsec().try_into().ok()?))
 }
 
 /// Rings when the build's thread ends, however it does.
@@ -503,7 +550,7 @@ fn scope_of(project: &Project, config: Option<&PathBuf>) -> Scope {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -516,7 +563,7 @@ mod tests {
     }
 
     /// Runs the loop over a project while `story` tells it things and reads what it did.
-    fn develop(project: Project, story: impl FnOnce(&Ledger)) {
+    pub(in crate::dev) fn develop(project: Project, story: impl FnOnce(&Ledger)) {
         develop_with(Ledger::new(), project, story);
     }
 

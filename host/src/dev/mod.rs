@@ -5,6 +5,9 @@
 pub mod build;
 pub mod command;
 mod dev_loop;
+mod endless;
+#[cfg(test)]
+mod odd_projects;
 mod retry_groups;
 pub mod run_loop;
 pub mod watch;

@@ -2,12 +2,13 @@
 //!
 //! Reads no file and starts nothing: messages go in, diagnostics and the story of the build come out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::diagnostic::DiagnosticLevel;
 use cargo_metadata::{CrateType, Message, PackageId, Target, diagnostic};
 
+use super::package::Package;
 use crate::error::{Code, Error, Stage};
 
 /// What the compiler said about one spot.
@@ -36,9 +37,13 @@ type Unit = (PackageId, String, String);
 pub(super) struct Transcript {
     pub(super) libraries: Vec<Library>,
     pub(super) finished: Option<bool>,
+    /// All local packages that take part in the build, by their folder.
+    pub(super) packages: BTreeMap<PathBuf, Package>,
+    /// The files that errors name, as the compiler names them.
+    pub(super) named: BTreeSet<String>,
+    pub(super) failing: Vec<String>,
     errors: usize,
     first_error: Option<String>,
-    failing: Vec<String>,
     /// What was said of units whose fate isn't known. A unit that turns out fresh only repeats what was said when it was compiled.
     waiting: HashMap<Unit, Vec<Diagnostic>>,
     failed: Vec<Unit>,
@@ -48,9 +53,13 @@ impl Transcript {
     pub(super) fn hear(&mut self, message: Message, say: &mut dyn FnMut(Diagnostic)) {
         match message {
             Message::CompilerMessage(said) => {
+                let root = said.target.src_path.as_std_path().ancestors().find(|above| above.join("Cargo.toml").is_file());
+                self.hear_package(&said.package_id, root.map(Path::to_owned), false);
                 self.hear_compiler(unit(said.package_id, &said.target), said.target.name, said.message, say)
             }
             Message::CompilerArtifact(artifact) => {
+                let root = artifact.manifest_path.parent().map(|root| root.as_std_path().to_owned());
+                self.hear_package(&artifact.package_id, root, artifact.target.is_custom_build());
                 let waiting = self.waiting.remove(&unit(artifact.package_id.clone(), &artifact.target));
                 if !artifact.fresh {
                     waiting.into_iter().flatten().for_each(&mut *say);
@@ -74,6 +83,13 @@ impl Transcript {
         }
     }
 
+    fn hear_package(&mut self, id: &PackageId, root: Option<PathBuf>, build_script: bool) {
+        let Some(name) = local_name(&id.repr) else { return };
+        let Some(root) = root.and_then(|root| std::fs::canonicalize(root).ok()) else { return };
+        let new = Package { name: name.to_owned(), root: root.clone(), build_script };
+        self.packages.entry(root).or_insert(new).build_script |= build_script;
+    }
+
     fn hear_compiler(&mut self, unit: Unit, target: String, said: diagnostic::Diagnostic, say: &mut dyn FnMut(Diagnostic)) {
         // The compiler's own summaries: cargo leaves them out too.
         if said.message.starts_with("aborting due to")
@@ -92,6 +108,7 @@ impl Transcript {
         };
         if level == "error" {
             self.errors += 1;
+            name_files(&said, &mut self.named);
             self.first_error.get_or_insert_with(|| spot(&said));
             if !self.failing.contains(&target) {
                 self.failing.push(target);
@@ -108,6 +125,11 @@ impl Transcript {
         } else {
             self.waiting.entry(unit).or_default().push(heard);
         }
+    }
+
+    /// Whether all was compiled, and the linker refused it.
+    pub(super) fn failed_to_link(&self) -> bool {
+        self.first_error.as_ref().is_some_and(|error| error.starts_with("linking with"))
     }
 
     /// Why the build failed, from what was said, or from cargo's own words if the compiler said nothing.
@@ -127,6 +149,21 @@ impl Transcript {
 
 fn unit(package: PackageId, target: &Target) -> Unit {
     (package, target.name.clone(), format!("{:?}", target.kind))
+}
+
+/// The name of a package that lies in a folder, out of its id; none if it comes from a registry or a repository.
+fn local_name(id: &str) -> Option<&str> {
+    let (place, rest) = id.strip_prefix("path+")?.split_once('#')?;
+    Some(rest.split_once('@').map_or_else(|| place.rsplit('/').next().unwrap_or(place), |(name, _)| name))
+}
+
+/// The files that an error is about: where it is, and what couldn't be read.
+fn name_files(said: &diagnostic::Diagnostic, named: &mut BTreeSet<String>) {
+    named.extend(said.spans.iter().map(|span| span.file_name.clone()).filter(|name| !name.starts_with('<')));
+    if said.message.starts_with("couldn't read") || said.message.starts_with("file not found") {
+        named.extend(said.message.split('`').skip(1).step_by(2).filter(|word| word.contains(['/', '.'])).map(str::to_owned));
+    }
+    said.children.iter().for_each(|child| name_files(child, named));
 }
 
 /// The message with its place, such as `mismatched types (src/lib.rs:12)`.
@@ -186,6 +223,17 @@ mod tests {
             transcript.hear(message.expect("a line"), &mut |diagnostic| said.push(diagnostic.rendered));
         }
         (transcript, said)
+    }
+
+    #[test]
+    fn a_package_in_a_folder_is_known_by_its_id() {
+        for (id, name) in [
+            ("path+file:///w/shop#0.1.0", Some("shop")),
+            ("path+file:///w/fix#memo-map@0.3.3", Some("memo-map")),
+            ("registry+https://github.com/rust-lang/crates.io-index#libc@0.2.1", None),
+        ] {
+            assert_eq!(local_name(id), name, "{id}");
+        }
     }
 
     const TARGET: &str =

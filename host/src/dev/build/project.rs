@@ -8,8 +8,10 @@ use std::time::SystemTime;
 use cargo_metadata::{CrateType, DependencyKind, MetadataCommand, PackageId};
 
 use super::cargo::{self, Cancel};
-use super::messages::{Diagnostic, cargos_words, listed_files};
-use super::staleness;
+use super::made_of::{MadeOf, real};
+use super::messages::{Diagnostic, cargos_words};
+use super::package::{Package, package_of};
+use super::record::Record;
 use super::surroundings::Surroundings;
 use crate::error::{Code, Error, Result, Stage};
 
@@ -38,18 +40,24 @@ pub struct Options {
 pub struct Project {
     options: Options,
     surroundings: Surroundings,
-    groups: Vec<Group>,
-    /// By plugin: the files that its last build listed.
-    listed: BTreeMap<String, BTreeSet<PathBuf>>,
-    last_build: Option<SystemTime>,
+    pub(super) groups: Vec<Group>,
+    /// Where the project was found.
+    here: PathBuf,
+    /// By plugin: what its last build named.
+    pub(super) made_of: BTreeMap<String, MadeOf>,
+    pub(super) last_build: Option<SystemTime>,
 }
 
 /// The plugins of one workspace: one cargo command builds them all.
 #[derive(Clone)]
-struct Group {
+pub(super) struct Group {
     root: PathBuf,
+    /// Where cargo runs.
+    folder: PathBuf,
     target: PathBuf,
-    plugins: Vec<Plugin>,
+    /// The plugin that is built into a folder of its own.
+    apart: Option<String>,
+    pub(super) plugins: Vec<Plugin>,
     /// All local packages that the plugins are made of, by their folder.
     packages: BTreeMap<PathBuf, Package>,
     /// Manifests of the workspaces that those packages belong to.
@@ -57,23 +65,16 @@ struct Group {
 }
 
 #[derive(Clone)]
-struct Plugin {
-    name: String,
+pub(super) struct Plugin {
+    pub(super) name: String,
     id: PackageId,
-    manifest: PathBuf,
+    pub(super) manifest: PathBuf,
+    /// The name of its library, by which cargo names the artifact.
+    library: String,
+    /// Plugins that it depends on.
+    needs: Vec<String>,
     /// The folders of the packages that it is made of.
     packages: BTreeSet<PathBuf>,
-}
-
-/// A local package that a plugin is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Package {
-    /// As in its manifest.
-    pub name: String,
-    /// The folder of its manifest.
-    pub root: PathBuf,
-    /// Whether it has a build script, which may read any file of it.
-    pub build_script: bool,
 }
 
 /// What a project is made of.
@@ -115,7 +116,8 @@ impl Project {
             options: options.clone(),
             surroundings: Surroundings::of_this_process(),
             groups: Vec::new(),
-            listed: BTreeMap::new(),
+            here: real(here),
+            made_of: BTreeMap::new(),
             last_build: None,
         };
         let mut survey = Survey::default();
@@ -141,6 +143,10 @@ impl Project {
         if let Some(twice) = names.iter().find(|name| names.iter().filter(|other| other == name).count() > 1) {
             return Err(usage(twice, "two plugins have this name").help("rename one of them"));
         }
+        // What an earlier run knew, until a build tells it anew.
+        let plugins = project.groups.iter().flat_map(|group| group.plugins.iter().map(|plugin| (group.builds_into(), plugin)));
+        let known = plugins.map(|(target, plugin)| (plugin.name.clone(), Record::of(&target, &plugin.manifest).made_of));
+        project.made_of = known.collect();
         Ok(project)
     }
 
@@ -178,14 +184,28 @@ impl Project {
     /// Everything the plugins are made of.
     #[must_use]
     pub fn sources(&self) -> Sources {
-        let mut sources = Sources { listed: self.listed.values().flatten().cloned().collect(), ..Sources::default() };
+        let listed = self.made_of.values().flat_map(|made_of| &made_of.listed);
+        let mut sources = Sources { listed: listed.cloned().collect(), ..Sources::default() };
         let mut packages = BTreeMap::new();
         for group in &self.groups {
-            packages.extend(group.packages.clone());
+            let parts = self.packages(group);
             sources.settings.extend(group.workspaces.iter().cloned());
-            sources.settings.extend(group.packages.keys().map(|root| root.join("Cargo.toml")));
-            let beside = ["Cargo.lock", "rust-toolchain", "rust-toolchain.toml", ".cargo/config", ".cargo/config.toml"];
-            sources.settings.extend(beside.map(|name| group.root.join(name)));
+            for root in parts.keys() {
+                sources.settings.insert(root.join("Cargo.toml"));
+                if !group.packages.contains_key(root) {
+                    // One of these may be its workspace's.
+                    let above = root.ancestors().skip(1).map(|above| above.join("Cargo.toml"));
+                    sources.settings.extend(above.filter(|manifest| manifest.is_file()));
+                }
+            }
+            packages.extend(parts);
+            sources.settings.insert(group.root.join("Cargo.lock"));
+            for above in group.folder.ancestors() {
+                let settings =
+                    ["rust-toolchain", "rust-toolchain.toml", ".cargo/config", ".cargo/config.toml"].map(|name| above.join(name));
+                // Above the workspace those count that are there.
+                sources.settings.extend(settings.into_iter().filter(|file| above.starts_with(&group.root) || file.is_file()));
+            }
         }
         sources.packages = packages.into_values().collect();
         sources
@@ -200,10 +220,39 @@ impl Project {
         let rejected = |(subject, words): (String, String)| Error::rejected(Code::Build, Stage::Build, subject, words);
         let manifests: BTreeSet<_> =
             self.groups.iter().flat_map(|group| &group.plugins).map(|plugin| plugin.manifest.clone()).collect();
-        self.groups = self.group(&mut Survey::default(), &manifests).map_err(rejected)?;
+        let groups = self.group(&mut Survey::default(), &manifests).map_err(rejected)?;
+        let before = std::mem::replace(&mut self.groups, groups);
         let plugins = self.plugins();
-        self.listed.retain(|plugin, _| plugins.contains(plugin));
+        self.made_of.retain(|plugin, _| plugins.contains(plugin));
+        // A package that manifests named and name no more is no part, unless the next build says so.
+        for (name, made_of) in &mut self.made_of {
+            let of = |groups: &[Group]| -> BTreeSet<PathBuf> {
+                groups
+                    .iter()
+                    .flat_map(|group| &group.plugins)
+                    .filter(|plugin| plugin.name == *name)
+                    .flat_map(|plugin| plugin.packages.clone())
+                    .collect()
+            };
+            of(&before).difference(&of(&self.groups)).for_each(|gone| drop(made_of.packages.remove(gone)));
+        }
         Ok(())
+    }
+
+    /// All local packages that the plugins of `group` are made of.
+    pub(super) fn packages(&self, group: &Group) -> BTreeMap<PathBuf, Package> {
+        let made_of =
+            group.plugins.iter().filter_map(|plugin| self.made_of.get(&plugin.name)).flat_map(|made_of| &made_of.packages);
+        made_of.chain(&group.packages).map(|(root, package)| (root.clone(), package.clone())).collect()
+    }
+
+    /// Whether a plugin is made of this file of a package, or its last build listed it.
+    pub(super) fn is_part(&self, plugin: &Plugin, package: Option<&Package>, file: &Path) -> bool {
+        let made_of = self.made_of.get(&plugin.name);
+        let has = |package: &Package| {
+            plugin.packages.contains(&package.root) || made_of.is_some_and(|made_of| made_of.packages.contains_key(&package.root))
+        };
+        package.is_some_and(has) || made_of.is_some_and(|made_of| file.ancestors().any(|at| made_of.listed.contains(at)))
     }
 
     /// The plugins that a change of these files may change: those made of a package that holds one, those whose last build listed
@@ -214,12 +263,10 @@ impl Project {
         for file in changed {
             let mut known = false;
             for group in &self.groups {
-                let package = group.package_of(file);
+                let packages = self.packages(group);
+                let package = package_of(&packages, file);
                 for plugin in &group.plugins {
-                    let is_part = package.is_some_and(|package| plugin.packages.contains(&package.root));
-                    let is_listed =
-                        self.listed.get(&plugin.name).is_some_and(|listed| file.ancestors().any(|at| listed.contains(at)));
-                    if is_part || is_listed || is_beside(file, &group.root) {
+                    if self.is_part(plugin, package, file) || is_beside(file, &group.root) {
                         known = true;
                         affected.insert(plugin.name.clone());
                     }
@@ -230,23 +277,6 @@ impl Project {
             }
         }
         affected
-    }
-
-    /// Makes sure that cargo sees these changes, which it judges by time stamps alone. Call it before a build.
-    pub fn distrust(&self, changed: &[PathBuf]) {
-        let Some(last_build) = self.last_build else { return };
-        // What the last build read has to be built anew in any case: there its stamps needn't be asked.
-        let is_listed = |file: &PathBuf| self.listed.values().any(|files| files.contains(file));
-        for file in changed.iter().filter(|file| is_listed(file) || staleness::is_doubtful(file, last_build)) {
-            for group in &self.groups {
-                let is_rust = file.extension().is_some_and(|extension| extension == "rs");
-                match group.package_of(file).filter(|_| is_rust) {
-                    Some(package) => staleness::forget(&group.builds_into(), &package.name),
-                    // Any package may have read it.
-                    None => group.packages.values().for_each(|package| staleness::forget(&group.builds_into(), &package.name)),
-                }
-            }
-        }
     }
 
     /// Builds these plugins, workspace by workspace, and tells what came out; `None` if `cancel` was fired.
@@ -262,21 +292,15 @@ impl Project {
     ) -> Result<Option<Vec<Product>>> {
         let built = self.build_groups(plugins, cancel, say);
         self.last_build = Some(SystemTime::now());
-        let Some(built) = built? else { return Ok(None) };
-        let mut products = Vec::new();
-        for (product, listed) in built {
-            self.listed.insert(product.plugin.clone(), listed);
-            products.push(product);
-        }
-        Ok(Some(products))
+        built
     }
 
     fn build_groups(
-        &self,
+        &mut self,
         plugins: &BTreeSet<String>,
         cancel: &Cancel,
         say: &mut dyn FnMut(Diagnostic),
-    ) -> Result<Option<Vec<Listed>>> {
+    ) -> Result<Option<Vec<Product>>> {
         let mut built = Vec::new();
         for group in &self.groups {
             let wanted: Vec<_> = group.plugins.iter().filter(|plugin| plugins.contains(&plugin.name)).collect();
@@ -284,19 +308,27 @@ impl Project {
                 continue;
             }
             let names = wanted.iter().map(|plugin| plugin.name.as_str()).collect::<Vec<_>>().join(", ");
+            let started = SystemTime::now();
             let Some(ended) = cargo::run(self.build_command(group, &wanted), cancel, say)? else { return Ok(None) };
+            let target = group.builds_into();
             if ended.transcript.finished != Some(true) || !ended.status.success() {
-                return Err(ended.transcript.failure(&names, &ended.stderr));
+                let failure = ended.transcript.failure(&names, &ended.stderr);
+                for plugin in &wanted {
+                    let made_of = self.made_of.entry(plugin.name.clone()).or_default();
+                    made_of.add_failed(&ended.transcript, &target, &group.root, started);
+                }
+                let needs = wanted.iter().find(|plugin| ended.transcript.failed_to_link() && !plugin.needs.is_empty());
+                return Err(match needs {
+                    Some(Plugin { name, needs, .. }) => failure.help(needs_a_plugin(name, needs)),
+                    None => failure,
+                });
             }
             for plugin in wanted {
                 let library = ended.transcript.libraries.iter().find(|library| library.package == plugin.id).ok_or_else(|| {
                     Error::rejected(Code::Build, Stage::Build, &plugin.name, "cargo built no cdylib of it").help(WHAT_IS_A_PLUGIN)
                 })?;
-                let dep_info = fs::read_to_string(library.path.with_extension("d")).unwrap_or_default();
-                // What the build itself writes is no source.
-                let is_source = |file: &PathBuf| !file.starts_with(&group.target);
-                let listed = listed_files(&dep_info).iter().map(|file| real(&group.root.join(file))).filter(is_source).collect();
-                built.push((Product { plugin: plugin.name.clone(), artifact: library.path.clone(), fresh: library.fresh }, listed));
+                self.made_of.insert(plugin.name.clone(), MadeOf::of_library(&library.path, &ended.transcript, &target));
+                built.push(Product { plugin: plugin.name.clone(), artifact: library.path.clone(), fresh: library.fresh });
             }
         }
         Ok(Some(built))
@@ -304,10 +336,12 @@ impl Project {
 
     fn build_command(&self, group: &Group, wanted: &[&Plugin]) -> std::process::Command {
         let options = &self.options;
-        let mut command = cargo::command(&self.cargo(), &group.root, &self.surroundings);
+        let mut command = cargo::command(&self.cargo(), &group.folder, &self.surroundings);
         let format = if options.ansi { "json-diagnostic-rendered-ansi" } else { "json" };
         command.arg("build").arg(format!("--message-format={format}")).arg("--target-dir").arg(group.builds_into());
         command.arg("--manifest-path").arg(&wanted[0].manifest).env("CARGO_BUILD_BUILD_DIR", group.builds_into());
+        // In what it lists, only files that the build itself writes are then relative, and to this.
+        command.env("CARGO_BUILD_DEP_INFO_BASEDIR", group.builds_into());
         for plugin in wanted {
             command.arg("-p").arg(&plugin.id.repr);
         }
@@ -359,21 +393,40 @@ impl Project {
         let mut groups: BTreeMap<PathBuf, Group> = BTreeMap::new();
         for manifest in manifests {
             let (mut rest, mut seen) = (vec![manifest.clone()], BTreeSet::new());
-            let mut packages = BTreeMap::new();
-            let mut workspaces = BTreeSet::new();
+            let (mut packages, mut workspaces, mut needs) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+            let mut names = BTreeMap::new();
             while let Some(next) = rest.pop() {
                 if !seen.insert(next.clone()) {
                     continue;
                 }
                 if !survey.packages.contains_key(&next) {
-                    self.survey(survey, folder_of(&next), Some(&next)).map_err(|words| (next.display().to_string(), words))?;
+                    let asked = self.survey(survey, folder_of(&next), Some(&next));
+                    match (asked, names.remove(&next)) {
+                        (Ok(_), _) => {}
+                        // Below a workspace that doesn't list it, say: a build may know better, and names what it is made of.
+                        (Err(_), Some(name)) if next.is_file() => {
+                            let root = folder_of(&next).to_owned();
+                            let build_script = root.join("build.rs").is_file();
+                            packages.insert(root.clone(), Package { name, root, build_script });
+                            continue;
+                        }
+                        (Err(words), _) => return Err((next.display().to_string(), words)),
+                    }
                 }
                 let found = survey.packages.get(&next).zip(survey.workspaces.get(&next));
                 let (package, (root, _)) =
                     found.ok_or_else(|| (next.display().to_string(), "is no package any more".to_owned()))?;
                 workspaces.insert(root.join("Cargo.toml"));
                 let used = package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
-                rest.extend(used.filter_map(|dependency| Some(real(&dependency.path.as_ref()?.as_std_path().join("Cargo.toml")))));
+                for dependency in used {
+                    let Some(path) = &dependency.path else { continue };
+                    let manifest = real(&path.as_std_path().join("Cargo.toml"));
+                    names.insert(manifest.clone(), dependency.name.clone());
+                    rest.push(manifest);
+                }
+                if next != *manifest && why_no_plugin(package).is_none() {
+                    needs.push(package.name.to_string());
+                }
                 let root = folder_of(&next).to_owned();
                 let build_script = package.targets.iter().any(|target| target.is_custom_build());
                 packages.insert(root.clone(), Package { name: package.name.to_string(), root, build_script });
@@ -383,29 +436,58 @@ impl Project {
                 return Err((package.name.to_string(), why));
             }
             let (name, id) = (package.name.to_string(), package.id.clone());
-            let plugin = Plugin { name, id, manifest: manifest.clone(), packages: packages.keys().cloned().collect() };
-            let empty =
-                Group { root: root.clone(), target, plugins: Vec::new(), packages: BTreeMap::new(), workspaces: BTreeSet::new() };
+            let library = package.targets.iter().find(|target| target.crate_types.contains(&CrateType::CDyLib));
+            let library = library.map(|target| target.name.replace('-', "_")).unwrap_or_default();
+            let folder = if self.here.starts_with(&root) { self.here.clone() } else { root.clone() };
+            let made_of = packages.keys().cloned().collect();
+            let plugin = Plugin { name, id, manifest: manifest.clone(), library, needs, packages: made_of };
+            let empty = Group {
+                root: root.clone(),
+                folder,
+                target,
+                apart: None,
+                plugins: Vec::new(),
+                packages: BTreeMap::new(),
+                workspaces: BTreeSet::new(),
+            };
             let group = groups.entry(root).or_insert(empty);
             group.plugins.push(plugin);
             group.packages.extend(packages);
             group.workspaces.extend(workspaces);
         }
-        Ok(groups.into_values().collect())
+        Ok(set_apart(groups.into_values().collect()))
     }
 }
 
-/// A product and the files it was made of.
-type Listed = (Product, BTreeSet<PathBuf>);
+/// Gives plugins whose library would replace that of another one a group and a folder of their own.
+fn set_apart(groups: Vec<Group>) -> Vec<Group> {
+    let mut taken = BTreeSet::new();
+    let mut apart = Vec::new();
+    let mut groups: Vec<_> = groups
+        .into_iter()
+        .map(|mut group| {
+            let target = real(&group.target);
+            let (stay, go) = std::mem::take(&mut group.plugins)
+                .into_iter()
+                .partition(|plugin| taken.insert((target.clone(), plugin.library.clone())));
+            group.plugins = stay;
+            apart.extend(go.into_iter().map(|plugin: Plugin| Group {
+                apart: Some(plugin.name.clone()),
+                plugins: vec![plugin],
+                ..group.clone()
+            }));
+            group
+        })
+        .collect();
+    groups.retain(|group| !group.plugins.is_empty());
+    groups.extend(apart);
+    groups
+}
 
 impl Group {
     /// A target folder of its own: a `cargo build` in a terminal and this one never wait for each other.
-    fn builds_into(&self) -> PathBuf {
-        self.target.join("midair")
-    }
-
-    fn package_of(&self, file: &Path) -> Option<&Package> {
-        file.ancestors().find_map(|above| self.packages.get(above))
+    pub(super) fn builds_into(&self) -> PathBuf {
+        self.target.join(self.apart.as_ref().map_or_else(|| "midair".to_owned(), |plugin| format!("midair-{plugin}")))
     }
 }
 
@@ -460,6 +542,15 @@ fn the_one_plugin(here: &Path, survey: &Survey, root: &Path) -> Result<PathBuf> 
     }
 }
 
+fn needs_a_plugin(name: &str, needs: &[String]) -> String {
+    let needs = needs.iter().map(|need| format!("`{need}`")).collect::<Vec<_>>().join(", ");
+    format!(
+        "plugin `{name}` depends on plugin {needs}, and a library can hold one plugin: both export what midair looks for.\n\
+         Move what both need into a library without `midair_plugin::export!`, or put the export of the other one behind a feature\n\
+         that only its own build switches on"
+    )
+}
+
 fn manifest_at(here: &Path, path: &Path) -> Result<PathBuf> {
     let failed = |reason: &str| usage(path.display().to_string(), reason);
     let at = fs::canonicalize(here.join(path)).map_err(|error| failed("can't be opened").caused_by(error))?;
@@ -482,17 +573,6 @@ fn folder_of(manifest: &Path) -> &Path {
 /// Whether `file` stands beside a workspace's manifest, as all its settings do.
 fn is_beside(file: &Path, root: &Path) -> bool {
     file.parent().is_some_and(|parent| parent == root || parent == root.join(".cargo"))
-}
-
-/// The path without links, as far as it exists.
-fn real(path: &Path) -> PathBuf {
-    if let Ok(real) = fs::canonicalize(path) {
-        return real;
-    }
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => real(parent).join(name),
-        _ => path.to_owned(),
-    }
 }
 
 fn shortest(here: &Path, folder: &Path) -> String {

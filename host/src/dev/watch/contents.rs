@@ -64,6 +64,11 @@ impl Contents {
         changed.chain(gone.map(|(path, _)| path.as_path()))
     }
 
+    /// What was taken, of files that were there.
+    pub(super) fn taken(&self) -> impl Iterator<Item = (&PathBuf, &[u8; 32])> {
+        self.taken.iter().filter_map(|(path, print)| Some((path, print.as_ref()?)))
+    }
+
     pub(super) fn last_seen(&self, path: &Path) -> Option<Print> {
         self.seen.get(path).copied()
     }

@@ -193,6 +193,13 @@ impl Watcher {
         self.taken_at = SystemTime::now();
     }
 
+    /// The hashes of all files that count, as last taken.
+    #[must_use]
+    pub fn taken(&self) -> BTreeMap<PathBuf, [u8; 32]> {
+        let counts = self.contents.taken().filter(|(path, _)| self.scope.counts(path, false));
+        counts.map(|(path, hash)| (path.clone(), *hash)).collect()
+    }
+
     /// Takes one file as known.
     pub fn take_one(&mut self, path: &Path) {
         self.contents.take_one(path);
