@@ -23,6 +23,7 @@ mod logs;
 mod messages;
 mod panics;
 mod probe;
+mod reload;
 mod rollback;
 mod run;
 mod soak;

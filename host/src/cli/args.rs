@@ -83,7 +83,18 @@ Examples:
 What comes back is committed. What is replaced is held: the same bytes don't come back by themselves, only by
 `midair reload --force` or a rollback to their number. Other bytes go live as ever.")]
     Rollback(Rollback),
-    /// Ask a running host to look again for changes
+    /// Have a running host look again for changes, and wait for what comes of it
+    #[command(after_help = "\
+Examples:
+  midair reload             what the host says of it; ends when new code is live, or refused
+  midair reload --force     also what serves already, or is held
+  midair reload --no-wait   asks and no more
+
+Of `midair dev` it waits for the build too. Where a newer edit overtakes it, it waits for that one. It doesn't wait for
+the end of probation.
+
+Exit codes: 0 published, configured or unchanged; 3 refused, what served before keeps serving; 1 no host answers, or it
+ended meanwhile.")]
     Reload(Reload),
     /// Show or change what of the logs is told, while the host runs
     #[command(after_help = "\
@@ -353,6 +364,9 @@ pub struct Reload {
     /// Take what is there even if nothing changed
     #[arg(long)]
     pub force: bool,
+    /// End once the host has heard of it, whatever comes of it
+    #[arg(long)]
+    pub no_wait: bool,
     /// Which host.
     #[command(flatten)]
     pub client: Client,
@@ -622,7 +636,7 @@ mod tests {
         check(
             "midair reload --force --data d",
             &expect![[
-                r#"Reload(Reload { force: true, client: Client { admin: None, data: Some("d"), admin_token: None, json: false } })"#
+                r#"Reload(Reload { force: true, no_wait: false, client: Client { admin: None, data: Some("d"), admin_token: None, json: false } })"#
             ]],
         );
         check(

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 use super::args::Client;
 use super::serve::token;
 use super::signals::Signals;
-use super::{render, table, tame};
+use super::{exit, render, table, tame};
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
 use crate::swap::Which;
@@ -76,14 +77,69 @@ pub fn rollback(ask: &Client, which: Option<&Which>) -> Result<()> {
     print(table::rolled_back(&record).trim_end())
 }
 
-/// `midair reload`: asks the host to look again for changes.
+/// `midair reload`: has the host look again for changes, and says what came of it. The status to end with.
 ///
 /// # Errors
 ///
-/// No host answers, or it refuses.
-pub fn reload(ask: &Client, force: bool) -> Result<()> {
-    let body = once(ask, Method::POST, if force { "/reload?force" } else { "/reload" })?;
-    print(if ask.json { &body } else { "accepted: the host looks again; `midair events` tells what comes of it" })
+/// No host answers, it refuses to look, or it ends before it is over.
+pub fn reload(ask: &Client, force: bool, wait: bool) -> Result<i32> {
+    let page = if force { "/reload?force" } else { "/reload" };
+    if wait {
+        return inside(outcome(ask, &format!("{page}{}wait", if force { "&" } else { "?" })));
+    }
+    let body = once(ask, Method::POST, page)?;
+    print(if ask.json { &body } else { "accepted: the host looks again; `midair events` tells what comes of it" })?;
+    Ok(0)
+}
+
+/// What came of a reload, as the host says it last.
+#[derive(Deserialize)]
+struct Outcome {
+    outcome: String,
+}
+
+async fn outcome(ask: &Client, page: &str) -> Result<i32> {
+    let answer = timeout(PATIENCE, send(ask, Method::POST, page, Bytes::new())).await;
+    let Ok(answer) = answer else { return Err(silent(&address(ask)?)) };
+    let mut body = answer?.into_body();
+    let (mut lines, mut is_told) = (Lines::default(), false);
+    let over = || Error::fatal(Code::Io, "", "the host ended, or lost the loop that looks for changes, before the reload was over");
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| over().caused_by(error))?.into_data() else { continue };
+        lines.push(&data);
+        while let Some(line) = lines.next() {
+            let Some(json) = line.strip_prefix("data:").map(str::trim_start) else { continue };
+            let event = serde_json::from_str::<Event>(json).ok();
+            if ask.json {
+                print(json)?;
+            } else if let Some(event) = &event {
+                is_told |= tell(event)?;
+            }
+            if event.is_none()
+                && let Ok(Outcome { outcome }) = serde_json::from_str(json)
+            {
+                if !is_told && !ask.json {
+                    print(&tame::text(&outcome))?;
+                }
+                return Ok(if outcome == "rejected" { exit::REFUSED } else { 0 });
+            }
+        }
+    }
+    Err(over())
+}
+
+/// Says it as the host would, what was refused and what the compiler said on stderr; whether there was something to say.
+fn tell(event: &Event) -> Result<bool> {
+    let complains = matches!(event, Event::Rejected { .. } | Event::Diagnostic { .. } | Event::Warning { .. });
+    let is_terminal = if complains { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+    let Some(shown) = render::line(event, render::color_wanted(is_terminal)) else { return Ok(false) };
+    if complains {
+        // Where even stderr is gone, the exit status still tells.
+        let _ = writeln!(io::stderr(), "{shown}");
+    } else {
+        print(&shown)?;
+    }
+    Ok(true)
 }
 
 /// `midair log`: what of the logs is told, or is to be told from now on.

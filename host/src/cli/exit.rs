@@ -8,6 +8,9 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The status of a client whose change was refused: what served before keeps serving.
+pub(super) const REFUSED: i32 = 3;
+
 /// Ends the process at once, running nothing.
 pub(crate) fn now(status: i32) -> ! {
     // SAFETY: `_exit` has no conditions; nothing of this process runs after it.

@@ -20,15 +20,15 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use futures_util::stream::{self, Stream};
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 pub use super::admin_context::Reload;
-use super::admin_context::{Room, refuse};
-use super::admin_tables;
+use super::admin_context::{Room, message, refuse};
 use super::gate::{Gate, Refusal};
+use super::{admin_reload, admin_tables};
 use crate::report::attempt::Outcome;
 use crate::report::error::{Code, Error, Result};
 use crate::report::event::{Bus, Event};
@@ -153,7 +153,7 @@ fn router(room: Room, gate: Gate) -> Router {
         .route("/generations", get(generations))
         .route("/events", get(events))
         .route("/rollback", post(rollback))
-        .route("/reload", post(reload))
+        .route("/reload", post(admin_reload::reload))
         .route("/log", get(log).post(refilter))
         .route("/state", admin_tables::tables())
         .route("/state/{plugin}/{table}", admin_tables::table())
@@ -209,18 +209,6 @@ async fn readyz(State(room): State<Room>) -> Response {
     }
     let reason = if room.host.is_ending() { "the host is stopping" } else { "not every plugin has code that serves yet" };
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))).into_response()
-}
-
-async fn reload(State(room): State<Room>, uri: Uri) -> Response {
-    let force = match uri.query().unwrap_or_default() {
-        "" | "force=false" => false,
-        "force" | "force=" | "force=true" => true,
-        _ => return refuse(StatusCode::BAD_REQUEST, "the only thing to ask for is `force`"),
-    };
-    if (room.reload)(force) {
-        return (StatusCode::ACCEPTED, Json(json!({ "accepted": true }))).into_response();
-    }
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping, or lost the loop that looks for changes")
 }
 
 /// What to go back from.
@@ -301,12 +289,6 @@ fn subscribe(bus: &Bus, queue: usize) -> mpsc::Receiver<Arc<Event>> {
     receiver
 }
 
-fn message(event: &Event) -> sse::Event {
-    let name = serde_json::to_value(event).ok().and_then(|value| Some(value.get("event")?.as_str()?.to_owned()));
-    let data = serde_json::to_string(event).unwrap_or_default();
-    sse::Event::default().event(name.unwrap_or_default()).data(data)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -340,7 +322,7 @@ mod tests {
 
     fn noting(asked: &Arc<Mutex<(Vec<bool>, bool)>>) -> Reload {
         let asked = Arc::clone(asked);
-        Arc::new(move |force| {
+        Arc::new(move |force, _| {
             let mut asked = asked.lock().expect("a lock");
             asked.0.push(force);
             asked.1
