@@ -34,7 +34,7 @@ Examples:
 
 Environment:
   MIDAIR_LOG          the same as --log
-  MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes
+  MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes nor told to builds
   NO_COLOR            set it for output without colours"
 )]
 pub struct Cli {
@@ -174,7 +174,7 @@ pub struct Serve {
     /// Where to answer status, events and reload; `off` for nowhere
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
     pub admin: AdminAddr,
-    /// Ask this of whoever uses the admin address; needed if other machines can reach it
+    /// Ask this of whoever uses the admin address, in place of a token made at start; needed if other machines can reach it
     #[arg(long, value_name = "TOKEN")]
     pub admin_token: Option<String>,
     /// Tell what happens as JSON, one object a line, and keep all else from stdout
@@ -183,7 +183,7 @@ pub struct Serve {
     /// What of the logs is told, such as info,shop=debug [default: info,midair::=warn]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
-    /// Folder for private copies and the lock [default: in the target folder for dev, else ~/.local/state/midair]
+    /// Folder for private copies, the lock, the admin address and its token [default: in the target folder for dev, else ~/.local/state/midair]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// The plugins' config file: [plugin.NAME] for each [default: midair.toml beside Cargo.toml for dev, else none]
@@ -333,13 +333,13 @@ impl Probation {
 /// How a client finds the host, and how it shows what it learned.
 #[derive(Debug, Args)]
 pub struct Client {
-    /// The host's admin address [default: what --data says, else 127.0.0.1:3001]
+    /// The host's admin address [default: what the data folder says]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
-    /// The host's data folder, which knows the address
+    /// The host's data folder, which knows address and token [default: of `midair dev` in this workspace, else of `midair run`]
     #[arg(long, value_name = "DIR", conflicts_with = "admin")]
     pub data: Option<PathBuf>,
-    /// What the host asks for, if it was started with a token
+    /// What the host asks for, if it was started with a token; sent to the address that --admin or the data folder names
     #[arg(long, value_name = "TOKEN")]
     pub admin_token: Option<String>,
     /// Print JSON, as the host sends it

@@ -1,10 +1,8 @@
 //! What does a running host say when it is asked from another terminal?
 //!
-//! Finds the host's admin address, asks one thing over HTTP and shows the answer. Knows nothing of the host but what the admin pages say.
+//! Asks one thing over HTTP and shows the answer. Knows nothing of the host but what the admin pages say.
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::args::Client;
-use super::serve::token;
 use super::signals::Signals;
+use super::whereabouts::{self, Host};
 use super::{exit, render, table, tame};
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
@@ -100,7 +98,7 @@ struct Outcome {
 
 async fn outcome(ask: &Client, page: &str) -> Result<i32> {
     let answer = timeout(PATIENCE, send(ask, Method::POST, page, Bytes::new())).await;
-    let Ok(answer) = answer else { return Err(silent(&address(ask)?)) };
+    let Ok(answer) = answer else { return Err(silent(&whereabouts::find(ask)?.address)) };
     let mut body = answer?.into_body();
     let (mut lines, mut is_told) = (Lines::default(), false);
     let over = || Error::fatal(Code::Io, "", "the host ended, or lost the loop that looks for changes, before the reload was over");
@@ -255,14 +253,14 @@ pub(super) fn once(ask: &Client, method: Method, page: &str) -> Result<String> {
     inside(async {
         let answer =
             async { send(ask, method, page, Bytes::new()).await?.collect().await.map_err(|error| gone().caused_by(error)) };
-        let Ok(body) = timeout(PATIENCE, answer).await else { return Err(silent(&address(ask)?)) };
+        let Ok(body) = timeout(PATIENCE, answer).await else { return Err(silent(&whereabouts::find(ask)?.address)) };
         Ok(String::from_utf8_lossy(&body?.to_bytes()).into_owned())
     })
 }
 
 /// Sends one request and answers with the response, if the host agreed to it.
 pub(super) async fn send(ask: &Client, method: Method, page: &str, body: Bytes) -> Result<Response<Incoming>> {
-    let address = address(ask)?;
+    let Host { address, token } = whereabouts::find(ask)?;
     let silent = |error| silent(&address).caused_by(error);
     let connected = timeout(PATIENCE, TcpStream::connect(&address)).await;
     let stream = connected.map_err(io::Error::from).and_then(|stream| stream).map_err(silent)?;
@@ -271,7 +269,7 @@ pub(super) async fn send(ask: &Client, method: Method, page: &str, body: Bytes) 
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(odd)?;
     tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(page).header(header::HOST, peer.to_string());
-    if let Some(token) = token(ask.admin_token.clone()) {
+    if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let unfit = |error| Error::fatal(Code::Usage, "", "this token can't be sent in a header").caused_by(error);
@@ -294,59 +292,24 @@ fn refused(address: &str, status: StatusCode, body: &[u8]) -> Error {
     let said = serde_json::from_slice::<serde_json::Value>(body).ok();
     let reason = said.as_ref().and_then(|said| said.get("error")?.as_str()).unwrap_or("it doesn't look like a midair host");
     let error = Error::fatal(Code::Io, address, format!("the host refused ({status}): {reason}"));
-    if status == StatusCode::UNAUTHORIZED { error.help("set MIDAIR_ADMIN_TOKEN, or pass --admin-token TOKEN") } else { error }
-}
-
-/// Where the host is: as told, else as the data folder knows, else the default.
-fn address(ask: &Client) -> Result<String> {
-    let told = match (&ask.admin, &ask.data) {
-        (Some(address), _) => address.clone(),
-        (None, Some(data)) => noted(data)?,
-        (None, None) => "127.0.0.1:3001".to_owned(),
-    };
-    let bare = told.trim().trim_start_matches("http://").trim_end_matches('/');
-    Ok(if bare.parse::<u16>().is_ok() { format!("127.0.0.1:{bare}") } else { bare.to_owned() })
-}
-
-fn noted(data: &Path) -> Result<String> {
-    let notice = data.join("admin");
-    fs::read_to_string(&notice).map_err(|error| {
-        Error::fatal(Code::Io, data.display().to_string(), "no host with an admin listener runs on this data folder")
-            .caused_by(error)
-            .help("say where the host is with --admin ADDR, or start it without --admin off")
-    })
+    if status == StatusCode::UNAUTHORIZED {
+        error.help(
+            "name the host's data folder, which has its token: --data DIR; or set MIDAIR_ADMIN_TOKEN to what the host was given",
+        )
+    } else {
+        error
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(admin: Option<&str>, data: Option<&Path>) -> Client {
-        Client { admin: admin.map(str::to_owned), data: data.map(Path::to_owned), admin_token: None, json: false }
-    }
-
-    #[test]
-    fn the_host_is_found_as_told_or_through_its_folder_or_at_the_default() {
-        let data = std::env::temp_dir().join(format!("midair-client-{}", std::process::id()));
-        fs::create_dir_all(&data).expect("a folder");
-        assert!(address(&ask(None, Some(&data))).is_err());
-        fs::write(data.join("admin"), "http://127.0.0.1:7\n").expect("a file");
-        for (admin, data, expected) in [
-            (None, None, "127.0.0.1:3001"),
-            (None, Some(&*data), "127.0.0.1:7"),
-            (Some("http://[::1]:80/"), None, "[::1]:80"),
-            (Some("8081"), None, "127.0.0.1:8081"),
-            (Some("box.local:1"), None, "box.local:1"),
-        ] {
-            assert_eq!(address(&ask(admin, data)).expect("an address"), expected);
-        }
-        fs::remove_dir_all(data).expect("the folder is ours");
-    }
-
     #[test]
     fn no_host_is_one_message_that_names_the_address() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
-        let error = status(&ask(Some(&free.to_string()), None)).expect_err("nobody listens");
+        let error = status(&Client { admin: Some(free.to_string()), data: None, admin_token: None, json: false })
+            .expect_err("nobody listens");
         assert_eq!(error.to_string(), format!("no host answers at {free}"));
         assert_eq!(error.code(), Code::Io);
     }

@@ -2,7 +2,7 @@
 //!
 //! [`args`] says what can be asked. `dev` and `run` become a host in [`serve`], which owns a `data` folder, tells what happens through
 //! [`outlet`] in the words of [`render`], and ends by the rules of `signals`. All others are clients of a running host and live in
-//! [`client`], with [`table`] to show what they learned.
+//! [`client`], with [`table`] to show what they learned; `whereabouts` finds the host.
 
 pub mod args;
 pub mod client;
@@ -17,6 +17,7 @@ mod signals;
 mod state;
 pub mod table;
 mod tame;
+mod whereabouts;
 
 use std::io::{self, Write};
 

@@ -8,5 +8,7 @@ pub(crate) mod durable;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
 pub(crate) mod native_resources;
 pub(crate) mod process;
+#[cfg(feature = "http")]
+pub(crate) mod random;
 pub(crate) mod sync;
 pub(crate) mod timeout;
