@@ -134,6 +134,18 @@ fn a_token_is_sent_to_no_address_that_nobody_named() {
 }
 
 #[test]
+fn a_token_is_not_sent_to_the_address_of_a_host_that_was_killed() {
+    let (placed, home) = (placed(), tempfile::tempdir().expect("a folder"));
+    let data = home.path().join("data");
+    let mut midair = Launch::run(&[&placed.path]).arg("--data").arg(&data).start();
+    midair.published();
+    drop(midair);
+    assert!(data.join("admin").exists() && data.join("admin-token").exists(), "it could put nothing away");
+    let (code, _, stderr) = said(client(&home, &["status", "--data", "data"]).env("MIDAIR_ADMIN_TOKEN", "sesame"));
+    assert!(code == Some(1) && stderr.contains("no host with an admin listener runs on this data folder"), "{stderr}");
+}
+
+#[test]
 fn builds_are_not_told_the_token() {
     let project = Project::plugin("untold", &saying("one"));
     project.save("build.rs", "fn main() { assert!(std::env::var_os(\"MIDAIR_ADMIN_TOKEN\").is_none(), \"it is told\"); }\n");

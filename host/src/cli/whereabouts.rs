@@ -98,7 +98,11 @@ fn with_token(folder: &Path, address: String, given: Option<String>) -> Result<H
     Ok(Host { address, token })
 }
 
+/// The address that a living host left here. Where one was killed, another program may listen by now.
 fn noted(folder: &Path) -> std::io::Result<String> {
+    if !data::is_claimed(folder) {
+        return Err(ErrorKind::NotFound.into());
+    }
     fs::read_to_string(folder.join("admin")).map(|told| bare(&told))
 }
 
@@ -109,12 +113,15 @@ fn bare(told: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::os::unix::fs::PermissionsExt;
 
+    use super::data::Data;
     use super::*;
 
     struct Lab {
         root: tempfile::TempDir,
+        claimed: RefCell<Vec<Data>>,
     }
 
     impl Lab {
@@ -122,7 +129,7 @@ mod tests {
             let root = tempfile::tempdir().expect("a folder");
             fs::create_dir_all(root.path().join("shop/src")).expect("a folder");
             fs::write(root.path().join("shop/Cargo.toml"), "").expect("a file");
-            Self { root }
+            Self { root, claimed: RefCell::default() }
         }
 
         /// A data folder with this address, and a token if it has one.
@@ -130,6 +137,7 @@ mod tests {
             let folder = self.root.path().join(folder);
             fs::create_dir_all(&folder).expect("a folder");
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+            self.claimed.borrow_mut().push(Data::claim(&folder).expect("free"));
             fs::write(folder.join("admin"), format!("http://{address}\n")).expect("a file");
             if let Some(token) = token {
                 fs::write(folder.join("admin-token"), format!("{token}\n")).expect("a file");
@@ -180,6 +188,16 @@ mod tests {
         }
         fs::remove_file(folder.join("admin")).expect("it is there");
         assert!(lab.check(None, None, Some("given")).contains("no host is found"), "and to no address that is only usual");
+    }
+
+    #[test]
+    fn a_host_that_was_killed_names_no_address() {
+        let lab = Lab::new();
+        let folder = lab.host("shop/target/midair/data", "127.0.0.1:2", Some("made"));
+        lab.claimed.borrow_mut().clear();
+        assert!(lab.check(None, None, Some("given")).contains("no host is found"));
+        assert!(lab.check(None, Some(&folder), Some("given")).contains("no host with an admin listener"));
+        assert_eq!(lab.check(Some("127.0.0.1:2"), None, None), "127.0.0.1:2 -");
     }
 
     #[test]
