@@ -18,7 +18,7 @@ fn artifact(name: &str, text: &str) -> Fixture {
     fixture::artifact("saying").named(name).variant(text)
 }
 
-fn said(command: &mut Command) -> (Option<i32>, String, String) {
+pub(crate) fn said(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().expect("it runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))

@@ -2,6 +2,7 @@
 //!
 //! Every test here drives the real binary. Names state behaviours; `g..` are promises, `fault_..` rows of what has to be survived.
 
+mod admin;
 mod artifact;
 mod bad_input;
 mod budget;
@@ -23,6 +24,7 @@ mod logs;
 mod messages;
 mod panics;
 mod probe;
+mod reload;
 mod rollback;
 mod run;
 mod signals;

@@ -469,7 +469,7 @@ fn fault_35_g17_g20_killed_on_a_disk_that_is_full_what_was_committed_starts_wher
     let listening = midair.wait_for("another host", |event| kind(event, "listening"));
     let published = midair.published();
     assert_eq!(published["trigger"], "start: what was committed last", "{published}");
-    let http = Client(listening["http"].as_str().and_then(|address| address.parse().ok()).expect("an address"));
+    let http = Client(listening["http"].as_str().and_then(|address| address.parse().ok()).expect("an address"), None);
     assert_eq!(http.get("/").body, "one");
     let warnings: Vec<String> = midair.all("warning").iter().map(|event| event["message"].to_string()).collect();
     for words in ["it is started where it lies", "make room on the disk"] {
@@ -499,7 +499,7 @@ fn fault_35_g17_without_descriptors_a_swap_is_refused_at_whichever_step_they_run
     midair.published();
     let runtime = runtime();
     // Connections from before: a new one takes a descriptor.
-    let (mut asker, mut admin) = (Asker::new(midair.http().0), Asker::new(midair.admin().0));
+    let (mut asker, mut admin) = (Asker::new(midair.http().0), Asker::of(midair.admin()));
     let mut get = |what: &str| {
         let answer = runtime.block_on(asker.get("/")).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!((answer.status, answer.body.as_ref()), (200, b"one".as_ref()), "{what}");

@@ -10,9 +10,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 
+use crate::client::Client;
+
 /// One connection at a time, kept as long as it works.
 pub struct Asker {
     address: SocketAddr,
+    token: Option<&'static str>,
     connection: Option<SendRequest<Empty<Bytes>>>,
 }
 
@@ -34,7 +37,13 @@ impl Asker {
     /// Connects when it first asks.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, connection: None }
+        Self { address, token: None, connection: None }
+    }
+
+    /// Asks as this one does, with its token.
+    #[must_use]
+    pub fn of(client: Client) -> Self {
+        Self { address: client.0, token: client.1, connection: None }
     }
 
     /// `GET path`. It must run inside a tokio runtime.
@@ -75,7 +84,10 @@ impl Asker {
             }
         };
         sender.ready().await?;
-        let request = hyper::Request::builder().method(method).uri(path).header("host", self.address.to_string());
+        let mut request = hyper::Request::builder().method(method).uri(path).header("host", self.address.to_string());
+        if let Some(token) = self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
         let response = sender.send_request(request.body(Empty::new())?).await?;
         let (status, headers) = (response.status().as_u16(), response.headers());
         let generation =

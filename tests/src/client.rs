@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::patience;
 
-/// Asks one listener.
+/// Asks one listener, with a token if it has one.
 #[derive(Clone, Copy, Debug)]
-pub struct Client(pub SocketAddr);
+pub struct Client(pub SocketAddr, pub Option<&'static str>);
 
 /// What came back.
 #[derive(Debug)]
@@ -78,6 +78,11 @@ impl Client {
         let mut request = format!("{method} {target} HTTP/1.1\r\nconnection: close\r\n");
         if !headers.iter().any(|(name, _)| *name == "host") {
             request.push_str(&format!("host: {}\r\n", self.0));
+        }
+        if let Some(token) = self.1
+            && !headers.iter().any(|(name, _)| *name == "authorization")
+        {
+            request.push_str(&format!("authorization: Bearer {token}\r\n"));
         }
         if !body.is_empty() {
             request.push_str(&format!("content-length: {}\r\n", body.len()));

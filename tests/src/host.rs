@@ -3,8 +3,10 @@
 //! [`Midair`] is the real binary in a process of its own. What it says on stdout is read as the contract has it: one JSON object a line
 //! and nothing else. A test goes through that story from front to back: each wait begins behind what the wait before found.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -96,6 +98,10 @@ impl Launch {
         let address = |name: &str| listening[name].as_str().and_then(|address| address.parse().ok());
         midair.http = address("http");
         midair.admin = address("admin");
+        // As the host sees its folder: it may have mounts of its own. What is read is held as long as the tests run: a client is copied freely.
+        let root = PathBuf::from(format!("/proc/{}/root", midair.pid()));
+        let data = midair.data_in_use.strip_prefix("/").map_or_else(|_| midair.data_in_use.clone(), |data| root.join(data));
+        midair.token = fs::read_to_string(data.join("admin-token")).ok().map(|token| &*token.trim().to_owned().leak());
         midair
     }
 
@@ -109,6 +115,8 @@ impl Launch {
     fn spawn(mut self) -> Midair {
         let given: Vec<_> = self.command.get_args().map(std::ffi::OsStr::to_owned).collect();
         let data = self.data.path().as_os_str();
+        let named = given.iter().position(|arg| arg == "--data").and_then(|at| given.get(at + 1));
+        let data_in_use = PathBuf::from(named.map_or(data, |named| named.as_os_str()));
         for (name, value) in [("--listen", "127.0.0.1:0".as_ref()), ("--admin", "127.0.0.1:0".as_ref()), ("--data", data)] {
             if !given.iter().any(|arg| arg == name) {
                 self.command.arg(name).arg(value);
@@ -122,12 +130,13 @@ impl Launch {
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let listeners =
             vec![spawn(story.clone(), move |story| story.hear(stdout)), spawn(story.clone(), move |story| story.overhear(stderr))];
-        Midair { child, story, listeners, read: 0, http: None, admin: None, data: self.data }
+        Midair { child, story, listeners, read: 0, http: None, admin: None, token: None, data_in_use, data: self.data }
     }
 }
 
 fn folder() -> TempDir {
-    tempfile::Builder::new().prefix("midair-e2e-").tempdir().expect("a folder for data")
+    let own = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix("midair-e2e-").permissions(own).tempdir().expect("a folder for data")
 }
 
 fn spawn(story: Arc<Story>, listen: impl FnOnce(&Story) + Send + 'static) -> JoinHandle<()> {
@@ -143,6 +152,8 @@ pub struct Midair {
     read: usize,
     http: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    token: Option<&'static str>,
+    data_in_use: PathBuf,
     data: TempDir,
 }
 
@@ -217,10 +228,10 @@ impl Midair {
     #[must_use]
     #[track_caller]
     pub fn http(&self) -> Client {
-        Client(self.http.expect("it says where it listens"))
+        Client(self.http.expect("it says where it listens"), None)
     }
 
-    /// Its operators' side.
+    /// Its operators' side, with the token that it left in its data folder.
     ///
     /// # Panics
     ///
@@ -228,7 +239,7 @@ impl Midair {
     #[must_use]
     #[track_caller]
     pub fn admin(&self) -> Client {
-        Client(self.admin.expect("it says where its admin listens"))
+        Client(self.admin.expect("it says where its admin listens"), self.token)
     }
 
     /// `GET target`.
@@ -261,7 +272,7 @@ impl Midair {
     #[must_use]
     pub fn client(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cargo::midair());
-        command.args(args).arg("--admin").arg(self.admin().0.to_string());
+        command.args(args).arg("--data").arg(&self.data_in_use);
         command
     }
 

@@ -43,7 +43,7 @@ pub fn measure(midair: &Path, rounds: usize) -> String {
     (0..50).for_each(|_| assert_eq!(midair.get("/").status, 200));
     project::save(&path, after);
     midair.published();
-    let (asker, admin) = (Asker::new(midair.http().0), Asker::new(midair.admin().0));
+    let (asker, admin) = (Asker::new(midair.http().0), Asker::of(midair.admin()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut bench = Bench { midair, runtime, asker, admin };
     let mut report = format!("{rounds} rounds, medians [95 %]\n");

@@ -34,7 +34,7 @@ Examples:
 
 Environment:
   MIDAIR_LOG          the same as --log
-  MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes
+  MIDAIR_ADMIN_TOKEN  the same as --admin-token, but not shown in lists of processes nor told to builds
   NO_COLOR            set it for output without colours
 
 Signals to a host:
@@ -44,8 +44,9 @@ Signals to a host:
 
 Exit codes:
   0    ended by a signal after a drain, or all went well
-  1    failed at the start
+  1    failed at the start, or no host answers
   2    wrong usage
+  3    a reload was refused
   70   a probe in a program without its hook
   71   code of a plugin called exit
   130, 131, 143   ended at once by a second signal: INT, QUIT, TERM"
@@ -96,7 +97,18 @@ Examples:
 What comes back is committed. What is replaced is held: the same bytes don't come back by themselves, only by
 `midair reload --force` or a rollback to their number. Other bytes go live as ever.")]
     Rollback(Rollback),
-    /// Ask a running host to look again for changes
+    /// Have a running host look again for changes, and wait for what comes of it
+    #[command(after_help = "\
+Examples:
+  midair reload             what the host says of it; ends when new code is live, or refused
+  midair reload --force     also what serves already, or is held
+  midair reload --no-wait   asks and no more
+
+Of `midair dev` it waits for the build too. Where a newer edit overtakes it, it waits for that one. It doesn't wait for
+the end of probation.
+
+Exit codes: 0 published, configured or unchanged; 3 refused, what served before keeps serving; 1 no host answers, or it
+ended meanwhile.")]
     Reload(Reload),
     /// Show or change what of the logs is told, while the host runs
     #[command(after_help = "\
@@ -193,7 +205,7 @@ pub struct Serve {
     /// Where to answer status, events and reload; `off` for nowhere
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001")]
     pub admin: AdminAddr,
-    /// Ask this of whoever uses the admin address; needed if other machines can reach it
+    /// Ask this of whoever uses the admin address, in place of a token made at start; needed if other machines can reach it
     #[arg(long, value_name = "TOKEN")]
     pub admin_token: Option<String>,
     /// Tell what happens as JSON, one object a line, and keep all else from stdout
@@ -202,7 +214,7 @@ pub struct Serve {
     /// What of the logs is told, such as info,shop=debug [default: info,midair::=warn]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
-    /// Folder for private copies and the lock [default: in the target folder for dev, else ~/.local/state/midair]
+    /// Folder for private copies, the lock, the admin address and its token [default: in the target folder for dev, else ~/.local/state/midair]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// The plugins' config file: [plugin.NAME] for each [default: midair.toml beside Cargo.toml for dev, else none]
@@ -352,13 +364,13 @@ impl Probation {
 /// How a client finds the host, and how it shows what it learned.
 #[derive(Debug, Args)]
 pub struct Client {
-    /// The host's admin address [default: what --data says, else 127.0.0.1:3001]
+    /// The host's admin address [default: what the data folder says]
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
-    /// The host's data folder, which knows the address
+    /// The host's data folder, which knows address and token [default: of `midair dev` in this workspace, else of `midair run`]
     #[arg(long, value_name = "DIR", conflicts_with = "admin")]
     pub data: Option<PathBuf>,
-    /// What the host asks for, if it was started with a token
+    /// What the host asks for, if it was started with a token; sent to the address that --admin or the data folder names
     #[arg(long, value_name = "TOKEN")]
     pub admin_token: Option<String>,
     /// Print JSON, as the host sends it
@@ -383,6 +395,9 @@ pub struct Reload {
     /// Take what is there even if nothing changed
     #[arg(long)]
     pub force: bool,
+    /// End once the host has heard of it, whatever comes of it
+    #[arg(long)]
+    pub no_wait: bool,
     /// Which host.
     #[command(flatten)]
     pub client: Client,
@@ -675,7 +690,7 @@ mod tests {
         check(
             "midair reload --force --data d",
             &expect![[
-                r#"Reload(Reload { force: true, client: Client { admin: None, data: Some("d"), admin_token: None, json: false } })"#
+                r#"Reload(Reload { force: true, no_wait: false, client: Client { admin: None, data: Some("d"), admin_token: None, json: false } })"#
             ]],
         );
         check(

@@ -1,10 +1,8 @@
 //! What does a running host say when it is asked from another terminal?
 //!
-//! Finds the host's admin address, asks one thing over HTTP and shows the answer. Knows nothing of the host but what the admin pages say.
+//! Asks one thing over HTTP and shows the answer. Knows nothing of the host but what the admin pages say.
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,14 +12,15 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::args::Client;
-use super::serve::token;
 use super::signals;
-use super::{render, table, tame};
+use super::whereabouts::{self, Host};
+use super::{exit, render, table, tame};
 use crate::error::{Code, Error, Result};
 use crate::event::Event;
 use crate::swap::Which;
@@ -76,14 +75,69 @@ pub fn rollback(ask: &Client, which: Option<&Which>) -> Result<()> {
     print(table::rolled_back(&record).trim_end())
 }
 
-/// `midair reload`: asks the host to look again for changes.
+/// `midair reload`: has the host look again for changes, and says what came of it. The status to end with.
 ///
 /// # Errors
 ///
-/// No host answers, or it refuses.
-pub fn reload(ask: &Client, force: bool) -> Result<()> {
-    let body = once(ask, Method::POST, if force { "/reload?force" } else { "/reload" })?;
-    print(if ask.json { &body } else { "accepted: the host looks again; `midair events` tells what comes of it" })
+/// No host answers, it refuses to look, or it ends before it is over.
+pub fn reload(ask: &Client, force: bool, wait: bool) -> Result<i32> {
+    let page = if force { "/reload?force" } else { "/reload" };
+    if wait {
+        return inside(outcome(ask, &format!("{page}{}wait", if force { "&" } else { "?" })));
+    }
+    let body = once(ask, Method::POST, page)?;
+    print(if ask.json { &body } else { "accepted: the host looks again; `midair events` tells what comes of it" })?;
+    Ok(0)
+}
+
+/// What came of a reload, as the host says it last.
+#[derive(Deserialize)]
+struct Outcome {
+    outcome: String,
+}
+
+async fn outcome(ask: &Client, page: &str) -> Result<i32> {
+    let answer = timeout(PATIENCE, send(ask, Method::POST, page, Bytes::new())).await;
+    let Ok(answer) = answer else { return Err(silent(&whereabouts::find(ask)?.address)) };
+    let mut body = answer?.into_body();
+    let (mut lines, mut is_told) = (Lines::default(), false);
+    let over = || Error::fatal(Code::Io, "", "the host ended, or lost the loop that looks for changes, before the reload was over");
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| over().caused_by(error))?.into_data() else { continue };
+        lines.push(&data);
+        while let Some(line) = lines.next() {
+            let Some(json) = line.strip_prefix("data:").map(str::trim_start) else { continue };
+            let event = serde_json::from_str::<Event>(json).ok();
+            if ask.json {
+                print(json)?;
+            } else if let Some(event) = &event {
+                is_told |= tell(event)?;
+            }
+            if event.is_none()
+                && let Ok(Outcome { outcome }) = serde_json::from_str(json)
+            {
+                if !is_told && !ask.json {
+                    print(&tame::text(&outcome))?;
+                }
+                return Ok(if outcome == "rejected" { exit::REFUSED } else { 0 });
+            }
+        }
+    }
+    Err(over())
+}
+
+/// Says it as the host would, what was refused and what the compiler said on stderr; whether there was something to say.
+fn tell(event: &Event) -> Result<bool> {
+    let complains = matches!(event, Event::Rejected { .. } | Event::Diagnostic { .. } | Event::Warning { .. });
+    let is_terminal = if complains { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
+    let Some(shown) = render::line(event, render::color_wanted(is_terminal)) else { return Ok(false) };
+    if complains {
+        // Where even stderr is gone, the exit status still tells.
+        let _ = writeln!(io::stderr(), "{shown}");
+    } else {
+        print(&shown)?;
+    }
+    Ok(true)
 }
 
 /// `midair log`: what of the logs is told, or is to be told from now on.
@@ -198,14 +252,14 @@ pub(super) fn once(ask: &Client, method: Method, page: &str) -> Result<String> {
     inside(async {
         let answer =
             async { send(ask, method, page, Bytes::new()).await?.collect().await.map_err(|error| gone().caused_by(error)) };
-        let Ok(body) = timeout(PATIENCE, answer).await else { return Err(silent(&address(ask)?)) };
+        let Ok(body) = timeout(PATIENCE, answer).await else { return Err(silent(&whereabouts::find(ask)?.address)) };
         Ok(String::from_utf8_lossy(&body?.to_bytes()).into_owned())
     })
 }
 
 /// Sends one request and answers with the response, if the host agreed to it.
 pub(super) async fn send(ask: &Client, method: Method, page: &str, body: Bytes) -> Result<Response<Incoming>> {
-    let address = address(ask)?;
+    let Host { address, token } = whereabouts::find(ask)?;
     let silent = |error| silent(&address).caused_by(error);
     let connected = timeout(PATIENCE, TcpStream::connect(&address)).await;
     let stream = connected.map_err(io::Error::from).and_then(|stream| stream).map_err(silent)?;
@@ -214,7 +268,7 @@ pub(super) async fn send(ask: &Client, method: Method, page: &str, body: Bytes) 
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(odd)?;
     tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(page).header(header::HOST, peer.to_string());
-    if let Some(token) = token(ask.admin_token.clone()) {
+    if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let unfit = |error| Error::fatal(Code::Usage, "", "this token can't be sent in a header").caused_by(error);
@@ -237,59 +291,24 @@ fn refused(address: &str, status: StatusCode, body: &[u8]) -> Error {
     let said = serde_json::from_slice::<serde_json::Value>(body).ok();
     let reason = said.as_ref().and_then(|said| said.get("error")?.as_str()).unwrap_or("it doesn't look like a midair host");
     let error = Error::fatal(Code::Io, address, format!("the host refused ({status}): {reason}"));
-    if status == StatusCode::UNAUTHORIZED { error.help("set MIDAIR_ADMIN_TOKEN, or pass --admin-token TOKEN") } else { error }
-}
-
-/// Where the host is: as told, else as the data folder knows, else the default.
-fn address(ask: &Client) -> Result<String> {
-    let told = match (&ask.admin, &ask.data) {
-        (Some(address), _) => address.clone(),
-        (None, Some(data)) => noted(data)?,
-        (None, None) => "127.0.0.1:3001".to_owned(),
-    };
-    let bare = told.trim().trim_start_matches("http://").trim_end_matches('/');
-    Ok(if bare.parse::<u16>().is_ok() { format!("127.0.0.1:{bare}") } else { bare.to_owned() })
-}
-
-fn noted(data: &Path) -> Result<String> {
-    let notice = data.join("admin");
-    fs::read_to_string(&notice).map_err(|error| {
-        Error::fatal(Code::Io, data.display().to_string(), "no host with an admin listener runs on this data folder")
-            .caused_by(error)
-            .help("say where the host is with --admin ADDR, or start it without --admin off")
-    })
+    if status == StatusCode::UNAUTHORIZED {
+        error.help(
+            "name the host's data folder, which has its token: --data DIR; or set MIDAIR_ADMIN_TOKEN to what the host was given",
+        )
+    } else {
+        error
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(admin: Option<&str>, data: Option<&Path>) -> Client {
-        Client { admin: admin.map(str::to_owned), data: data.map(Path::to_owned), admin_token: None, json: false }
-    }
-
-    #[test]
-    fn the_host_is_found_as_told_or_through_its_folder_or_at_the_default() {
-        let data = std::env::temp_dir().join(format!("midair-client-{}", std::process::id()));
-        fs::create_dir_all(&data).expect("a folder");
-        assert!(address(&ask(None, Some(&data))).is_err());
-        fs::write(data.join("admin"), "http://127.0.0.1:7\n").expect("a file");
-        for (admin, data, expected) in [
-            (None, None, "127.0.0.1:3001"),
-            (None, Some(&*data), "127.0.0.1:7"),
-            (Some("http://[::1]:80/"), None, "[::1]:80"),
-            (Some("8081"), None, "127.0.0.1:8081"),
-            (Some("box.local:1"), None, "box.local:1"),
-        ] {
-            assert_eq!(address(&ask(admin, data)).expect("an address"), expected);
-        }
-        fs::remove_dir_all(data).expect("the folder is ours");
-    }
-
     #[test]
     fn no_host_is_one_message_that_names_the_address() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address");
-        let error = status(&ask(Some(&free.to_string()), None)).expect_err("nobody listens");
+        let error = status(&Client { admin: Some(free.to_string()), data: None, admin_token: None, json: false })
+            .expect_err("nobody listens");
         assert_eq!(error.to_string(), format!("no host answers at {free}"));
         assert_eq!(error.code(), Code::Io);
     }

@@ -8,8 +8,13 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
+
+/// How long a client that looks at the lock may hold it: it lets go at once, but a machine may be busy.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// A data folder that no other host can have while this lives.
 pub(super) struct Data {
@@ -29,10 +34,15 @@ impl Data {
         let path = fs::canonicalize(path).map_err(failed)?;
         let mut lock =
             File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(taken(&path, &mut lock)),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        let until = Instant::now() + GLANCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                // It may be a client that looks whether anybody has it.
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(GLANCE / 20),
+                Err(TryLockError::WouldBlock) => return Err(taken(&path, &mut lock)),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
         Ok(Self { path, _lock: lock })
@@ -42,6 +52,12 @@ impl Data {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether a host has this folder. What a host that was killed left there says nothing of who answers now.
+pub(super) fn is_claimed(path: &Path) -> bool {
+    let Ok(lock) = File::open(path.join("lock")) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 fn taken(path: &Path, lock: &mut File) -> Error {
@@ -75,11 +91,13 @@ mod tests {
         let above = std::env::temp_dir().join(format!("midair-data-{}", std::process::id()));
         let folder = above.join("deep");
         let first = Data::claim(&folder).expect("free");
+        assert!(is_claimed(&folder));
         let error = Data::claim(&folder).err().expect("taken");
         assert!(error.to_string().ends_with(&format!("in use by midair with pid {}", std::process::id())), "{error}");
         assert!(error.to_string().starts_with(&*first.path().to_string_lossy()), "{error}");
         assert_eq!(error.code(), Code::Io);
         drop(first);
+        assert!(!is_claimed(&folder), "though its file is still there");
         assert!(Data::claim(&folder).is_ok());
         fs::remove_dir_all(above).expect("the folder is ours");
     }

@@ -14,6 +14,9 @@ use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The status of a client whose change was refused: what served before keeps serving.
+pub(super) const REFUSED: i32 = 3;
+
 /// Ends the process at once, running nothing.
 pub(crate) fn now(status: i32) -> ! {
     // SAFETY: `_exit` has no conditions; nothing of this process runs after it.

@@ -2,7 +2,7 @@
 //!
 //! [`args`] says what can be asked. `dev` and `run` become a host in [`serve`], which owns a `data` folder, tells what happens through
 //! [`outlet`] in the words of [`render`], and ends by the rules of `signals`. All others are clients of a running host and live in
-//! [`client`], with [`table`] to show what they learned.
+//! [`client`], with [`table`] to show what they learned; `whereabouts` finds the host.
 
 pub mod args;
 pub mod client;
@@ -18,6 +18,7 @@ mod signals;
 mod state;
 pub mod table;
 mod tame;
+mod whereabouts;
 
 use std::io::{self, Write};
 
@@ -27,7 +28,8 @@ use self::args::{Action, Cli};
 use self::lines::Adjustable;
 use crate::error::{Code, Error, Result};
 
-/// Does what the command line asks for, and ends the process: 0 when it went well, 1 when it couldn't start, 2 for wrong usage.
+/// Does what the command line asks for, and ends the process: 0 when it went well, 1 when it couldn't start, 2 for wrong usage, 3 when the host
+/// refused what it was asked to look at.
 ///
 /// The process ends without unwinding: plugin code may be stuck on threads that nobody can join.
 pub fn main() -> ! {
@@ -35,7 +37,7 @@ pub fn main() -> ! {
     let filter = log(&cli.action);
     let outcome = filter.and_then(|filter| act(cli.action, filter));
     let status = match outcome {
-        Ok(()) => 0,
+        Ok(status) => status,
         Err(error) => {
             // Where even stderr is gone, the exit status still tells.
             let _ = io::stderr().write_all(render::failure(&error).as_bytes());
@@ -45,8 +47,9 @@ pub fn main() -> ! {
     exit::now(status)
 }
 
-fn act(action: Action, filter: Adjustable) -> Result<()> {
-    match action {
+/// The status to end with.
+fn act(action: Action, filter: Adjustable) -> Result<i32> {
+    let done = match action {
         Action::Dev(dev) => serve::dev(dev, filter),
         Action::Run(run) => serve::run(run, filter),
         Action::Status(ask) => client::status(&ask),
@@ -54,9 +57,10 @@ fn act(action: Action, filter: Adjustable) -> Result<()> {
         Action::Events(ask) => client::events(&ask),
         Action::Rollback(rollback) => client::rollback(&rollback.client, rollback.which.as_ref()),
         Action::State(state) => state::run(&state),
-        Action::Reload(reload) => client::reload(&reload.client, reload.force),
+        Action::Reload(reload) => return client::reload(&reload.client, reload.force, !reload.no_wait),
         Action::Log(log) => client::log(&log.client, log.filter.as_deref()),
-    }
+    };
+    done.map(|()| 0)
 }
 
 fn exit_status(error: &Error) -> i32 {

@@ -246,7 +246,10 @@ async fn until_asked_to_end(signals: &mut Signals, host: &Host, control: &Contro
 
 fn reloading(control: &Control) -> admin::Reload {
     let control = control.clone();
-    Arc::new(move |force| control.reload(force))
+    Arc::new(move |force, asker| match asker {
+        Some(asker) => control.reload_for(force, asker),
+        None => control.reload(force),
+    })
 }
 
 /// Runs the loop. A fatal error of its own goes to `broken`; without a loop, what serves goes on serving.

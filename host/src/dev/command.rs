@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::attempt::{Attempt, Record};
+use crate::attempt::{Asker, Attempt, Record};
 use crate::error::{Code, Error};
 use crate::event::{Bus, Event};
 use crate::swap::{Artifact, Host};
@@ -59,6 +59,15 @@ impl Commands {
         move || bell.ring(|told| told.files = true)
     }
 
+    /// Those who wait for a reload that begins now. One by force does for all; those who asked for force wait for one.
+    pub(crate) fn askers(&self, force: bool) -> Vec<Box<dyn Asker>> {
+        let mut waiting = self.0.waiting.lock();
+        let (taken, left) = waiting.drain(..).partition::<Vec<_>, _>(|(forced, _)| force || !forced);
+        *waiting = left;
+        drop(waiting);
+        taken.into_iter().map(|(_, asker)| asker).collect()
+    }
+
     /// What wakes whoever waits here.
     pub(crate) fn bell(&self) -> Arc<Bell> {
         self.0.clone()
@@ -70,11 +79,22 @@ impl Control {
     ///
     /// With `force` the same bytes are taken again. `false` if the loop ended or is about to.
     pub fn reload(&self, force: bool) -> bool {
-        self.0.ring(|told| {
-            told.reload = true;
-            told.force |= force;
-        });
-        !self.0.told.lock().stop
+        let mut told = self.0.told.lock();
+        told.reload = true;
+        told.force |= force;
+        self.0.rung.notify_one();
+        !told.stop
+    }
+
+    /// The same for somebody who waits for what comes of it, and is dropped if the loop ends first.
+    pub fn reload_for(&self, force: bool, asker: Box<dyn Asker>) -> bool {
+        // Before the bell rings: the loop finds it there. After the loop ended nobody looks, so it isn't left there.
+        self.0.waiting.lock().push((force, asker));
+        let is_heard = self.reload(force);
+        if !is_heard {
+            self.0.waiting.lock().clear();
+        }
+        is_heard
     }
 
     /// Asks the loop to end. A build that runs is killed, a swap that runs is let finish.
@@ -87,6 +107,7 @@ impl Control {
 impl Drop for Commands {
     fn drop(&mut self) {
         self.0.told.lock().stop = true;
+        self.0.waiting.lock().clear();
     }
 }
 
@@ -105,6 +126,8 @@ pub(crate) struct Told {
 pub(crate) struct Bell {
     told: Mutex<Told>,
     rung: Condvar,
+    /// Who waits for a reload that hasn't begun, and whether by force.
+    waiting: Mutex<Vec<(bool, Box<dyn Asker>)>>,
 }
 
 impl Bell {
@@ -330,6 +353,24 @@ pub(crate) mod tests {
         (0..100).for_each(|n| assert!(control.reload(n == 7)));
         assert_eq!(commands.wait(None), Told { reload: true, force: true, ..Told::default() });
         assert_eq!(commands.wait(Some(Instant::now())), Told::default());
+    }
+
+    struct Somebody;
+
+    impl Asker for Somebody {
+        fn begins(&mut self) {}
+
+        fn ends(self: Box<Self>, _: crate::attempt::Ending) {}
+    }
+
+    #[test]
+    fn who_asked_for_force_waits_for_a_reload_by_force_and_for_no_loop_that_ended() {
+        let (control, commands) = Commands::new();
+        assert!(control.reload_for(false, Box::new(Somebody)) && control.reload_for(true, Box::new(Somebody)));
+        assert_eq!((commands.askers(false).len(), commands.askers(false).len(), commands.askers(true).len()), (1, 0, 1));
+        drop(commands);
+        assert!(!control.reload_for(false, Box::new(Somebody)));
+        assert_eq!(control.0.waiting.lock().len(), 0);
     }
 
     #[test]

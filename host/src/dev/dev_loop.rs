@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::attempt::{Attempt, Outcome};
+use crate::dev::askers::Askers;
 use crate::dev::build::{Cancel, Diagnostic, Product, Project};
 use crate::dev::command::{Bell, Commands, Core, Told, broken, config_is_gone, said_by};
 use crate::dev::endless::{self, ChangedAt, Endless, Verdict};
@@ -53,8 +54,9 @@ pub fn run(host: Host, project: Project, commands: Commands) -> Result<()> {
 fn run_with(core: &impl Core, project: Project, commands: &Commands) -> Result<()> {
     let config = core.config();
     let watcher = Watcher::new(scope_of(&project, config.as_ref()), commands.wake())?;
-    let (debts, patience, endless) = (Debts::default(), Patience::default(), Endless::default());
-    let mut developing = Loop { core, commands, project, config, watcher, debts, patience, endless, beginning: Beginning::First };
+    let (debts, patience, endless, askers) = (Debts::default(), Patience::default(), Endless::default(), Askers::default());
+    let beginning = Beginning::First;
+    let mut developing = Loop { core, commands, project, config, watcher, debts, patience, endless, beginning, askers };
     catch_unwind(AssertUnwindSafe(|| developing.run())).map_err(|panic| broken(core, "development", panic.as_ref()))
 }
 
@@ -68,6 +70,7 @@ struct Loop<'a, C> {
     patience: Patience,
     endless: Endless,
     beginning: Beginning,
+    askers: Askers,
 }
 
 /// How far the start is.
@@ -187,7 +190,14 @@ impl<C: Core> Loop<'_, C> {
             if !matches!(why, Why::Saved(_)) {
                 self.endless.begin_anew();
             }
+            if let Why::Reload { force } = why {
+                self.askers.begin(self.commands.askers(force));
+            }
             self.attempt(why);
+            // What overtook it is still to come.
+            if !self.debts.superseded {
+                self.askers.end();
+            }
         }
     }
 
@@ -280,7 +290,7 @@ impl<C: Core> Loop<'_, C> {
             if let Err(error) = attempt.time(Stage::Build, || self.project.refresh()) {
                 self.debts.plugins.extend(self.project.affected(&sources));
                 self.debts.config |= edited;
-                self.core.reject(attempt, &error);
+                self.askers.note(&self.core.reject(attempt, &error));
                 return;
             }
             self.debts.refresh = false;
@@ -339,16 +349,17 @@ impl<C: Core> Loop<'_, C> {
             // Nothing new goes live on a host that ends, and nothing newer overtook it.
             Built::Superseded | Built::Products(_) if self.commands.is_stopped() => {
                 self.core.reject(attempt, &build_error("it was given up, as the host stops"));
+                self.askers = Askers::default();
             }
             Built::Superseded => {
                 self.debts.superseded = true;
                 self.debts.plugins.extend(plugins.iter().cloned());
-                self.core.supersede(attempt);
+                self.askers.note(&self.core.supersede(attempt));
             }
             Built::Failed(error) => {
                 self.debts.unbuilt.extend(plugins.iter().cloned());
                 self.debts.missing = self.project.missing_manifest().map(Path::to_owned);
-                self.core.reject(attempt, &error);
+                self.askers.note(&self.core.reject(attempt, &error));
                 self.refuse(plugins, news);
                 self.instead(task, &trigger, &[]);
                 // It named files that may have to be mended.
@@ -371,7 +382,7 @@ impl<C: Core> Loop<'_, C> {
         let Task { plugins, news, config, .. } = task;
         let trigger = attempt.trigger().to_owned();
         let record = self.core.swap(attempt.configure(*config != Config::OfNewCode), artifacts.clone());
-        if record.outcome != Outcome::Rejected {
+        if self.askers.note(&record) != Outcome::Rejected {
             self.debts.config &= *config == Config::OfNewCode;
             return self.went_live(plugins);
         }
@@ -385,11 +396,11 @@ impl<C: Core> Loop<'_, C> {
         match task.config {
             Config::Alone if !task.plugins.is_empty() => {
                 let attempt = self.core.begin(format!("{trigger}, without code that was refused")).configure(true);
-                self.debts.config = self.core.swap(attempt, Vec::new()).outcome == Outcome::Rejected;
+                self.debts.config = self.askers.note(&self.core.swap(attempt, Vec::new())) == Outcome::Rejected;
             }
             Config::Along if !artifacts.is_empty() => {
                 let attempt = self.core.begin(format!("{trigger}, without a config that was refused"));
-                if self.core.swap(attempt, artifacts.to_vec()).outcome != Outcome::Rejected {
+                if self.askers.note(&self.core.swap(attempt, artifacts.to_vec())) != Outcome::Rejected {
                     self.went_live(&task.plugins);
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! Watching, building, and the two loops: from sources, and from artifacts. It uses the host as any custom host can.
 
+mod askers;
 pub mod build;
 pub mod command;
 mod dev_loop;

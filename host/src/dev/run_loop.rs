@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::artifact;
 use crate::artifact::checksum_path;
 use crate::attempt::{Outcome, Record};
+use crate::dev::askers::Askers;
 use crate::dev::command::{Commands, Core, broken, config_is_gone};
 use crate::dev::retry_groups::Groups;
 use crate::dev::watch::{Scope, Watcher};
@@ -68,6 +69,7 @@ fn run_with(core: &impl Core, artifacts: Vec<Artifact>, commands: &Commands, mis
         vanished: BTreeSet::new(),
         misnamed: BTreeSet::new(),
         refused: Groups::default(),
+        askers: Askers::default(),
     };
     catch_unwind(AssertUnwindSafe(|| running.run())).map_err(|panic| broken(core, "artifact", panic.as_ref()))
 }
@@ -93,6 +95,7 @@ struct Loop<'a, C> {
     misnamed: BTreeSet<PathBuf>,
     /// Not live: the file that mends one of a group has to bring the others along.
     refused: Groups<PathBuf>,
+    askers: Askers,
 }
 
 /// What is to be swapped together.
@@ -214,12 +217,15 @@ impl<C: Core> Loop<'_, C> {
     }
 
     fn reload(&mut self, force: bool) {
+        self.askers.begin(self.commands.askers(force));
         (self.waiting, self.others) = (Waiting::default(), None);
         // What serves as it is owes nothing, whatever becomes of this.
         let news = self.refused.members().into_iter().chain(paths_of(&self.replaced().artifacts)).collect();
         let all = self.artifacts.clone();
         let record = self.swap("reload".to_owned(), &all, force, true);
         self.note(&record, &if record.outcome == Outcome::Rejected { news } else { paths_of(&all) });
+        self.askers.note(&record);
+        self.askers.end();
     }
 
     /// Remembers who was refused with whom.

@@ -20,15 +20,15 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use futures_util::stream::{self, Stream};
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 pub use super::admin_context::Reload;
-use super::admin_context::{Room, refuse};
-use super::admin_tables;
-use super::gate::{Gate, Refusal};
+use super::admin_context::{Room, message, refuse};
+use super::gate::{self, Gate, Refusal};
+use super::{admin_reload, admin_tables, admin_token};
 use crate::report::attempt::Outcome;
 use crate::report::error::{Code, Error, Result};
 use crate::report::event::{Bus, Event};
@@ -43,7 +43,8 @@ const QUEUE: usize = 1024;
 pub struct Options {
     /// Where to listen; port 0 picks a free one.
     pub addr: SocketAddr,
-    /// What every request has to bear. Required where `addr` isn't loopback.
+    /// What every request has to bear; without it, a token that is made at start and left in the file `admin-token` of the data folder. Required
+    /// where `addr` isn't loopback.
     pub token: Option<String>,
     /// The data folder, in which the file `admin` tells clients the address.
     pub data: PathBuf,
@@ -72,7 +73,7 @@ impl Admin {
     ///
     /// The address needs a token (wrong usage), or can't be had.
     pub fn bind(host: Host, reload: Reload, options: &Options) -> Result<Self> {
-        let gate = Gate::new(options.addr, options.token.as_deref())?;
+        gate::fits(options.addr, options.token.as_deref())?;
         let taken = |error| {
             Error::fatal(Code::Io, options.addr.to_string(), "the admin listener can't have this address")
                 .caused_by(error)
@@ -82,6 +83,7 @@ impl Admin {
         listener.set_nonblocking(true).map_err(taken)?;
         let addr = listener.local_addr().map_err(taken)?;
         let bus = host.events().clone();
+        let gate = Gate::new(addr, token(options, &bus).as_deref());
         Ok(Self { listener, addr, notice: options.data.join("admin"), router: router(Room { host, reload }, gate), bus })
     }
 
@@ -142,6 +144,29 @@ impl Running {
     }
 }
 
+/// The token that was given, else one that is left in the data folder, so that whoever may read it may ask. What keeps it from being left there is
+/// told.
+fn token(options: &Options, bus: &Bus) -> Option<String> {
+    let file = options.data.join(admin_token::FILE);
+    if options.token.is_some() {
+        // It may stay if it must: it opens nothing.
+        if let Err(error) = admin_token::withdraw(&file) {
+            tracing::warn!(%error, path = %file.display(), "the token of an earlier run stays written");
+        }
+        return options.token.clone();
+    }
+    admin_token::share(&options.data)
+        .inspect_err(|error| {
+            let message = format!(
+                "{}: no token can be left here: {error}; the admin listener answers /healthz and /readyz alone, unless the host is started with \
+                 MIDAIR_ADMIN_TOKEN set",
+                file.display()
+            );
+            bus.say(Event::Warning { message });
+        })
+        .ok()
+}
+
 /// Whoever reads this file sees a whole address or none: it is put in place by rename.
 fn write_notice(notice: &Path, addr: SocketAddr) -> io::Result<()> {
     let draft = notice.with_extension("new");
@@ -154,7 +179,7 @@ fn router(room: Room, gate: Gate) -> Router {
         .route("/generations", get(generations))
         .route("/events", get(events))
         .route("/rollback", post(rollback))
-        .route("/reload", post(reload))
+        .route("/reload", post(admin_reload::reload))
         .route("/log", get(log).post(refilter))
         .route("/state", admin_tables::tables())
         .route("/state/{plugin}/{table}", admin_tables::table())
@@ -172,10 +197,10 @@ fn router(room: Room, gate: Gate) -> Router {
 }
 
 async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    match gate.check(request.method(), request.uri().path(), request.headers()) {
+    match gate.check(request.uri().path(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(Refusal { status, reason }) => {
-            let mut response = refuse(status, reason);
+            let mut response = refuse(status, &reason);
             if status == StatusCode::UNAUTHORIZED {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
@@ -210,18 +235,6 @@ async fn readyz(State(room): State<Room>) -> Response {
     }
     let reason = if room.host.is_ending() { "the host is stopping" } else { "not every plugin has code that serves yet" };
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))).into_response()
-}
-
-async fn reload(State(room): State<Room>, uri: Uri) -> Response {
-    let force = match uri.query().unwrap_or_default() {
-        "" | "force=false" => false,
-        "force" | "force=" | "force=true" => true,
-        _ => return refuse(StatusCode::BAD_REQUEST, "the only thing to ask for is `force`"),
-    };
-    if (room.reload)(force) {
-        return (StatusCode::ACCEPTED, Json(json!({ "accepted": true }))).into_response();
-    }
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "the host is stopping, or lost the loop that looks for changes")
 }
 
 /// What to go back from.
@@ -302,12 +315,6 @@ fn subscribe(bus: &Bus, queue: usize) -> mpsc::Receiver<Arc<Event>> {
     receiver
 }
 
-fn message(event: &Event) -> sse::Event {
-    let name = serde_json::to_value(event).ok().and_then(|value| Some(value.get("event")?.as_str()?.to_owned()));
-    let data = serde_json::to_string(event).unwrap_or_default();
-    sse::Event::default().event(name.unwrap_or_default()).data(data)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -318,6 +325,8 @@ mod tests {
 
     use crate::report::event::Left;
     use crate::swap;
+
+    const TOKEN: &str = "sesame";
 
     struct Lab {
         host: Host,
@@ -333,7 +342,7 @@ mod tests {
         fs::create_dir_all(&data).expect("a folder");
         let host = Host::new(swap::Options::new(&data)).expect("a host");
         let asked = Arc::new(Mutex::new((Vec::new(), true)));
-        let options = Options { addr: ([127, 0, 0, 1], 0).into(), token: None, data: data.clone() };
+        let options = Options { addr: ([127, 0, 0, 1], 0).into(), token: Some(TOKEN.to_owned()), data: data.clone() };
         let admin = Admin::bind(host.clone(), noting(&asked), &options).expect("a listener");
         let addr = admin.addr();
         Lab { host, asked, addr, running: admin.start().expect("a thread"), data }
@@ -341,7 +350,7 @@ mod tests {
 
     fn noting(asked: &Arc<Mutex<(Vec<bool>, bool)>>) -> Reload {
         let asked = Arc::clone(asked);
-        Arc::new(move |force| {
+        Arc::new(move |force, _| {
             let mut asked = asked.lock().expect("a lock");
             asked.0.push(force);
             asked.1
@@ -359,7 +368,8 @@ mod tests {
     fn ask(addr: SocketAddr, head: &str) -> String {
         let mut stream = TcpStream::connect(addr).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-        write!(stream, "{head} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n").expect("a request");
+        write!(stream, "{head} HTTP/1.1\r\nhost: {addr}\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\r\n")
+            .expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer
@@ -434,6 +444,7 @@ mod tests {
         let addr = admin.addr();
         let running = admin.start().expect("it answers");
         assert!(ask(addr, "GET /healthz").starts_with("HTTP/1.1 200 "));
+        assert!(ask(addr, "GET /status").starts_with("HTTP/1.1 403 "), "nobody can know a token");
         let told = Arc::new(Mutex::new(String::new()));
         let hears = Arc::clone(&told);
         // What is remembered is told first.
@@ -444,7 +455,12 @@ mod tests {
             true
         });
         let told = told.lock().expect("a lock").clone();
-        assert!(told.contains("nowhere/admin") && told.contains(&format!("--admin {addr}")), "{told}");
+        assert!(
+            told.contains("nowhere/admin-token: no token")
+                && told.contains("nowhere/admin: ")
+                && told.contains(&format!("--admin {addr}")),
+            "{told}"
+        );
         running.stop(Duration::from_secs(5));
         lab.end();
     }

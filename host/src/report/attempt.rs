@@ -60,6 +60,36 @@ pub struct Record {
     pub phases_us: Phases,
 }
 
+/// Whoever asked for another look at what is on disk, and waits for what comes of it. Dropped before its end is said, nobody looks any more.
+pub trait Asker: Send {
+    /// It begins: what is said from now on may be of it.
+    fn begins(&mut self);
+
+    /// It is over, and this came of it.
+    fn ends(self: Box<Self>, ending: Ending);
+}
+
+/// What came of all attempts that somebody waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ending {
+    /// Rejected if one of them was, published if one was and none rejected; superseded if nothing else is known.
+    pub outcome: Outcome,
+    /// Why the first of those that were rejected was.
+    pub code: Option<Code>,
+    /// Their numbers.
+    pub attempts: Vec<u64>,
+}
+
+impl Ending {
+    /// What came of these; `None` if there are none.
+    #[must_use]
+    pub fn of(records: &[Record]) -> Option<Self> {
+        let had = |outcome| records.iter().find(|record| record.outcome == outcome);
+        let first = [Outcome::Rejected, Outcome::Published, Outcome::Unchanged].into_iter().find_map(had).or(records.last())?;
+        Some(Self { outcome: first.outcome, code: first.code, attempts: records.iter().map(|record| record.id).collect() })
+    }
+}
+
 /// How many records `status` shows.
 const KEPT: usize = 64;
 

@@ -251,6 +251,11 @@ impl Bus {
             hall.listeners.push(Box::new(listener));
         }
     }
+
+    /// The same without the remembered events.
+    pub fn listen_from_now(&self, listener: impl FnMut(&Arc<Event>) -> bool + Send + 'static) {
+        self.0.lock().listeners.push(Box::new(listener));
+    }
 }
 
 #[cfg(test)]

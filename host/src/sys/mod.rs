@@ -10,6 +10,8 @@ pub(crate) mod fatal;
 #[expect(unsafe_code, reason = "starts plugins' threads and runs their destructors")]
 pub(crate) mod native_resources;
 pub(crate) mod process;
+#[cfg(feature = "http")]
+pub(crate) mod random;
 #[expect(unsafe_code, reason = "reads and installs handlers of signals")]
 pub mod signals;
 pub(crate) mod sync;

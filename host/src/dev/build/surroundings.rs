@@ -2,7 +2,7 @@
 //!
 //! Under `cargo run` or `cargo test` this process inherits what the outer cargo told it about *its* package, and what rustup told the
 //! outer cargo. Passed on, that picks the wrong toolchain and makes crates that read such variables build anew each time. Without an
-//! outer cargo nothing is touched: what is set is then what the user set.
+//! outer cargo nothing of these is touched: what is set is then what the user set. Build scripts are never told `MIDAIR_ADMIN_TOKEN`.
 //!
 //! | scrubbed | because |
 //! |---|---|
@@ -39,7 +39,10 @@ pub(super) struct Surroundings(pub(super) BTreeMap<OsString, Option<OsString>>);
 impl Surroundings {
     pub(super) fn of_this_process() -> Surroundings {
         let own = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-        Self::scrubbed(&std::env::vars_os().collect(), own.as_deref())
+        let mut surroundings = Self::scrubbed(&std::env::vars_os().collect(), own.as_deref());
+        // Who may ask this host is no affair of what it builds.
+        surroundings.0.insert("MIDAIR_ADMIN_TOKEN".into(), None);
+        surroundings
     }
 
     /// What to change in `vars` for a cargo of our own; `own` is the folder of our executable.
