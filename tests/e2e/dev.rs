@@ -316,10 +316,18 @@ fn main() {{
             .unwrap_or_else(|_| panic!("{} is lost\n{}", text(number), midair.story()))
             .contains(&text(number))
         {}
-        if number < 7 {
+        // After five builds in a row that each saw a save, and no save between them, they are taken for their own cause.
+        let is_between = number == 4;
+        if number < 7 && !is_between {
             project.save("text.txt", &text(number + 1));
         }
         fs::write(yard.path().join(text(number)), "").expect("it can be written");
+        if is_between {
+            while midair.get("/").body != text(number) {
+                midair.published();
+            }
+            project.save("text.txt", &text(number + 1));
+        }
     }
     while midair.get("/").body != text(7) {
         midair.published();
