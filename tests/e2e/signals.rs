@@ -74,7 +74,10 @@ fn a_hangup_cuts_no_drain_short() {
 #[test]
 fn a_closed_terminal_ends_dev_after_a_drain_and_one_that_is_to_outlive_it_goes_on() {
     let project = Project::plugin("closed", &saying("open"));
-    let mut midair = Launch::dev(&[project.root()]).start();
+    // Whoever runs the tests may be one to outlive a terminal.
+    let mut plain = Command::new("env");
+    plain.arg("--default-signal=HUP").arg(cargo::midair()).env("CARGO_TARGET_DIR", repository::shared_target());
+    let mut midair = Launch::of(plain, "dev", &[project.root()]).start();
     midair.published();
     midair.signal(Signal::HUP);
     let stopping = midair.wait_for("stopping", |event| is(event, "stopping"));
