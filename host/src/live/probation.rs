@@ -219,6 +219,7 @@ impl Counts {
             // An answer that is being counted meanwhile may count for one side or the other.
             [&trial.requests, &trial.enough, &trial.failed, &trial.in_a_row].into_iter().for_each(|count| count.store(0, Relaxed));
             trial.pace.clear();
+            trial.pace.until.store(0, Relaxed);
             trial.over.store(false, Relaxed);
         }
     }

@@ -112,6 +112,10 @@ fn begin(path: &Path) -> io::Result<()> {
     let mut bytes = [0; size_of::<Page>()];
     bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
     file.write_all(&bytes)?;
+    if cfg!(miri) {
+        // It maps no files, and has no signals.
+        return Ok(());
+    }
     let access = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE;
     // SAFETY: a new mapping where the kernel likes; the file stays as long as it is, since nobody else writes in the data folder of a host.
     // Were it cut off, the handler would die of SIGBUS, in a process that ends anyway.
