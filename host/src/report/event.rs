@@ -278,7 +278,9 @@ mod tests {
             after_us: 1,
         };
         bus.say(back);
-        (0..10_000).for_each(|n| bus.say(Event::Warning { message: n.to_string() }));
+        // Miri takes its time.
+        let said = if cfg!(miri) { REMEMBERED + 9 } else { 10_000 };
+        (0..said).for_each(|n| bus.say(Event::Warning { message: n.to_string() }));
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hears = Arc::clone(&heard);
         bus.listen(move |event| {
@@ -290,6 +292,7 @@ mod tests {
         });
         let heard = heard.lock().clone();
         assert_eq!((heard.len(), heard[0].as_str()), (REMEMBERED + 1, "\"rolled_back\""));
-        assert_eq!((heard[1].as_str(), heard[REMEMBERED].as_str()), ("9936", "9999"), "the newest, in order");
+        let newest = [said - REMEMBERED, said - 1].map(|n| n.to_string());
+        assert_eq!([&heard[1], &heard[REMEMBERED]], [&newest[0], &newest[1]], "the newest, in order");
     }
 }
